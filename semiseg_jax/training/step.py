@@ -1,0 +1,108 @@
+"""One update of any method, written for one device of the mesh axis "data"."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from semiseg_jax.collectives import DATA_AXIS, as_varying, pmean
+from semiseg_jax.contract import Batch, Method, TrainState, Tree, Variables
+
+Metrics = dict[str, jax.Array]
+
+
+def make_train_step(
+  method: Method, optimizer: optax.GradientTransformation, mesh: Mesh, accumulate: int = 1
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+  """The jitted step over the mesh: (state, global batch) -> (state, metrics); the state is donated.
+
+  With accumulate > 1 every leaf of the batch has that many sub-batches as its leading axis; each
+  is a batch of its own (statistics, mixing, drawn pixels), their gradients are averaged into one
+  update.
+  """
+  rows = P(DATA_AXIS) if accumulate == 1 else P(None, DATA_AXIS)
+  per_device = partial(train_step, method=method, optimizer=optimizer, accumulate=accumulate)
+  mapped = jax.shard_map(per_device, mesh=mesh, in_specs=(P(), rows), out_specs=(P(), P()))
+  return jax.jit(mapped, donate_argnums=0)
+
+
+def train_step(
+  state: TrainState,
+  batch: Batch,
+  *,
+  method: Method,
+  optimizer: optax.GradientTransformation,
+  accumulate: int = 1,
+) -> tuple[TrainState, Metrics]:
+  """One update. All randomness follows from state.rng, state.step and the images' positions."""
+  key = jax.random.fold_in(state.rng, state.step)
+  if accumulate == 1:
+    state, grads, metrics = gradients(state, batch, key, method)
+  else:
+    state, grads, metrics = accumulated_gradients(state, batch, key, method, accumulate)
+  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  teacher = state.teacher
+  if method.uses_teacher:
+    decay = method.teacher_decay(state.step)
+    teacher = Variables(moving_average(teacher.params, params, decay), teacher.batch_stats)
+  metrics["gradient_norm"] = optax.global_norm(grads)
+  state = state.replace(step=state.step + 1, params=params, teacher=teacher, opt_state=opt_state)
+  return state, metrics
+
+
+def gradients(
+  state: TrainState, batch: Batch, key: jax.Array, method: Method
+) -> tuple[TrainState, Tree, Metrics]:
+  """Gradients of the global batch; the state comes back with new statistics and method state.
+
+  The gradient is taken of the device's own loss with respect to parameters typed as the device's
+  own, then averaged: unlike a mean inside the differentiated function, this means the same under
+  `shard_map` and under `pmap`.
+  """
+  views = method.targets(state, batch, key)
+
+  def loss_fn(params):
+    loss, aux = method.loss(params, state, views, key)
+    return as_varying(loss, DATA_AXIS), aux
+
+  (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(as_varying(state.params, DATA_AXIS))
+  grads, metrics, batch_stats = pmean(
+    (grads, {"loss": loss, **aux.metrics}, aux.batch_stats), DATA_AXIS
+  )
+  teacher = state.teacher
+  if method.uses_teacher:
+    teacher = Variables(teacher.params, pmean(aux.teacher_batch_stats, DATA_AXIS))
+  method_state = method.update(state, aux)
+  state = state.replace(batch_stats=batch_stats, teacher=teacher, method_state=method_state)
+  return state, grads, metrics
+
+
+def accumulated_gradients(
+  state: TrainState, batches: Batch, key: jax.Array, method: Method, count: int
+) -> tuple[TrainState, Tree, Metrics]:
+  """`gradients` of `count` sub-batches, one after the other, averaged."""
+
+  def body(carry, inputs):
+    state, total = carry
+    index, batch = inputs
+    state, grads, metrics = gradients(state, batch, jax.random.fold_in(key, index), method)
+    return (state, jax.tree.map(jnp.add, total, grads)), metrics
+
+  zeros = jax.tree.map(jnp.zeros_like, state.params)
+  (state, total), metrics = lax.scan(body, (state, zeros), (jnp.arange(count), batches))
+  return (
+    state,
+    jax.tree.map(lambda g: g / count, total),
+    jax.tree.map(lambda m: m.mean(axis=0), metrics),
+  )
+
+
+def moving_average(average: Tree, new: Tree, decay: jax.Array) -> Tree:
+  """decay * average + (1 - decay) * new, leaf by leaf in float32."""
+  return jax.tree.map(lambda a, n: decay * a + (1 - decay) * n, average, new)

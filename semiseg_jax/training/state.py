@@ -21,13 +21,12 @@ def make_state(
   mesh: Mesh,
 ) -> TrainState:
   """Replicated over the mesh; the teacher starts as a copy of the student."""
-  opt_shapes = jax.eval_shape(optimizer.init, variables.params)
   state = TrainState(
     step=np.zeros((), np.int32),
     params=variables.params,
     batch_stats=variables.batch_stats,
     teacher=variables if method.uses_teacher else None,
-    opt_state=jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), opt_shapes),
+    opt_state=jax.jit(optimizer.init)(variables.params),
     method_state=method.init(num_classes),
     rng=np.asarray(jax.random.PRNGKey(seed)),
     forward=forward,

@@ -71,7 +71,9 @@ def gradients(
     loss, aux = method.loss(params, state, views, key)
     return as_varying(loss, DATA_AXIS), aux
 
-  (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(as_varying(state.params, DATA_AXIS))
+  (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+    as_varying(state.params, DATA_AXIS)
+  )
   grads, metrics, batch_stats = pmean(
     (grads, {"loss": loss, **aux.metrics}, aux.batch_stats), DATA_AXIS
   )

@@ -1,0 +1,162 @@
+"""Every field of a config, with its default and what it means; each config starts from here."""
+
+import difflib
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+
+def base_config() -> ConfigDict:
+  """The sections data, model, method, optimizer, training, evaluation; filled in for ReCo."""
+  config = ConfigDict()
+  config.seed = 0  # of the parameters, the data order and every random draw
+
+  config.data = ConfigDict()
+  config.data.name = config_dict.required_placeholder(str)  # a prepared dataset, or "folder"
+  config.data.data_dir = config_dict.placeholder(str)  # of prepared sets; None: ~/semiseg_data
+  config.data.variant = config_dict.placeholder(str)  # of the prepared set; None: its first
+  config.data.root = config_dict.placeholder(str)  # of the folder dataset
+  config.data.class_names = config_dict.placeholder(str)  # folder: "sky,road"; None: dataset.toml
+  config.data.ignore_index = config_dict.placeholder(int)  # folder: None: dataset.toml, or 255
+  config.data.labeled = "all"  # "reco/20_0" (count_seed), "1/8_0" (fraction_seed), file of ids
+  config.data.rule = "balanced"  # how "reco/..." chooses: balanced | rarest_first (SUN RGB-D)
+  config.data.min_classes = 1  # classes that an image must show to be chosen by "balanced"
+  config.data.partial = config_dict.placeholder(str)  # sparse labels: p0 | p1 | p5 | p25
+  config.data.crop = (321, 321)  # training crop, height and width
+  config.data.scale_range = (1.0, 1.0)  # random scale of labelled images before the crop
+  config.data.labeled_batch = 10  # images of all devices together
+  config.data.unlabeled_batch = 10
+  config.data.threads = 2  # that read and decode, per host or per worker process
+  config.data.workers = 0  # worker processes per host; 0: threads alone
+  config.data.buffer = 4  # batches read ahead
+
+  config.model = ConfigDict()
+  config.model.name = "deeplabv3p"  # deeplabv3p | deeplabv2
+  config.model.backbone = "resnet101"  # resnet18 | resnet34 | resnet50 | resnet101
+  config.model.width = 64  # channels of the backbone's stem; smaller for toys
+  config.model.decoder_dim = 256  # channels of ASPP and heads
+  config.model.output_stride = 16  # 8 | 16 | 32
+  config.model.embedding_dim = 256  # of the representation head, where the method has one
+  config.model.dtype = "auto"  # compute: float32 | bfloat16 | auto (bfloat16 on accelerators)
+  config.model.sync_batch_norm = True  # batch statistics of all devices together
+  config.model.remat = False  # recompute the backbone's blocks in the backward pass: less memory
+
+  config.method = ConfigDict()  # `name` and exactly the fields of that method's class
+
+  config.optimizer = ConfigDict()
+  config.optimizer.learning_rate = 2.5e-3
+  config.optimizer.momentum = 0.9
+  config.optimizer.nesterov = True
+  config.optimizer.weight_decay = 5e-4
+  config.optimizer.steps_per_epoch = 200  # the poly schedule steps once per epoch
+  config.optimizer.power = 0.9
+  config.optimizer.floor = 1e-6  # the learning rate never falls below
+
+  config.training = ConfigDict()
+  config.training.steps = 40_000
+  config.training.accumulate = 1  # batches per update
+  config.training.log_every = 50
+  config.training.checkpoint_every = 1_000
+  config.training.keep = 2  # newest checkpoints that are kept, beside the best
+
+  config.evaluation = ConfigDict()
+  config.evaluation.every = 200
+  config.evaluation.network = "teacher"  # teacher | student; methods without a teacher: student
+  config.evaluation.batch = 4
+  config.evaluation.size = (513, 513)  # images are padded to it at the right and bottom
+  config.evaluation.panels = 4  # validation images drawn at each evaluation
+  return config
+
+
+def supervised() -> ConfigDict:
+  """Training on the labelled images alone."""
+  return ConfigDict({"name": "supervised"})
+
+
+def mean_teacher(
+  mixing: str, scale_range: tuple[float, float], partial: bool = False
+) -> ConfigDict:
+  """The EMA teacher with cutout, cutmix or classmix, as ReCo's baselines use it."""
+  return ConfigDict(
+    {
+      "name": "mean_teacher",
+      "mixing": mixing,
+      "strong_threshold": 0.97,
+      "scale_range": tuple(scale_range),
+      "ema_decay": 0.99,
+      "partial": partial,
+      "eight_bit_passes": True,
+      "scope": "global",
+    }
+  )
+
+
+def reco(mixing: str | None, scale_range: tuple[float, float], partial: bool = False) -> ConfigDict:
+  """ReCo on top of the mean teacher, or of the supervised method where mixing is None."""
+  method = mean_teacher("classmix", scale_range, partial)
+  method.update(
+    {
+      "name": "reco",
+      "weak_threshold": 0.7,
+      "temperature": 0.5,
+      "num_queries": 256,
+      "num_negatives": 512,
+    }
+  )
+  method.mixing = config_dict.placeholder(str)
+  method.mixing = mixing
+  return method
+
+
+def parse(arg: str | None, **defaults: Any) -> ConfigDict:
+  """The text behind a config file's colon, "labels=20,mixing=cutmix", over typed defaults.
+
+  Raises ValueError for an unknown key (naming the nearest) or a value of another type.
+  """
+  values = ConfigDict(defaults)
+  for pair in filter(None, (arg or "").split(",")):
+    key, _, text = pair.partition("=")
+    if key not in defaults:
+      close = difflib.get_close_matches(key, defaults, n=1)
+      hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(defaults)}"
+      raise ValueError(f"config argument {pair!r}: unknown key {key!r}; {hint}")
+    kind = type(defaults[key])
+    try:
+      values[key] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError):
+      raise ValueError(f"config argument {pair!r}: {key} takes a {kind.__name__}") from None
+  return values
+
+
+def reco_experiment(
+  config: ConfigDict, arg: str | None, *, scale_range: tuple[float, float], labels: int
+) -> ConfigDict:
+  """Fills in the method and the labelled set of one of the original's experiments.
+
+  Arguments: method=supervised|mean_teacher|reco, base=semi|sup (what ReCo stands on), mixing,
+  labels (0 = all images), split (the seed of the labelled set, and of the run), partial=p0|p1|p5|p25,
+  model=deeplabv3p|deeplabv2.
+  """
+  args = parse(
+    arg, method="reco", base="semi", mixing="classmix", labels=labels, split=0, partial="",
+    model="deeplabv3p",
+  )  # fmt: skip
+  partial = bool(args.partial)
+  if args.method == "supervised":
+    config.method = supervised()
+  elif args.method == "mean_teacher":
+    config.method = mean_teacher(args.mixing, scale_range, partial)
+  elif args.method == "reco":
+    config.method = reco(args.mixing if args.base == "semi" else None, scale_range, partial)
+  else:
+    raise ValueError(f"method={args.method!r}: choose from supervised, mean_teacher, reco")
+  if args.method == "supervised" or args.base == "sup":  # the originals double the batch here
+    config.data.labeled_batch *= 2
+    config.evaluation.network = "student"
+  config.seed = args.split
+  config.data.labeled = "all" if partial or not args.labels else f"reco/{args.labels}_{args.split}"
+  config.data.partial = args.partial or None
+  config.data.scale_range = scale_range
+  config.model.name = args.model
+  config.model.output_stride = {"deeplabv3p": 16, "deeplabv2": 8}.get(args.model, 16)
+  return config

@@ -1,0 +1,32 @@
+"""Your own folder of images, masks for some of them: ReCo with ClassMix.
+
+    python launch.py --config=configs/folder_reco.py --config.data.root=DIR --workdir=runs/mine
+    python launch.py --config=configs/folder_reco.py:method=mean_teacher --config.data.root=DIR ...
+
+Arguments: method, mixing, base as in city_reco; size=small for a network that learns on a CPU.
+Every image with a mask is labelled; --config.data.labeled=1/8_0 hides the masks of all but an eighth.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+  args = common.parse(arg, method="reco", mixing="classmix", base="semi", size="full")
+  if args.size not in ("full", "small"):
+    raise ValueError(f"size={args.size!r}: choose from full, small")
+  config = common.base_config()
+  config.data.name = "folder"
+  config.data.crop = (321, 321)
+  config.data.labeled_batch = config.data.unlabeled_batch = 8
+  config.evaluation.size = None
+  config.model.backbone = "resnet50"
+  experiment = ",".join(f"{key}={args[key]}" for key in ("method", "mixing", "base"))
+  config = common.reco_experiment(config, experiment, scale_range=(0.5, 1.5), labels=0)
+  if args.size == "small":
+    config.model.backbone = "resnet18"
+    config.model.width = config.model.decoder_dim = config.model.embedding_dim = 32
+  config.optimizer.learning_rate = 0.01
+  config.training.steps = 10_000
+  return config

@@ -1,0 +1,15 @@
+"""Toy street scenes, the labelled images alone: the baseline of toy_mean_teacher and toy_reco.
+
+python launch.py --config=configs/toy_supervised.py --workdir=runs/toy_supervised
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, toy
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+  config = toy.toy_config(arg)
+  config.method = common.supervised()
+  config.data.labeled_batch *= 2
+  return config

@@ -1,0 +1,82 @@
+"""Convolution with a dilated kernel in several forms, all exact: they differ in speed alone."""
+
+import jax
+import numpy as np
+from jax import lax
+
+# The fastest form on each platform (`python -m tests.benchmarks.dilated_conv` measures yours).
+# TPU: the compiler skips the taps on padding by itself. GPU: XLA is reported to turn a dilated
+# kernel into a dense one full of zeros, for the kernel's gradient above all; not measured by us.
+# CPU: measured.
+DEFAULT_FORMS = {"tpu": "direct", "gpu": "space_to_batch", "cpu": "direct"}
+
+
+def dilated_conv(x: jax.Array, kernel: jax.Array, rate: int, form: str | None = None) -> jax.Array:
+  """Convolution with holes that keeps the size: x [B,H,W,I], kernel [k,k,I,O], k odd -> [B,H,W,O].
+
+  form: "direct" (the compiler's own dilation) | "space_to_batch" (each of the rate x rate
+  sub-images through a dense convolution) | None (the best of the default backend).
+  Raises ValueError for another form.
+  """
+  form = DEFAULT_FORMS[_platform()] if form is None else form
+  if form not in FORMS:
+    raise ValueError(f"dilated_conv form={form!r}: choose from {', '.join(FORMS)}")
+  kernel = drop_padding_taps(kernel, rate, x.shape[1:3])
+  if kernel.shape[:2] == (1, 1):
+    return conv(x, kernel)
+  return FORMS[form](x, kernel, rate)
+
+
+def conv(
+  x: jax.Array,
+  kernel: jax.Array,
+  padding: tuple[int, int] = (0, 0),
+  stride: int = 1,
+  dilation: int = 1,
+) -> jax.Array:
+  """The compiler's convolution; padding (vertical, horizontal) is the same on both sides."""
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    window_strides=(stride, stride),
+    padding=[(p, p) for p in padding],
+    rhs_dilation=(dilation, dilation),
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+
+
+def drop_padding_taps(kernel: jax.Array, rate: int, size: tuple[int, int]) -> jax.Array:
+  """The kernel without the taps that meet only padding: those at least as far out as the image."""
+  rows, columns = (
+    slice(k // 2 - reach, k // 2 + reach + 1)
+    for k, n in zip(kernel.shape[:2], size, strict=True)
+    for reach in [min(k // 2, (n - 1) // rate)]
+  )
+  return kernel[rows, columns]
+
+
+def _direct(x: jax.Array, kernel: jax.Array, rate: int) -> jax.Array:
+  return conv(x, kernel, tuple(rate * (k // 2) for k in kernel.shape[:2]), dilation=rate)
+
+
+def _space_to_batch(x: jax.Array, kernel: jax.Array, rate: int) -> jax.Array:
+  batch, height, width, channels = x.shape
+  rows, columns = -(-height // rate), -(-width // rate)  # of a sub-image
+  x = lax.pad(
+    x,
+    np.zeros((), x.dtype),
+    [(0, 0, 0), (0, rows * rate - height, 0), (0, columns * rate - width, 0), (0, 0, 0)],
+  )
+  x = x.reshape(batch, rows, rate, columns, rate, channels).transpose(2, 4, 0, 1, 3, 5)
+  x = x.reshape(rate * rate * batch, rows, columns, channels)
+  y = conv(x, kernel, tuple(k // 2 for k in kernel.shape[:2]))
+  y = y.reshape(rate, rate, batch, rows, columns, -1).transpose(2, 3, 0, 4, 1, 5)
+  return y.reshape(batch, rows * rate, columns * rate, -1)[:, :height, :width]
+
+
+FORMS = {"direct": _direct, "space_to_batch": _space_to_batch}
+
+
+def _platform() -> str:
+  backend = jax.default_backend()
+  return backend if backend in DEFAULT_FORMS else "gpu"

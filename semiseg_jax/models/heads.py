@@ -1,0 +1,64 @@
+"""What stands on a trunk: the parts of DeepLabV3+ (Chen et al. 2018) and DeepLabV2 (2017)."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from semiseg_jax.models.layers import Make, Relu, Sequential, normal
+
+
+def conv_norm_relu(make: Make, channels: int, out_channels: int, size: int, rate: int = 1) -> list:
+  """Layers 0, 1 and 2 of most Sequentials; the size of the image is kept."""
+  padding = rate * (size // 2)
+  conv = make.conv(channels, out_channels, size, padding=padding, dilation=rate)
+  return [conv, make.norm(out_channels), Relu()]
+
+
+class GlobalPool(nnx.Module):
+  """Mean over the image, [B,H,W,C] -> [B,1,1,C], summed in float32."""
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return x.mean((1, 2), keepdims=True, dtype=jnp.float32).astype(x.dtype)
+
+
+class ASPP(nnx.Module):
+  """Atrous spatial pyramid pooling: 1x1, dilated 3x3 and pooled branches, projected to dim.
+
+  No dropout. In training the pooled branch's BatchNorm sees one value per image and channel.
+  """
+
+  def __init__(self, channels: int, dim: int, rates: Sequence[int], make: Make):
+    self.convs = nnx.List(
+      [
+        Sequential(conv_norm_relu(make, channels, dim, 1)),
+        *[Sequential(conv_norm_relu(make, channels, dim, 3, rate)) for rate in rates],
+        Sequential([GlobalPool(), *conv_norm_relu(make, channels, dim, 1)]),
+      ]
+    )
+    self.project = Sequential(conv_norm_relu(make, dim * len(self.convs), dim, 1))
+
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    branches = [branch(x, train) for branch in self.convs]
+    branches[-1] = jnp.broadcast_to(branches[-1], branches[0].shape)
+    return self.project(jnp.concatenate(branches, axis=-1), train)
+
+
+def pixel_head(channels: int, dim: int, out_channels: int, make: Make) -> Sequential:
+  """3x3, BatchNorm, ReLU and a 1x1 with bias that works and returns in float32."""
+  last = make.conv(dim, out_channels, 1, use_bias=True, dtype=jnp.float32)
+  return Sequential([*conv_norm_relu(make, channels, dim, 3), last])
+
+
+class SummedConvs(nnx.Module):
+  """DeepLabV2's classifier: the sum of 3x3 convolutions of several dilations, in float32."""
+
+  def __init__(self, channels: int, num_classes: int, rates: Sequence[int], make: Make):
+    options = {"use_bias": True, "dtype": jnp.float32, "init": normal(0.01)}
+    self.conv2d_list = nnx.List(
+      [make.conv(channels, num_classes, 3, padding=r, dilation=r, **options) for r in rates]
+    )
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return sum(conv(x) for conv in self.conv2d_list)

@@ -1,0 +1,193 @@
+"""The layers of the networks, with PyTorch's semantics on NHWC arrays.
+
+Weights are made on the host with numpy: a network exists at once, without compiling anything.
+Parameters and statistics are float32; `dtype` is what a convolution computes in.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from semiseg_jax.collectives import device_count, pmean
+from semiseg_jax.models.dilated import conv, dilated_conv
+
+Init = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+
+BATCH_NORM_MOMENTUM = 0.1  # the weight of the new batch in the running statistics
+BATCH_NORM_EPSILON = 1e-5
+
+
+def uniform_fan_in(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
+  """PyTorch's default for convolutions, weight and bias alike: uniform in +-1/sqrt(fan_in)."""
+  return (rng.random(shape, np.float32) * 2 - 1) / np.float32(math.sqrt(fan_in))
+
+
+def he_normal_fan_out(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+  """The trunk's initialisation (He et al. 2015): normal with variance 2/fan_out; shape HWIO."""
+  fan_out = shape[0] * shape[1] * shape[3]
+  return rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / fan_out))
+
+
+def normal(std: float) -> Init:
+  return lambda rng, shape: rng.standard_normal(shape, np.float32) * np.float32(std)
+
+
+class Conv(nnx.Module):
+  """Square convolution with symmetric zero padding; kernel HWIO.
+
+  init: of the kernel; PyTorch's default without one, which the bias always has.
+  """
+
+  def __init__(
+    self,
+    in_channels: int,
+    out_channels: int,
+    size: int,
+    *,
+    rng: np.random.Generator,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    use_bias: bool = False,
+    dtype: jax.typing.DTypeLike = jnp.float32,
+    init: Init | None = None,
+  ):
+    shape, fan_in = (size, size, in_channels, out_channels), size * size * in_channels
+    self.kernel = nnx.Param(init(rng, shape) if init else uniform_fan_in(rng, shape, fan_in))
+    self.bias = nnx.Param(uniform_fan_in(rng, (out_channels,), fan_in)) if use_bias else None
+    self.stride, self.padding, self.dilation = stride, padding, dilation
+    self.dtype = jnp.dtype(dtype)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """x [B,H,W,I] -> [B,H',W',O] in the layer's dtype."""
+    x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
+    keeps_size = self.stride == 1 and self.padding == self.dilation * (kernel.shape[0] // 2)
+    if self.dilation > 1 and keeps_size:
+      y = dilated_conv(x, kernel, self.dilation)
+    else:
+      y = conv(x, kernel, (self.padding,) * 2, self.stride, self.dilation)
+    return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+class BatchNorm(nnx.Module):
+  """BatchNorm over all axes but the last, as PyTorch has it.
+
+  Normalises with the biased variance, averages the unbiased one: new = 0.9 old + 0.1 batch.
+  With axis_name the batch is that of all devices of the axis.
+  """
+
+  def __init__(self, channels: int, *, axis_name: str | None = None):
+    self.scale = nnx.Param(np.ones(channels, np.float32))
+    self.bias = nnx.Param(np.zeros(channels, np.float32))
+    self.mean = nnx.BatchStat(np.zeros(channels, np.float32))
+    self.var = nnx.BatchStat(np.ones(channels, np.float32))
+    self.axis_name = axis_name
+
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """x [...,C], normalised in float32, returned in its own dtype.
+
+    Raises ValueError for a training batch with a single value per channel, which has no variance.
+    """
+    values = x.astype(jnp.float32)
+    if train:
+      mean, var = batch_moments(values, self.axis_name)
+      self._average(mean, var, x.size // x.shape[-1] * device_count(self.axis_name))
+    else:
+      mean, var = self.mean[...], self.var[...]
+    factor = lax.rsqrt(var + BATCH_NORM_EPSILON) * self.scale[...]
+    return ((values - mean) * factor + self.bias[...]).astype(x.dtype)
+
+  def _average(self, mean: jax.Array, var: jax.Array, count: int) -> None:
+    if count == 1:
+      raise ValueError(
+        "BatchNorm has one value per channel to train on (a pooled batch of 1 image): "
+        "use at least 2 images per batch"
+      )
+    unbiased = var * (count / (count - 1))
+    for running, batch in ((self.mean, mean), (self.var, unbiased)):
+      average = (1 - BATCH_NORM_MOMENTUM) * running[...] + BATCH_NORM_MOMENTUM * batch
+      running[...] = lax.stop_gradient(average)
+
+
+def batch_moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
+  """Mean and biased variance [C] of x [...,C] over all devices, each holding equally many values.
+
+  A device's deviations are from its own mean, corrected to the global one afterwards: exact, and
+  the pass over x does not wait for the first reduction.
+  """
+  axes = tuple(range(x.ndim - 1))
+  own_mean = x.mean(axes)
+  own_var = jnp.square(x - own_mean).mean(axes)
+  mean = pmean(own_mean, axis_name)
+  if axis_name is None:
+    return mean, own_var
+  return mean, pmean(own_var + jnp.square(own_mean - mean), axis_name)
+
+
+class Make(NamedTuple):
+  """Makers of layers that share a generator, a compute dtype and a mesh axis."""
+
+  conv: Callable[..., Conv]
+  norm: Callable[[int], BatchNorm]
+
+
+def make_layers(
+  rng: np.random.Generator,
+  dtype: jax.typing.DTypeLike = jnp.float32,
+  axis_name: str | None = None,
+  init: Init | None = None,
+) -> Make:
+  """init: of the kernels; PyTorch's default without one."""
+  conv = functools.partial(Conv, rng=rng, dtype=dtype, init=init)
+  return Make(conv, functools.partial(BatchNorm, axis_name=axis_name))
+
+
+class Relu(nnx.Module):
+  """A layer of its own, so that its neighbours' numbers in a Sequential are the originals'."""
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return nnx.relu(x)
+
+
+class Sequential(nnx.List):
+  """Layers one after the other, numbered as in the originals' state dicts."""
+
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    for layer in self:
+      x = layer(x, train) if isinstance(layer, BatchNorm) else layer(x)
+    return x
+
+
+def max_pool(
+  x: jax.Array, size: int, stride: int, padding: int = 0, ceil_mode: bool = False
+) -> jax.Array:
+  """Max-pool of x [B,H,W,C]; padding never wins.
+
+  ceil_mode: a last window may hang over the right or bottom edge, if it starts inside the input or
+  its left padding.
+  """
+  pads = [_pool_padding(n, size, stride, padding, ceil_mode) for n in x.shape[1:3]]
+  return lax.reduce_window(
+    x,
+    np.asarray(-np.inf, x.dtype),
+    lax.max,
+    window_dimensions=(1, size, size, 1),
+    window_strides=(1, stride, stride, 1),
+    padding=((0, 0), *pads, (0, 0)),
+  )
+
+
+def _pool_padding(n: int, size: int, stride: int, padding: int, ceil_mode: bool) -> tuple[int, int]:
+  if not ceil_mode:
+    return padding, padding
+  windows = -(-(n + 2 * padding - size) // stride) + 1
+  if (windows - 1) * stride >= n + padding:
+    windows -= 1
+  return padding, max(padding, (windows - 1) * stride + size - n - padding)

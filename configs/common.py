@@ -134,8 +134,8 @@ def reco_experiment(
   """Fills in the method and the labelled set of one of the original's experiments.
 
   Arguments: method=supervised|mean_teacher|reco, base=semi|sup (what ReCo stands on), mixing,
-  labels (0 = all images), split (the seed of the labelled set, and of the run), partial=p0|p1|p5|p25,
-  model=deeplabv3p|deeplabv2.
+  labels (0 = all images), split (the seed of the labelled set, and of the run),
+  partial=p0|p1|p5|p25, model=deeplabv3p|deeplabv2.
   """
   args = parse(
     arg, method="reco", base="semi", mixing="classmix", labels=labels, split=0, partial="",

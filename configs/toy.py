@@ -1,4 +1,4 @@
-"""The toy street scenes and a small network, shared by the toy configs: minutes on two CPU cores."""
+"""Toy street scenes and a small network, shared by the toy configs: minutes on two CPU cores."""
 
 from ml_collections import ConfigDict
 

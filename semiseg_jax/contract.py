@@ -1,8 +1,8 @@
 """What the parts promise each other: the state of a run, a batch, and what a method is.
 
-    Batch  {"labeled": {"image", "label", "position"}, "unlabeled": {the same}}
-           image uint8 [B,H,W,3] and label uint8 [B,H,W] (IGNORE = no label); position int32 [B] is
-           the image's place in its stream, from which its random key is folded.
+Batch  {"labeled": {"image", "label", "position"}, "unlabeled": {the same}}
+       image uint8 [B,H,W,3] and label uint8 [B,H,W] (IGNORE = no label); position int32 [B] is
+       the image's place in its stream, from which its random key is folded.
 """
 
 from collections.abc import Callable

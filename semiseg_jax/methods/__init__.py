@@ -17,7 +17,8 @@ def names() -> list[str]:
 def make_method(config: Mapping[str, Any]) -> contract.Method:
   """The method called config["name"], with the other keys as its hyper-parameters.
 
-  Raises ValueError for an unknown name or key, naming the nearest one.
+  Raises ValueError for an unknown name or key, naming the nearest one, and for a value of a type
+  other than its default's.
   """
   values = dict(config)
   name = values.pop("name")
@@ -28,7 +29,18 @@ def make_method(config: Mapping[str, Any]) -> contract.Method:
   for key in values:
     if key not in known:
       raise ValueError(f"config.method.{key} is no key of method {name!r}: {_nearest(key, known)}")
+    _check_type(key, values[key], method.__dataclass_fields__[key].default)
   return method(**values)
+
+
+def _check_type(key: str, value: Any, default: Any) -> None:
+  if value is None or default is None:
+    return
+  kinds = (int, float) if isinstance(default, float) else type(default)
+  if isinstance(default, tuple):
+    kinds = (tuple, list)
+  if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
+    raise ValueError(f"config.method.{key}={value!r} should be like its default, {default!r}")
 
 
 def _nearest(word: str, known: list[str]) -> str:

@@ -28,8 +28,8 @@ class Method:
 
   mixing: cutout | cutmix | classmix. strong_threshold: confidence above which a pixel counts for
   its image's weight. scale_range: of the unlabelled crops, after the teacher has seen them.
-  ema_decay: the teacher's, after the warm-up min(1 - 1/(step+1), ema_decay). partial: sparse labels;
-  given pixels override the teacher's. eight_bit_passes: the original's two round trips through
+  ema_decay: the teacher's, after the warm-up min(1 - 1/(step+1), ema_decay). partial: sparse
+  labels, which override the teacher's. eight_bit_passes: the original's two round trips through
   8-bit images (they darken some levels by one). scope: mixing partners from the whole batch
   ("global") or the device's own images ("device").
   """

@@ -1,0 +1,49 @@
+"""Trains, evaluates or predicts.
+
+    python launch.py --config=configs/toy_reco.py --workdir=runs/toy
+    python launch.py --config=configs/toy_reco.py --workdir=runs/toy --mode=evaluate
+    python launch.py --config=configs/toy_reco.py --workdir=runs/toy --mode=predict --images=DIR
+
+Run twice with the same workdir, it goes on where it stopped. Any value of the config can be changed
+here: --config.training.steps=100.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, FILE.py[:ARGUMENTS].")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Holds all of a run; default runs/NAME_OF_CONFIG.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "predict"], "What to do.")
+_IMAGES = flags.DEFINE_string("images", None, "predict: the folder of pictures.")
+_OUT = flags.DEFINE_string("out", None, "predict: where to; default WORKDIR/predictions.")
+
+
+def main(argv: list[str]) -> int:
+  if len(argv) > 1:
+    raise app.UsageError(f"unexpected arguments {argv[1:]}; flags begin with --")
+  logging.set_verbosity(logging.INFO)
+  from data import prepare
+  from semiseg_jax.training import run
+
+  config = _CONFIG.value
+  name = pathlib.Path(flags.FLAGS["config"].config_filename.partition(":")[0]).stem
+  workdir = pathlib.Path(_WORKDIR.value or f"runs/{name}")
+  try:
+    if _MODE.value == "predict":
+      run.predict(config, workdir, _IMAGES.value, _OUT.value)
+    else:
+      prepare.ensure_config(config.data)
+      getattr(run, _MODE.value)(config, workdir)
+  except (ValueError, FileNotFoundError) as error:
+    logging.debug("the error's origin", exc_info=True)
+    print(f"launch.py: {error}", file=sys.stderr)
+    return 1
+  return 0
+
+
+if __name__ == "__main__":
+  flags.mark_flag_as_required("config")
+  app.run(main)

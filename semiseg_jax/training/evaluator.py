@@ -1,0 +1,86 @@
+"""Evaluation during and after training: scores over the validation set, and pictures of a few."""
+
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semiseg_jax.augment.levels import normalize
+from semiseg_jax.contract import TrainState, Variables
+from semiseg_jax.evaluation.evaluate import evaluate, make_evaluate_step
+from semiseg_jax.evaluation.metrics import Scores
+from semiseg_jax.evaluation.pictures import panel
+from semiseg_jax.methods.supervised import at_label_size
+from semiseg_jax.training.mesh import shard_batch
+from semiseg_jax.training.setup import Run, evaluated_network
+from semiseg_jax.training.streams import validation_batches
+
+
+class Evaluation(NamedTuple):
+  """What one evaluation found, and how long it took in seconds."""
+
+  scores: Scores
+  loss: float
+  seconds: float
+
+
+class Evaluator:
+  """The compiled evaluation of a run's student or teacher."""
+
+  def __init__(self, run: Run):
+    self._run = run
+    self.network_name = evaluated_network(run.config, run.method)
+    self._step = make_evaluate_step(run.forward, run.dataset.info.num_classes, run.mesh)
+    self._predict = jax.jit(self._probabilities)
+    self._shown = None
+
+  def network(self, state: TrainState) -> Variables:
+    """The variables that are evaluated."""
+    return state.teacher if self.network_name == "teacher" else state.student
+
+  def __call__(self, variables: Variables) -> Evaluation:
+    run, start = self._run, time.monotonic()
+    batches = validation_batches(run.config, run.dataset)
+    put = lambda batch: shard_batch(batch, run.mesh)
+    scores, loss = evaluate(self._step, *variables, batches, put)
+    return Evaluation(scores, loss, time.monotonic() - start)
+
+  def panels(self, variables: Variables) -> tuple[list[np.ndarray], list[str]]:
+    """image | label | prediction | confidence of this host's first validation images; their ids.
+
+    One image at a time on one device, so that their number needn't divide among the devices.
+    """
+    config, dataset = self._run.config, self._run.dataset
+    count = min(config.evaluation.panels, len(dataset.val))
+    if not count:
+      return [], []
+    if self._shown is None:
+      self._shown = next(iter(validation_batches(config, dataset)))
+    shown = self._shown
+    local = jax.tree.map(lambda x: x.addressable_data(0), variables)
+    panels, ids = [], []
+    for row in range(min(count, len(shown["index"]))):
+      height, width = shown["valid_size"][row]
+      probs = np.asarray(self._predict(*local, shown["image"][row][None]))[0, :height, :width]
+      image = shown["image"][row, :height, :width]
+      label = shown["label"][row, :height, :width]
+      panels.append(panel(image, label, probs.argmax(-1), probs.max(-1), dataset.info.palette))
+      ids.append(str(dataset.val.ids[shown["index"][row]]))
+    return panels, ids
+
+  def _probabilities(self, params, batch_stats, images):
+    images = normalize(images.astype(jnp.float32))
+    outputs, _ = self._run.forward(params, batch_stats, images, train=False)
+    return jax.nn.softmax(at_label_size(outputs.logits, images), axis=-1)
+
+  def about(self) -> dict[str, Any]:
+    """What a network's checkpoint says of itself: enough to predict with it."""
+    info, config = self._run.dataset.info, self._run.config
+    return {
+      "network": self.network_name,
+      "model": config.model.to_dict(),
+      "class_names": list(info.class_names),
+      "palette": np.asarray(info.palette).tolist(),
+    }

@@ -1,0 +1,226 @@
+"""The training loop: steps, logs, evaluations and checkpoints until the end or a signal."""
+
+import logging
+import math
+import pathlib
+import time
+from typing import Any
+
+import jax
+
+from semiseg_jax.contract import TrainState, Tree
+from semiseg_jax.training.checkpoints import Checkpoints
+from semiseg_jax.training.evaluator import Evaluation, Evaluator
+from semiseg_jax.training.mesh import shard_batch
+from semiseg_jax.training.report import Reporter, write_result
+from semiseg_jax.training.setup import Run
+from semiseg_jax.training.signals import StopSignal
+from semiseg_jax.training.state import make_state
+from semiseg_jax.training.step import make_train_step
+from semiseg_jax.training.streams import TrainStream
+from semiseg_jax.training.workdir import claim
+
+
+class DivergedError(RuntimeError):
+  """The gradient is no longer finite."""
+
+
+def train(run: Run, workdir: pathlib.Path) -> dict[str, Any]:
+  """Trains to the end, going on from the newest checkpoint in workdir; returns result.json.
+
+  After SIGTERM or SIGINT the state is saved and the result's status is "interrupted". Raises
+  DivergedError at a gradient that is not finite, naming the last good checkpoint.
+  """
+  claim(workdir, run.config)
+  keep = run.config.training.keep
+  with (
+    StopSignal() as stop,
+    Checkpoints(workdir / "checkpoints", keep) as checkpoints,
+    Checkpoints(workdir / "best", keep=1) as best_checkpoints,
+  ):
+    return _Training(run, workdir, checkpoints, best_checkpoints, stop).run_to_end()
+
+
+class _Training:
+  """What changes while a run goes on: the state, the stream, the best score so far."""
+
+  def __init__(
+    self,
+    run: Run,
+    workdir: pathlib.Path,
+    checkpoints: Checkpoints,
+    best_checkpoints: Checkpoints,
+    stop: StopSignal,
+  ):
+    self.run, self.workdir, self.stop = run, workdir, stop
+    self.config = run.config
+    self.checkpoints, self.best_checkpoints = checkpoints, best_checkpoints
+    self.stream = TrainStream(run.config, run.dataset, run.method.uses_unlabeled)
+    self.step_fn = make_train_step(
+      run.method, run.optimizer, run.mesh, run.config.training.accumulate
+    )
+    self.evaluator = Evaluator(run)
+    self.best = {"step": None, "miou": None}
+    self.last: Evaluation | None = None
+    self.state = self.start()
+    self.first_step = int(self.state.step)
+    self.reporter = Reporter(
+      workdir,
+      run.config.training.steps,
+      resume_step=self.first_step,
+      enabled=jax.process_index() == 0,
+    )
+    self.window = Window(self.stream.images_per_step)
+
+  def start(self) -> TrainState:
+    """The newest checkpoint's state, or a fresh one."""
+    run = self.run
+    num_classes = run.dataset.info.num_classes
+    state = make_state(
+      run.variables,
+      run.forward,
+      run.method,
+      run.optimizer,
+      num_classes,
+      run.config.seed,
+      run.mesh,
+    )
+    restored = self.checkpoints.restore(arrays_of(state))
+    if restored is None:
+      return state
+    arrays, about = restored
+    self.stream.set_state(about["stream"])
+    self.best = about["best"]
+    logging.info("resuming at step %d from %s", int(arrays["step"]), self.checkpoints.directory)
+    return state.replace(**arrays)
+
+  def run_to_end(self) -> dict[str, Any]:
+    steps, due = self.config.training.steps, lambda step, every: step % every == 0 or step == steps
+    step = self.first_step
+    try:
+      self.window.restart()
+      while step < steps and not self.stop.requested:
+        self.update()
+        step += 1
+        evaluates = due(step, self.config.evaluation.every)
+        saves = due(step, self.config.training.checkpoint_every) or self.stop.requested
+        if due(step, self.config.training.log_every) or evaluates or saves:
+          self.log(step)
+        if evaluates:
+          self.evaluate(step)
+        if saves:
+          self.save(step)
+      if self.last is None and step == steps:  # resumed at the very end
+        self.evaluate(step)
+    finally:
+      self.stream.close()
+      self.reporter.close()
+    self.checkpoints.wait()
+    return self.finish(step)
+
+  def update(self) -> None:
+    """One step; nothing waits for the device."""
+    batch = self.window.waited_for(self.stream.next)
+    batch = shard_batch(batch, self.run.mesh, leading=int(self.config.training.accumulate > 1))
+    with jax.transfer_guard("disallow"):
+      self.state, metrics = self.step_fn(self.state, batch)
+    self.window.add(metrics)
+
+  def log(self, step: int) -> None:
+    """Fetches the metrics since the last log; stops the run if it has diverged."""
+    metrics, images, bad = self.window.flush(step)
+    if bad is not None:
+      good = self.checkpoints.latest_step()
+      where = "there is no checkpoint yet"
+      if good is not None:
+        where = f"the last good checkpoint is {self.checkpoints.path(good)}"
+      raise DivergedError(
+        f"the gradient of step {bad} is not finite; {where}. Lower optimizer.learning_rate, or "
+        "look at the data with python -m semiseg_jax.input.check"
+      )
+    self.reporter.train(step, metrics, images)
+
+  def evaluate(self, step: int) -> None:
+    """Scores the network, draws panels, and keeps it if it is the best so far (ties replace)."""
+    variables = self.evaluator.network(self.state)
+    self.last = self.evaluator(variables)
+    scores = self.last.scores
+    self.reporter.evaluation(step, scores, self.run.dataset.info.class_names, self.last.seconds)
+    self.reporter.panels(step, *self.evaluator.panels(variables))
+    if self.best["miou"] is None or scores.miou_present >= self.best["miou"]:
+      self.best = {"step": step, "miou": float(scores.miou_present)}
+      about = {**self.evaluator.about(), **self.best}
+      self.best_checkpoints.save(step, variables, about)
+    self.window.restart()
+
+  def save(self, step: int) -> None:
+    about = {"best": self.best, "stream": self.stream.get_state(), **self.evaluator.about()}
+    self.checkpoints.save(step, arrays_of(self.state), about)
+    self.window.restart()
+
+  def finish(self, step: int) -> dict[str, Any]:
+    done = step == self.config.training.steps
+    result = {
+      "status": "finished" if done else "interrupted",
+      "step": step,
+      "network": self.evaluator.network_name,
+      "best": self.best,
+      "train_step_compiles": self.step_fn._cache_size(),
+    }
+    if self.last is not None:
+      result["last"] = self.last.as_dict(self.run.dataset.info.class_names)
+    if jax.process_index() == 0:
+      write_result(self.workdir, result)
+    return result
+
+
+class Window:
+  """The steps since the last log: their metrics, still on the device, and their time."""
+
+  def __init__(self, images_per_step: int):
+    self._images_per_step = images_per_step
+    self._metrics: list[dict[str, jax.Array]] = []
+    self.restart()
+
+  def restart(self) -> None:
+    """Leaves what was done since the last flush out of the time."""
+    self._start, self._waited = time.monotonic(), 0.0
+
+  def waited_for(self, function) -> Any:
+    """Calls it and counts the time as waiting for input."""
+    start = time.monotonic()
+    value = function()
+    self._waited += time.monotonic() - start
+    return value
+
+  def add(self, metrics: dict[str, jax.Array]) -> None:
+    self._metrics.append(metrics)
+
+  def flush(self, step: int) -> tuple[dict[str, float], int, int | None]:
+    """(means over the window's steps, images, the first step whose gradient is not finite).
+
+    Losses without a valid pixel are NaN with a zero gradient, as in the originals: they are left
+    out of the means. Waits for the device.
+    """
+    rows = jax.device_get(self._metrics)
+    elapsed = time.monotonic() - self._start
+    first = step - len(rows) + 1
+    bad = [first + i for i, row in enumerate(rows) if not math.isfinite(row["gradient_norm"])]
+    images = len(rows) * self._images_per_step
+    metrics = {name: _mean([float(row[name]) for row in rows]) for name in rows[0]} if rows else {}
+    metrics["images_per_second"] = images / elapsed
+    metrics["input_wait"] = self._waited / elapsed
+    self._metrics = []
+    self.restart()
+    return metrics, images, bad[0] if bad else None
+
+
+def arrays_of(state: TrainState) -> Tree:
+  """The state's fields that are checkpointed."""
+  names = ["step", "params", "batch_stats", "teacher", "opt_state", "method_state", "rng"]
+  return {name: getattr(state, name) for name in names}
+
+
+def _mean(values: list[float]) -> float:
+  finite = [value for value in values if math.isfinite(value)]
+  return sum(finite) / len(finite) if finite else math.nan

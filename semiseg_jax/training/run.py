@@ -1,0 +1,96 @@
+"""What `launch.py` does, as functions: train, evaluate, predict."""
+
+import logging
+import pathlib
+import time
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from semiseg_jax.contract import Variables
+from semiseg_jax.evaluation.evaluate import evaluate as evaluate_network
+from semiseg_jax.evaluation.evaluate import make_evaluate_step
+from semiseg_jax.evaluation.predict import predict_folder
+from semiseg_jax.methods import make_method
+from semiseg_jax.training import loop
+from semiseg_jax.training.checkpoints import Checkpoints, write_json
+from semiseg_jax.training.mesh import check_divisible, make_mesh, replicate, shard_batch
+from semiseg_jax.training.report import print_scores
+from semiseg_jax.training.setup import build, make_network
+from semiseg_jax.training.streams import open_data, validation_batches
+
+
+def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+  """Trains, or goes on; returns what result.json holds."""
+  return loop.train(build(config, open_data(config.data)), workdir)
+
+
+def evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+  """Scores the best network of workdir on the validation set; writes evaluation.json.
+
+  Raises ValueError if its classes are not the dataset's.
+  """
+  dataset = open_data(config.data)
+  mesh = make_mesh()
+  check_divisible(mesh, **{"evaluation.batch": config.evaluation.batch})
+  variables, forward, about = trained_network(config, workdir)
+  if about["class_names"] != list(dataset.info.class_names):
+    raise ValueError(
+      f"the network in {workdir} knows {len(about['class_names'])} classes "
+      f"({', '.join(about['class_names'])}), the dataset {dataset.info.name} has "
+      f"{dataset.info.num_classes} ({', '.join(dataset.info.class_names)})"
+    )
+  step = make_evaluate_step(forward, dataset.info.num_classes, mesh)
+  batches = validation_batches(config, dataset)
+  put = partial(shard_batch, mesh=mesh)
+  start = time.monotonic()
+  scores, loss = evaluate_network(step, *replicate(variables, mesh), batches, put)
+  print_scores(about["step"], scores, dataset.info.class_names, time.monotonic() - start)
+  result = {"step": about["step"], "network": about["network"], "loss": loss, **scores.as_dict()}
+  if jax.process_index() == 0:
+    write_json(workdir / "evaluation.json", result)
+  return result
+
+
+def predict(
+  config: ConfigDict, workdir: pathlib.Path, images: str | None, out: str | None
+) -> pathlib.Path:
+  """Writes a palette PNG for every picture in `images`; needs no dataset, only workdir/best."""
+  if not images:
+    raise ValueError("--mode=predict needs --images=DIR, the folder of pictures")
+  variables, forward, about = trained_network(config, workdir)
+  out = pathlib.Path(out) if out else workdir / "predictions"
+  predict_folder(
+    forward,
+    *variables,
+    images=pathlib.Path(images),
+    out=out,
+    palette=np.asarray(about["palette"], np.uint8),
+    class_names=about["class_names"],
+  )
+  logging.info("predictions are in %s", out)
+  return out
+
+
+def trained_network(config: ConfigDict, workdir: pathlib.Path) -> tuple[Variables, Any, dict]:
+  """(variables, forward, what the checkpoint says of itself) of the best network in workdir.
+
+  Raises FileNotFoundError if there is none, ValueError if config.model describes another network.
+  """
+  directory = workdir / "best"
+  if not directory.is_dir():
+    raise FileNotFoundError(
+      f"no trained network in {directory}: train first, with the same --config and --workdir"
+    )
+  with Checkpoints(directory, keep=1) as checkpoints:
+    about = checkpoints.about()
+    if about is None:
+      raise FileNotFoundError(f"{directory} holds no checkpoint yet: no evaluation has finished")
+    num_classes = len(about["class_names"])
+    uses_embedding = make_method(config.method).uses_embedding
+    fresh, forward = make_network(config, num_classes, uses_embedding)
+    restored, _ = checkpoints.restore(fresh)
+  return restored, forward, about

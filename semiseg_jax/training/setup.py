@@ -1,0 +1,105 @@
+"""From a config to everything that a run needs, checked before anything is compiled."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from semiseg_jax.collectives import DATA_AXIS
+from semiseg_jax.contract import Method, Variables
+from semiseg_jax.input.sources import Dataset
+from semiseg_jax.methods import make_method
+from semiseg_jax.models import networks
+from semiseg_jax.training.mesh import check_divisible, make_mesh
+from semiseg_jax.training.optimizers import make_optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """The parts of a run. forward(params, batch_stats, images, train) is the network."""
+
+  config: ConfigDict
+  dataset: Dataset
+  method: Method
+  mesh: Mesh
+  optimizer: optax.GradientTransformation
+  forward: Callable
+  variables: Variables
+
+
+def build(config: ConfigDict, dataset: Dataset) -> Run:
+  """Raises ValueError for hyper-parameters that don't fit together or the devices there are."""
+  method = make_method(config.method)
+  check(config, method)
+  mesh = make_mesh()
+  batches = {"data.labeled_batch": config.data.labeled_batch}
+  if method.uses_unlabeled:
+    batches["data.unlabeled_batch"] = config.data.unlabeled_batch
+  check_divisible(mesh, **batches, **{"evaluation.batch": config.evaluation.batch})
+  variables, forward = make_network(config, dataset.info.num_classes, method.uses_embedding)
+  optimizer = make_optimizer(config.optimizer, config.training.steps)
+  return Run(config, dataset, method, mesh, optimizer, forward, variables)
+
+
+def check(config: ConfigDict, method: Method) -> None:
+  """ValueError for values that contradict each other."""
+  sparse = bool(config.data.partial)
+  if method.uses_unlabeled and method.partial != sparse:
+    raise ValueError(
+      f"config.data.partial={config.data.partial!r} but config.method.partial={method.partial}: "
+      "sparse labels need both"
+    )
+  for section, key in (("training", "steps"), ("training", "log_every"), ("training", "keep"),
+                       ("training", "checkpoint_every"), ("training", "accumulate"),
+                       ("evaluation", "every"), ("data", "labeled_batch")):  # fmt: skip
+    if config[section][key] < 1:
+      raise ValueError(f"config.{section}.{key}={config[section][key]} must be at least 1")
+  if config.evaluation.network not in ("teacher", "student"):
+    raise ValueError(
+      f"config.evaluation.network={config.evaluation.network!r}: choose from teacher, student"
+    )
+
+
+def make_network(
+  config: ConfigDict, num_classes: int, with_embedding: bool
+) -> tuple[Variables, Callable]:
+  """The network of config.model with fresh parameters on the host, and its forward function.
+
+  Without a method that uses it there is no representation head, so nothing decays it.
+  """
+  model = config.model
+  module = networks.create(
+    model.name,
+    num_classes=num_classes,
+    backbone=model.backbone,
+    width=model.width,
+    decoder_dim=model.decoder_dim,
+    output_stride=model.output_stride,
+    embedding_dim=model.embedding_dim if with_embedding else None,
+    dtype=compute_dtype(model.dtype),
+    axis_name=DATA_AXIS if model.sync_batch_norm else None,
+    remat=model.remat,
+    seed=config.seed,
+  )
+  graphdef, params, batch_stats = networks.split(module)
+  return Variables(params, batch_stats), partial(networks.forward, graphdef)
+
+
+def compute_dtype(name: str) -> jnp.dtype:
+  """float32, bfloat16, or for "auto" bfloat16 on accelerators and float32 on the CPU."""
+  allowed = ("auto", "float32", "bfloat16")
+  if name not in allowed:
+    raise ValueError(f"config.model.dtype={name!r}: choose from {', '.join(allowed)}")
+  if name == "auto":
+    name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+  return jnp.dtype(name)
+
+
+def evaluated_network(config: ConfigDict, method: Method) -> str:
+  """Which network is evaluated and kept as the best: the teacher only where there is one."""
+  return "teacher" if config.evaluation.network == "teacher" and method.uses_teacher else "student"

@@ -1,0 +1,77 @@
+"""A network of a few thousand weights, and runs of the train step with it on any device count."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from semiseg_jax.contract import TrainState, Variables
+from semiseg_jax.labels import IGNORE
+from semiseg_jax.methods import make_method
+from semiseg_jax.models import networks
+from semiseg_jax.models.layers import BatchNorm, Conv
+from semiseg_jax.training.mesh import make_mesh, shard_batch
+from semiseg_jax.training.state import make_state
+from semiseg_jax.training.step import make_train_step
+
+
+class TinyNet(nnx.Module):
+  """Two strided convolutions with BatchNorm and two 1x1 heads, as the recorded runs have it."""
+
+  def __init__(self, num_classes: int, embedding_dim: int, axis_name: str | None = "data"):
+    rng = np.random.default_rng(0)
+    self.conv1 = Conv(3, 8, 3, rng=rng, stride=2, padding=1)
+    self.bn1 = BatchNorm(8, axis_name=axis_name)
+    self.conv2 = Conv(8, 16, 3, rng=rng, stride=2, padding=1)
+    self.bn2 = BatchNorm(16, axis_name=axis_name)
+    self.classifier = Conv(16, num_classes, 1, rng=rng, use_bias=True)
+    self.representation = Conv(16, embedding_dim, 1, rng=rng, use_bias=True)
+
+  def __call__(self, images: jax.Array, train: bool) -> networks.Outputs:
+    x = nnx.relu(self.bn1(self.conv1(images), train))
+    x = nnx.relu(self.bn2(self.conv2(x), train))
+    return networks.Outputs(self.classifier(x), self.representation(x))
+
+
+def tiny_state(
+  method, optimizer, devices: int, num_classes: int = 5, variables: Variables | None = None
+) -> tuple[TrainState, jax.sharding.Mesh]:
+  """A fresh state on the first `devices` virtual devices."""
+  graphdef, params, batch_stats = networks.split(TinyNet(num_classes, 8))
+  mesh = make_mesh(jax.devices()[:devices])
+  variables = variables or Variables(params, batch_stats)
+  forward = partial(networks.forward, graphdef)
+  return make_state(variables, forward, method, optimizer, num_classes, 0, mesh), mesh
+
+
+def random_batch(rows: int, size: int, num_classes: int, seed: int, sparse: bool = False) -> dict:
+  """Blocky random scenes for both streams, with positions as the input pipeline gives them."""
+  rng = np.random.default_rng(seed)
+
+  def part() -> dict[str, np.ndarray]:
+    coarse = rng.integers(0, num_classes, (rows, size // 4, size // 4))
+    label = coarse.repeat(4, 1).repeat(4, 2).astype(np.uint8)
+    image = (label[..., None] * 40 + rng.integers(0, 60, (*label.shape, 3))).astype(np.uint8)
+    keep = rng.random(label.shape) < (0.05 if sparse else 0.9)
+    return {
+      "image": image,
+      "label": np.where(keep, label, IGNORE).astype(np.uint8),
+      "position": (np.arange(rows) + seed * rows).astype(np.int32),
+    }
+
+  return {"labeled": part(), "unlabeled": part()}
+
+
+def run_steps(config: dict[str, Any], optimizer, devices: int, batches: list[dict]) -> TrainState:
+  """The state after one update per batch, on `devices` devices."""
+  method = make_method(config)
+  state, mesh = tiny_state(method, optimizer, devices)
+  step = make_train_step(method, optimizer, mesh)
+  for batch in batches:
+    if not method.uses_unlabeled:
+      batch = {"labeled": batch["labeled"]}
+    state, _ = step(state, shard_batch(batch, mesh))
+  assert step._cache_size() == 1
+  return state

@@ -1,0 +1,115 @@
+"""The law of N devices, for every method: one step on N devices equals one step on one."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from semiseg_jax.methods import make_method
+from semiseg_jax.training.mesh import check_divisible, make_mesh, shard_batch
+from semiseg_jax.training.step import gradients, make_train_step, train_step
+from tests.tiny import random_batch, run_steps, tiny_state
+
+RECO = {"name": "reco", "num_queries": 8, "num_negatives": 16, "strong_threshold": 0.9,
+        "weak_threshold": 0.2, "scale_range": (0.5, 1.5)}  # fmt: skip
+METHODS = {
+  "supervised": {"name": "supervised"},
+  "cutout": {"name": "mean_teacher", "mixing": "cutout", "strong_threshold": 0.2},
+  "cutmix": {"name": "mean_teacher", "mixing": "cutmix", "strong_threshold": 0.2},
+  "classmix": {"name": "mean_teacher", "mixing": "classmix", "scale_range": (0.5, 1.5),
+               "strong_threshold": 0.2},
+  "reco_classmix": RECO,
+  "reco_supervised": {**RECO, "mixing": None},
+  "reco_partial": {**RECO, "mixing": "cutmix", "partial": True},
+}  # fmt: skip
+
+OPTIMIZER = optax.sgd(0.05, momentum=0.9, nesterov=True)
+TOLERANCE = 1e-5  # float32 sums in another order
+
+
+def batches(name: str, count: int = 2) -> list[dict]:
+  return [random_batch(8, 32, 5, seed, sparse=name.endswith("partial")) for seed in range(count)]
+
+
+def assert_same(left, right, tolerance=TOLERANCE):
+  scale = lambda x: tolerance * max(1.0, float(np.abs(x).max(initial=0)))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=scale(b)), left, right)
+
+
+def compared(state) -> tuple:
+  return state.params, state.batch_stats, state.teacher
+
+
+@pytest.fixture(scope="module")
+def on_one_device() -> dict:
+  return {}
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize("name", METHODS)
+def test_law_of_n_devices(name, devices, on_one_device):
+  if name not in on_one_device:
+    on_one_device[name] = run_steps(METHODS[name], OPTIMIZER, 1, batches(name))
+  state = run_steps(METHODS[name], OPTIMIZER, devices, batches(name))
+  assert int(state.step) == 2
+  assert_same(compared(state), compared(on_one_device[name]))
+
+
+@pytest.mark.parametrize("name", ["classmix", "reco_classmix"])
+def test_drawing_on_the_device_runs_and_learns_from_all(name):
+  config = {**METHODS[name], "scope": "device"}
+  state = run_steps(config, OPTIMIZER, 4, batches(name))
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_same_step_under_pmap():
+  method = make_method(METHODS["reco_classmix"])
+  state, _ = tiny_state(method, OPTIMIZER, 4)
+  state = jax.tree.map(np.asarray, state)
+  batch = batches("reco_classmix", 1)[0]
+  split = jax.tree.map(lambda x: x.reshape(4, 2, *x.shape[1:]), batch)
+  step = lambda state, batch: train_step(state, batch, method=method, optimizer=OPTIMIZER)
+  mapped = jax.pmap(step, "data", in_axes=(None, 0), out_axes=None, devices=jax.devices()[:4])
+  state, _ = mapped(state, split)
+  assert_same(compared(state), compared(run_steps(METHODS["reco_classmix"], OPTIMIZER, 1, [batch])))
+
+
+def test_accumulated_gradients_are_the_mean_over_batches():
+  method = make_method(METHODS["supervised"])
+  pair = [{"labeled": b["labeled"]} for b in batches("supervised")]
+  state, mesh = tiny_state(method, optax.sgd(1.0), 2)
+  start = jax.tree.map(np.asarray, state.params)
+  step = make_train_step(method, optax.sgd(1.0), mesh, accumulate=2)
+  stacked = jax.tree.map(lambda *x: np.stack(x), *pair)
+  state, metrics = step(state, shard_batch(stacked, mesh, leading=1))
+  moved = jax.tree.map(lambda a, b: np.asarray(a) - b, state.params, start)
+
+  grads = []
+  for index, batch in enumerate(pair):
+    fresh, _ = tiny_state(method, optax.sgd(1.0), 2)
+    key = jax.random.fold_in(jax.random.fold_in(fresh.rng, 0), index)
+    grads.append(gradient_of(method, mesh, fresh.replace(rng=key), batch))
+  mean = jax.tree.map(lambda a, b: -(a + b) / 2, *grads)
+  assert_same(moved, mean)
+  assert int(state.step) == 1 and np.isfinite(metrics["loss"])
+
+
+def gradient_of(method, mesh, state, batch):
+  """The gradient of one batch with state.rng as the step's own key."""
+  per_device = lambda state, batch: gradients(state, batch, state.rng, method)[1]
+  mapped = jax.shard_map(per_device, mesh=mesh, in_specs=(P(), P("data")), out_specs=P())
+  return jax.jit(mapped)(state, shard_batch(batch, mesh))
+
+
+def test_teacher_copies_the_student_at_the_first_update():
+  state = run_steps(METHODS["classmix"], OPTIMIZER, 1, batches("classmix", 1))
+  assert_same(state.teacher.params, state.params, 0.0)
+  different = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.teacher.batch_stats,
+                           state.batch_stats)  # fmt: skip
+  assert max(jax.tree.leaves(different)) > 1e-3  # its statistics are its own
+
+
+def test_a_batch_that_cannot_be_shared_out():
+  with pytest.raises(ValueError, match=r"data\.labeled_batch=10 .* 8 devices: use 8 or 16"):
+    check_divisible(make_mesh(), **{"data.labeled_batch": 10})

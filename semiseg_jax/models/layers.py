@@ -113,7 +113,9 @@ class BatchNorm(nnx.Module):
     unbiased = var * (count / (count - 1))
     for running, batch in ((self.mean, mean), (self.var, unbiased)):
       average = (1 - BATCH_NORM_MOMENTUM) * running[...] + BATCH_NORM_MOMENTUM * batch
-      running[...] = lax.stop_gradient(average)
+      running.set_value(
+        lax.stop_gradient(average)
+      )  # `running[...] =` would write into numpy's array
 
 
 def batch_moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:

@@ -1,0 +1,62 @@
+import jax
+import numpy as np
+import pytest
+
+from semiseg_jax.models.dilated import DEFAULT_FORMS, FORMS, dilated_conv, drop_padding_taps
+
+
+def _naive(x, kernel, rate):
+  """Sum over the taps of the shifted, zero-padded image."""
+  _, height, width, _ = x.shape
+  reach = rate * (kernel.shape[0] // 2)
+  padded = np.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+  return sum(
+    padded[:, rate * i : rate * i + height, rate * j : rate * j + width] @ kernel[i, j]
+    for i in range(kernel.shape[0])
+    for j in range(kernel.shape[1])
+  )
+
+
+def _naive_gradients(x, kernel, rate, cotangent):
+  """Of the naive form, by linearity in x and in the kernel: exact in float64."""
+  run = lambda x, kernel: _naive(x, kernel, rate)
+  kernel_grad = np.stack(
+    [(run(x, basis.reshape(kernel.shape)) * cotangent).sum() for basis in np.eye(kernel.size)]
+  ).reshape(kernel.shape)
+  flipped = kernel[::-1, ::-1].swapaxes(2, 3)  # the adjoint of a size-keeping convolution
+  return _naive(cotangent, flipped, rate), kernel_grad
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+  ("size", "rate"),
+  [((8, 8), 2), ((9, 7), 2), ((13, 10), 6), ((5, 11), 6), ((7, 7), 7), ((3, 4), 12), ((1, 1), 6)],
+)
+def test_every_form_and_its_gradients_are_exact(form, size, rate):
+  rng = np.random.default_rng(0)
+  x, cotangent = rng.normal(size=(2, *size, 3)), rng.normal(size=(2, *size, 2))
+  kernel = rng.normal(size=(3, 3, 3, 2))
+  arrays = (x.astype(np.float32), kernel.astype(np.float32))
+  y, pullback = jax.vjp(lambda x, kernel: dilated_conv(x, kernel, rate, form), *arrays)
+  ours = (y, *pullback(cotangent.astype(np.float32)))
+  expected = (_naive(x, kernel, rate), *_naive_gradients(x, kernel, rate, cotangent))
+  for a, b in zip(ours, expected, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
+
+
+def test_taps_on_padding_are_dropped():
+  kernel = np.zeros((3, 3, 1, 1))
+  shape = lambda rate, size: drop_padding_taps(kernel, rate, size).shape[:2]
+  assert shape(6, (7, 7)) == (3, 3)
+  assert shape(6, (6, 7)) == (1, 3)
+  assert shape(18, (17, 17)) == (1, 1)
+  assert drop_padding_taps(np.zeros((5, 5, 1, 1)), 4, (6, 12)).shape[:2] == (3, 5)
+
+
+def test_an_unknown_form_is_refused():
+  with pytest.raises(ValueError, match=r"'fast'.*direct, space_to_batch"):
+    dilated_conv(np.zeros((1, 3, 3, 1)), np.zeros((3, 3, 1, 1)), 2, "fast")
+
+
+def test_every_platform_has_a_form():
+  assert set(DEFAULT_FORMS.values()) <= set(FORMS)

@@ -1,0 +1,145 @@
+"""Writes a dataset in the form the package reads: `python -m data.prepare NAME --raw=DIR`."""
+
+import argparse
+import contextlib
+import fcntl
+import importlib
+import os
+import pathlib
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+from rich.console import Console
+from rich.table import Table
+
+from semiseg_jax.input import prepared, sources
+
+_HERE = pathlib.Path(__file__).parent
+PathLike = str | os.PathLike
+
+
+def prepare(
+  name: str,
+  raw: PathLike | None = None,
+  data_dir: PathLike | None = None,
+  variant: str | None = None,
+) -> pathlib.Path:
+  """Prepares a dataset (a folder of data/) unless it is there; returns its directory.
+
+  raw: the files as downloaded; data_dir: default $SEMISEG_DATA, else ~/semiseg_data.
+  While one process prepares, others wait. Raises FileNotFoundError with what to download, and
+  ValueError or FileNotFoundError naming the file that is damaged or missing.
+  """
+  data_dir = pathlib.Path(data_dir or sources.default_data_dir()).expanduser()
+  builder = _builder(name, data_dir, variant)
+  path = pathlib.Path(builder.data_path)
+  if path.exists():
+    return path
+  needs_raw = builder.MANUAL_DOWNLOAD_INSTRUCTIONS is not None
+  if needs_raw and (raw is None or not any(pathlib.Path(raw).expanduser().glob("*"))):
+    raise FileNotFoundError(_instructions(name, raw, data_dir, variant, builder))
+  with _alone(data_dir / f".{name}.lock"):
+    if path.exists():  # another process has made it meanwhile
+      return path
+    builder = _builder(name, data_dir, variant)
+    builder.download_and_prepare(
+      download_config=tfds.download.DownloadConfig(
+        manual_dir=pathlib.Path(raw).expanduser() if needs_raw else None, try_download_gcs=False
+      )
+    )
+    verify(path)
+  return path
+
+
+def ensure(name: str, variant: str | None = None, data_dir: PathLike | None = None) -> pathlib.Path:
+  """The directory of a prepared dataset; one that needs no download is prepared on first use.
+
+  Raises FileNotFoundError saying what to download, where to put it and which command to run.
+  """
+  return prepare(name, None, data_dir, variant)
+
+
+def verify(path: pathlib.Path) -> None:
+  """Compares records and index. Raises ValueError if they disagree."""
+  builder, seen = tfds.builder_from_directory(path), set()
+  for split, index in prepared.read_metadata(path)["splits"].items():
+    source = prepared.PreparedSource(path, split)
+    stored = builder.info.splits[split].num_examples
+    if not len(source) == stored == len(index["counts"]) == len(index["labeled"]):
+      raise ValueError(f"{path}: {stored} records of {split}, {len(source)} in the index")
+    if len(set(source.ids)) != len(source) or seen & set(source.ids):
+      raise ValueError(f"{path}: ids of {split} are not unique")
+    seen |= set(source.ids)
+    for row in {0, len(source) // 2, len(source) - 1}:
+      label = source[row]["label"]
+      counts = np.bincount(label.ravel(), minlength=256)[: source.counts.shape[1]]
+      if (counts != source.counts[row]).any():
+        raise ValueError(f"{path}: record {row} of {split} is not {source.ids[row]} of the index")
+
+
+def summary(path: pathlib.Path) -> Table:
+  """Images, sizes and the share of every class's pixels, by split."""
+  metadata = prepared.read_metadata(path)
+  splits = {split: prepared.PreparedSource(path, split) for split in metadata["splits"]}
+  table = Table("", *splits, title=str(path))
+  table.add_row("images", *(str(len(source)) for source in splits.values()))
+  sizes = lambda source: ", ".join(f"{h}x{w}" for h, w in source.sizes[:3])
+  table.add_row("height x width", *map(sizes, splits.values()))
+  pixels = [source.counts.sum(0) for source in splits.values()]
+  table.add_row("labelled pixels", *(f"{count.sum():,}" for count in pixels))
+  for class_id, name in enumerate(metadata["class_names"]):
+    table.add_row(name, *(f"{count[class_id] / max(count.sum(), 1):.2%}" for count in pixels))
+  return table
+
+
+def _builder(name: str, data_dir: pathlib.Path, variant: str | None):
+  names = sorted(path.parent.name for path in _HERE.glob("*/builder.py"))
+  if name not in names:
+    raise ValueError(f"unknown dataset {name!r}; there are {names}")
+  builder = importlib.import_module(f"data.{name}.builder").Builder
+  variants = [config.name for config in builder.BUILDER_CONFIGS]
+  if variant is not None and variant not in variants:
+    raise ValueError(f"{name} has no variant {variant!r}; there are {variants}")
+  return builder(config=variant, data_dir=data_dir, file_format="array_record")
+
+
+def _instructions(name, raw, data_dir, variant, builder) -> str:
+  command = f"python -m data.prepare {name} --raw=RAW --data_dir={data_dir}"
+  command += f" --variant={variant}" if variant else ""
+  why = f"{raw} is missing or empty" if raw else f"{name} is not prepared under {data_dir}"
+  return f"{why}.\n{builder.MANUAL_DOWNLOAD_INSTRUCTIONS.rstrip()}\nThen run\n  {command}"
+
+
+@contextlib.contextmanager
+def _alone(lock: pathlib.Path) -> Iterator[None]:
+  """Holds a file lock, which the system releases however the process ends."""
+  lock.parent.mkdir(parents=True, exist_ok=True)
+  with open(lock, "w") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      print(f"another process is preparing the data, waiting for {lock}", file=sys.stderr)
+      fcntl.flock(file, fcntl.LOCK_EX)
+    yield
+
+
+def main(argv: list[str] | None = None) -> int:
+  parser = argparse.ArgumentParser(prog="python -m data.prepare", description=__doc__)
+  parser.add_argument("name", help="a folder of data/, such as toy_scenes or cityscapes")
+  parser.add_argument("--raw", help="directory of the files as downloaded")
+  parser.add_argument("--data_dir", help="where to write; default $SEMISEG_DATA or ~/semiseg_data")
+  parser.add_argument("--variant", help="such as half or full for cityscapes; default: the first")
+  args = parser.parse_args(argv)
+  try:
+    path = prepare(args.name, args.raw, args.data_dir, args.variant)
+  except (OSError, ValueError) as error:
+    print(error, file=sys.stderr)
+    return 1
+  Console().print(summary(path))
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,61 @@
+"""Pixels per class and image: what label selection and sparse labels need to know of all labels."""
+
+import concurrent.futures
+import hashlib
+import os
+import pathlib
+
+import numpy as np
+
+from semiseg_jax.input.sources import Source, Subset
+from semiseg_jax.labels import IGNORE
+
+
+def class_counts(source: Source, num_classes: int, threads: int | None = None) -> np.ndarray:
+  """int64 [n, num_classes]; rows of images without a mask are zero.
+
+  Taken from the source if it knows them (prepared data), else from the user's cache, else by
+  reading every label once with threads. Raises DataError for labels that cannot be read.
+  """
+  if isinstance(source, Subset):
+    return class_counts(source.source, num_classes, threads)[source.indices]
+  if hasattr(source, "counts"):
+    return source.counts
+  compute = lambda: _count(source, num_classes, threads)
+  if not hasattr(source, "fingerprint"):
+    return compute()
+  return cached(f"counts-{source.fingerprint()}-{num_classes}", compute)
+
+
+def cached(key: str, compute) -> np.ndarray:
+  """The array kept under the hash of `key` in the user's cache, computed if it is not there."""
+  root = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+  path = root / "semiseg_jax" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+  try:
+    return np.load(path, allow_pickle=False)
+  except (OSError, ValueError):
+    pass
+  array = compute()
+  try:  # a cache that cannot be written only costs time
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}")
+    with open(partial, "wb") as file:
+      np.save(file, array)
+    partial.replace(path)
+  except OSError:
+    pass
+  return array
+
+
+def _count(source: Source, num_classes: int, threads: int | None) -> np.ndarray:
+  read = getattr(source, "read_label", lambda index: source[index]["label"])
+
+  def one(index: int) -> np.ndarray:
+    if not source.labeled[index]:
+      return np.zeros(num_classes, np.int64)
+    label = read(index)
+    return np.bincount(label[label != IGNORE], minlength=num_classes)
+
+  with concurrent.futures.ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    rows = list(pool.map(one, range(len(source))))
+  return np.stack(rows).astype(np.int64)

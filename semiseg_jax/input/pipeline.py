@@ -1,0 +1,207 @@
+"""Sources -> batches, in an order that follows from the seed and the step alone.
+
+A batch holds the next rows of the labelled and of the unlabelled stream. With several hosts each
+gets a contiguous block of both, so the rows joined over hosts are in stream order for any number of
+hosts. The state of the iterator is one integer, valid for other numbers of workers and hosts.
+"""
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import grain
+import numpy as np
+from absl import flags
+
+from semiseg_jax.input import transforms
+from semiseg_jax.input.sources import Record, Source
+from semiseg_jax.labels import IGNORE
+
+_ENDLESS = 1 << 40
+
+
+def train_batches(
+  labeled: Source,
+  unlabeled: Source | None,
+  *,
+  seed: int,
+  labeled_batch: int,
+  unlabeled_batch: int = 0,
+  labeled_transform: grain.transforms.RandomMap,
+  unlabeled_transform: grain.transforms.RandomMap | None = None,
+  host: tuple[int, int] = (0, 1),
+  threads: int = 2,
+  workers: int = 0,
+  buffer: int = 2,
+) -> grain.DatasetIterator:
+  """Endless batches with get_state(), set_state() and close(): this host's share, in numpy.
+
+  {"labeled": {"image": uint8 [b,H,W,3], "label": uint8 [b,H,W], "position": int32 [b]},
+  "unlabeled": the same, absent without an unlabelled stream}; position is the row's place in its
+  stream. labeled_batch, unlabeled_batch: rows over all hosts. host: (index, count).
+  threads (in every worker process, if there are any) read ahead by `buffer` batches.
+
+  Raises ValueError if a stream is empty or a batch cannot be shared out among the hosts.
+  """
+  index, hosts = host
+  if unlabeled is None:
+    unlabeled_batch = 0
+  _check("labeled", labeled, labeled_batch, hosts)
+  groups = labeled_batch
+  streams = {}
+  if unlabeled_batch:
+    _check("unlabeled", unlabeled, unlabeled_batch, hosts)
+    groups = math.gcd(labeled_batch, unlabeled_batch)
+    streams["unlabeled"] = _stream(
+      unlabeled, (seed, 1), unlabeled_transform or labeled_transform, unlabeled_batch // groups
+    )
+  streams["labeled"] = _stream(labeled, (seed, 0), labeled_transform, labeled_batch // groups)
+  pairs = grain.MapDataset.range(_ENDLESS).map(_HostBlocks(streams, groups, hosts))
+  if workers and not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()  # grain reads a flag of its own, also outside absl.app
+  batches = grain.experimental.ElasticIterator(
+    pairs,
+    groups,
+    grain.sharding.ShardOptions(shard_index=index, shard_count=hosts),
+    read_options=grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(buffer, threads)),
+    multiprocessing_options=grain.MultiprocessingOptions(
+      num_workers=workers, per_worker_buffer_size=buffer
+    ),
+  )
+  return iter(batches.map(_ungroup))
+
+
+class EvalBatches:
+  """Every record once; iterate as often as you like. See eval_batches."""
+
+  def __init__(self, source, batch, size, host, threads, buffer):
+    index, hosts = host
+    _check("evaluation", source, batch, hosts)
+    self._source, self._size, self._share = source, size, batch // hosts
+    self._read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer)
+    rows = np.full(-(-len(source) // batch) * batch, -1, np.int32)
+    rows[: len(source)] = np.arange(len(source))
+    self._rows = rows.reshape(-1, hosts, self._share)[:, index].reshape(-1)
+
+  def __len__(self) -> int:
+    return len(self._rows) // self._share
+
+  def __iter__(self) -> Iterator[Record]:
+    rows = grain.MapDataset.source(self._rows).map(_PaddedRecord(self._source, self._size))
+    return iter(rows.batch(self._share).to_iter_dataset(self._read))
+
+
+def eval_batches(
+  source: Source,
+  *,
+  batch: int,
+  size: tuple[int, int],
+  host: tuple[int, int] = (0, 1),
+  threads: int = 2,
+  buffer: int = 2,
+) -> EvalBatches:
+  """Batches {"image": uint8 [b,*size,3], "label": uint8 [b,*size], "valid_size": int32 [b,2],
+  "index": int32 [b]} of this host; `batch` counts rows over all hosts.
+
+  Images are reflected at right and bottom up to size, their labels filled with IGNORE. The last
+  batch is filled up with repeats that have index -1 and labels of IGNORE alone, so every host makes
+  the same number of steps. An image larger than size raises ValueError when it is read.
+  """
+  return EvalBatches(source, batch, size, host, threads, buffer)
+
+
+@functools.lru_cache(maxsize=16)
+def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
+  return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+@dataclass(frozen=True)
+class EpochOrder:
+  """Position in the endless stream -> row of the source; a fresh permutation every epoch."""
+
+  n: int
+  seed: int
+
+  def __call__(self, position: int) -> int:
+    epoch, place = divmod(position, self.n)
+    return int(_permutation(self.n, self.seed, epoch)[place])
+
+
+@dataclass(frozen=True)
+class _Read:
+  source: Source
+  order: EpochOrder
+
+  def __call__(self, position: int) -> Record:
+    record = self.source[self.order(position)]
+    return {
+      "image": record["image"],
+      "label": record["label"],
+      "position": np.int32(position % (1 << 31)),
+    }
+
+
+@dataclass(frozen=True)
+class _HostBlocks:
+  """Element -> group of every stream, permuted so that each host gets consecutive groups.
+
+  The iterator deals element e to host e mod hosts; of `groups` elements that make a global batch,
+  host h is to have the h-th block.
+  """
+
+  streams: dict[str, grain.MapDataset]
+  groups: int
+  hosts: int
+
+  def __call__(self, element: int) -> dict[str, Record]:
+    step, place = divmod(element, self.groups)
+    turn, host = divmod(place, self.hosts)
+    group = step * self.groups + host * (self.groups // self.hosts) + turn
+    return {name: stream[group] for name, stream in self.streams.items()}
+
+
+@dataclass(frozen=True)
+class _PaddedRecord:
+  source: Source
+  size: tuple[int, int]
+
+  def __call__(self, row: int) -> Record:
+    record = self.source[max(int(row), 0)]
+    image, label = record["image"], record["label"]
+    valid_size = label.shape
+    if valid_size[0] > self.size[0] or valid_size[1] > self.size[1]:
+      raise ValueError(
+        f"image {self.source.ids[row]!r} has {valid_size[0]}x{valid_size[1]} pixels (height x "
+        f"width), more than the evaluation size {self.size[0]}x{self.size[1]}; raise that size"
+      )
+    image, label = transforms.pad(image, label, self.size)
+    if row < 0:
+      label = np.full_like(label, IGNORE)
+    valid_size = np.asarray(valid_size, np.int32)
+    return {"image": image, "label": label, "valid_size": valid_size, "index": np.int32(row)}
+
+
+def _stream(source, seed, transform, group: int) -> grain.MapDataset:
+  """Groups of consecutive records of an endless shuffled stream."""
+  # Hashed: seeds 0 and 1, or the two streams of one seed, must not share permutations.
+  order, draws = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
+  return (
+    grain.MapDataset.range(_ENDLESS * group)
+    .map(_Read(source, EpochOrder(len(source), order)))
+    .random_map(transform, seed=draws)
+    .batch(group)
+  )
+
+
+def _ungroup(batch: dict[str, Record]) -> dict[str, Record]:
+  """[groups, rows, ...] -> [groups * rows, ...]."""
+  flat = lambda array: array.reshape(-1, *array.shape[2:])
+  return {name: {key: flat(array) for key, array in batch[name].items()} for name in sorted(batch)}
+
+
+def _check(name: str, source: Source, batch: int, hosts: int) -> None:
+  if not len(source):
+    raise ValueError(f"the {name} stream has no image")
+  if batch <= 0 or batch % hosts:
+    raise ValueError(f"{name} batch of {batch} rows cannot be shared out among {hosts} hosts")

@@ -1,0 +1,108 @@
+"""Datasets written once as ArrayRecord by `python -m data.prepare`; they describe themselves."""
+
+import json
+import os
+import pathlib
+from functools import cached_property
+
+import numpy as np
+
+from semiseg_jax.input import decode
+from semiseg_jax.input.sources import Dataset, DatasetInfo, Record, largest_size
+from semiseg_jax.labels import IGNORE
+
+METADATA = "metadata.json"  # written by tfds.core.MetadataDict beside the records
+
+
+class PreparedSource:
+  """One split of a prepared directory.
+
+  counts: int64 [n,K], pixels per class of every record, known since preparation.
+  Raises DataError naming the record if it does not decode.
+  """
+
+  def __init__(self, directory: str | os.PathLike, split: str):
+    self.directory, self.split = str(directory), split
+    index = read_metadata(directory)["splits"][split]
+    self.ids = tuple(index["ids"])
+    self.labeled = np.asarray(index["labeled"], bool)
+    self.sizes = [tuple(size) for size in index["sizes"]]
+    self.counts = np.asarray(index["counts"], np.int64)
+
+  def __getstate__(self):
+    return {key: value for key, value in self.__dict__.items() if key != "_records"}
+
+  @cached_property
+  def _records(self):
+    import tensorflow_datasets as tfds
+
+    # Its own decoders turn palettes into colours and depend on what else is installed.
+    raw = tfds.decode.SkipDecoding()
+    builder = tfds.builder_from_directory(self.directory)
+    return builder.as_data_source(self.split, decoders={"image": raw, "label": raw})
+
+  def __len__(self) -> int:
+    return len(self.ids)
+
+  def __getitem__(self, index: int) -> Record:
+    where = f"record {self.ids[index]!r} of {self.split} in {self.directory}"
+    record = self._records[int(index)]
+    image = decode.decode_image(record["image"], where)
+    if not self.labeled[index]:
+      return {"image": image, "label": np.full(image.shape[:2], IGNORE, np.uint8)}
+    label = decode.decode_label(record["label"], where)
+    decode.check_sizes(image, label, where, "its mask")
+    return {"image": image, "label": label}
+
+
+def open_prepared(name: str, data_dir: str | os.PathLike, variant: str | None = None) -> Dataset:
+  """Opens DATA_DIR/[semiseg_]NAME/[VARIANT/]VERSION, the newest version.
+
+  variant may be left out where there is only one. Raises FileNotFoundError if nothing is prepared
+  and ValueError if the variant has to be named.
+  """
+  directory = find_prepared(name, data_dir, variant)
+  metadata = read_metadata(directory)
+  train, val = PreparedSource(directory, "train"), PreparedSource(directory, "val")
+  info = DatasetInfo(
+    name=name,
+    class_names=tuple(metadata["class_names"]),
+    palette=np.asarray(metadata["palette"], np.uint8),
+    size=largest_size(val.sizes),
+  )
+  return Dataset(info, train, val)
+
+
+def find_prepared(
+  name: str, data_dir: str | os.PathLike, variant: str | None = None
+) -> pathlib.Path:
+  """The directory of a prepared dataset; see open_prepared."""
+  root = pathlib.Path(data_dir).expanduser()
+  found: dict[str, list[pathlib.Path]] = {}
+  for folder in (root / name, root / f"semiseg_{name}"):
+    for path in [*folder.glob(f"*/{METADATA}"), *folder.glob(f"*/*/{METADATA}")]:
+      if "incomplete" not in str(path.relative_to(root)):
+        found.setdefault("/".join(path.parts[len(folder.parts) : -2]), []).append(path.parent)
+  if variant is not None:
+    found = {key: value for key, value in found.items() if key == variant}
+  if not found:
+    wanted = name if variant is None else f"{name} ({variant})"
+    raise FileNotFoundError(
+      f"no prepared dataset {wanted} under {root}; prepare it with "
+      f"`python -m data.prepare {name}` or name another data_dir"
+    )
+  if len(found) > 1:
+    raise ValueError(f"{name} is prepared in several variants, name one of {sorted(found)}")
+  (versions,) = found.values()
+  return max(versions, key=lambda path: [int(part) for part in path.name.split(".")])
+
+
+def read_metadata(directory: str | os.PathLike) -> dict:
+  """Class names, palette, size and the index of every split, as data/common.py wrote them."""
+  path = pathlib.Path(directory) / METADATA
+  try:
+    return json.loads(path.read_text())
+  except (OSError, json.JSONDecodeError) as error:
+    raise ValueError(
+      f"{path} is missing or damaged; delete its folder and prepare again"
+    ) from error

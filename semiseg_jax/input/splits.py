@@ -1,0 +1,147 @@
+"""Which images of the training set count as labelled.
+
+`select_balanced` and `select_sun` follow ReCo (section 4.1 and its released code): given the same
+listing, the same images are chosen for the same seed. The listing is the source's, in sorted order.
+"""
+
+import pathlib
+import random
+import re
+
+import numpy as np
+
+from semiseg_jax.input.counts import class_counts
+from semiseg_jax.input.sources import DatasetInfo, Source
+
+_RECO = re.compile(r"reco/(\d+)_(\d+)")
+_FRACTION = re.compile(r"1/(\d+)_(\d+)")
+
+
+def labeled_indices(
+  spec: str, source: Source, info: DatasetInfo, rule: str = "balanced", min_classes: int = 3
+) -> np.ndarray:
+  """int64 rows of `source` to be used with their labels; images without a mask are never chosen.
+
+  spec: "all"; "reco/20_0" (20 images that balance the classes, seed 0; 0 images = all); "1/8_0" (an
+  eighth at random, seed 0); or the path of a text file with one id per line.
+  rule: "balanced" (min_classes 3 on Pascal VOC, 12 on Cityscapes) or "sun", for "reco/...".
+
+  Raises ValueError where the spec cannot be met.
+  """
+  listing = np.flatnonzero(source.labeled)
+  if not listing.size:
+    raise ValueError("no image of the training set has a label")
+  if spec == "all":
+    return listing
+  if match := _RECO.fullmatch(spec):
+    return _select(listing, source, info, *map(int, match.groups()), rule, min_classes)
+  if match := _FRACTION.fullmatch(spec):
+    parts, seed = map(int, match.groups())
+    if not 1 <= parts <= len(listing):
+      raise ValueError(f"{spec!r} of {len(listing)} labelled images is not one image")
+    order = np.random.RandomState(seed).permutation(len(listing))
+    return np.sort(listing[order[: len(listing) // parts]])
+  return _from_file(pathlib.Path(spec), source)
+
+
+def unlabeled_indices(labeled: np.ndarray, source: Source) -> np.ndarray:
+  """int64 rows in listing order that are not labelled; all rows if every one is."""
+  rest = np.setdiff1d(np.arange(len(source)), labeled)
+  return rest if rest.size else np.arange(len(source))
+
+
+def select_balanced(presence: np.ndarray, count: int, seed: int, min_classes: int) -> list[int]:
+  """Rows chosen so that rare classes keep up; in order of selection.
+
+  presence: bool [n,K], the classes of each image in listing order. An image is taken if it has at
+  least min_classes classes and any of those chosen least so far. Raises ValueError if no
+  remaining image qualifies.
+  """
+  presence = np.asarray(presence, bool)
+  pool, skipped, chosen = _shuffled(len(presence), seed), [], []
+  totals = np.zeros(presence.shape[1], int)
+  fruitless = False  # nothing was chosen since the pool was last refilled
+  while len(chosen) < count:
+    if not pool:
+      wanted = np.flatnonzero(totals == totals.min()).tolist()
+      if fruitless or not skipped:
+        raise ValueError(
+          f"only {len(chosen)} of {count} images can be chosen from {len(presence)} (seed {seed}): "
+          f"no remaining image has {min_classes} classes or more and any of the classes {wanted}, "
+          "chosen least so far; lower min_classes or take a random fraction such as 1/8_0"
+        )
+      pool, skipped, fruitless = skipped, [], True
+    image = pool.pop()
+    classes = presence[image]
+    if classes.sum() >= min_classes and (classes & (totals == totals.min())).any():
+      chosen.append(image)
+      totals += classes
+      fruitless = False
+    else:
+      skipped.append(image)
+  return chosen
+
+
+def select_sun(presence: np.ndarray, count: int, seed: int) -> list[int]:
+  """Rows chosen class by class, always for the first class chosen least; in order of selection.
+
+  presence: bool [n,K]. Raises ValueError where the classes run out of images first.
+  """
+  presence = np.asarray(presence, bool)
+  order, num_classes = _shuffled(len(presence), seed), presence.shape[1]
+  images_of = [[i for i in order if presence[i, c]] for c in range(num_classes)]
+  totals, wanted, exhausted = np.zeros(num_classes, int), list(range(num_classes)), set()
+  chosen, taken = [], set()
+  while len(chosen) < count:
+    if not wanted:
+      raise ValueError(
+        f"only {len(chosen)} of {count} images can be chosen from {len(presence)} (seed {seed}): "
+        f"the classes {sorted(exhausted)} have no further image; ask for fewer images"
+      )
+    first = wanted[0]
+    if not images_of[first]:
+      exhausted.add(first)
+    elif (image := images_of[first].pop()) not in taken:
+      chosen.append(image)
+      taken.add(image)
+      totals += presence[image]
+      lowest = min(totals[c] for c in range(num_classes) if c not in exhausted)
+      wanted = np.flatnonzero(totals == lowest).tolist()
+    wanted = [c for c in wanted if c not in exhausted]
+  return chosen
+
+
+def _shuffled(n: int, seed: int) -> list[int]:
+  order = list(range(n))
+  random.Random(seed).shuffle(order)
+  return order
+
+
+def _select(listing, source, info, count, seed, rule, min_classes) -> np.ndarray:
+  if count == 0:
+    return listing
+  if count > len(listing):
+    raise ValueError(f"{count} labelled images asked for; only {len(listing)} have a label")
+  presence = class_counts(source, info.num_classes)[listing] > 0
+  if rule == "balanced":
+    return listing[select_balanced(presence, count, seed, min_classes)]
+  if rule == "sun":
+    return listing[select_sun(presence, count, seed)]
+  raise ValueError(f'unknown rule {rule!r}; it is "balanced" or "sun"')
+
+
+def _from_file(path: pathlib.Path, source: Source) -> np.ndarray:
+  if not path.is_file():
+    raise ValueError(
+      f"labels {str(path)!r} is neither all, reco/COUNT_SEED, 1/PARTS_SEED nor a file of ids"
+    )
+  row_of = {name: row for row, name in enumerate(source.ids)}
+  names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+  if unknown := [name for name in names if name not in row_of]:
+    raise ValueError(f"{path}: {len(unknown)} ids are not in the training set, first {unknown[:3]}")
+  rows = np.asarray([row_of[name] for name in names], np.int64)
+  if not len(rows) or len(set(names)) != len(names):
+    raise ValueError(f"{path}: {len(names)} ids, {len(set(names))} of them different")
+  if without := [source.ids[row] for row in rows if not source.labeled[row]]:
+    raise ValueError(f"{path}: {len(without)} of the images have no mask, first {without[:3]}")
+  return rows

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 from functools import cached_property
 
 import numpy as np
@@ -12,6 +13,7 @@ from semiseg_jax.input.sources import Dataset, DatasetInfo, Record, largest_size
 from semiseg_jax.labels import IGNORE
 
 METADATA = "metadata.json"  # written by tfds.core.MetadataDict beside the records
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 class PreparedSource:
@@ -81,7 +83,7 @@ def find_prepared(
   found: dict[str, list[pathlib.Path]] = {}
   for folder in (root / name, root / f"semiseg_{name}"):
     for path in [*folder.glob(f"*/{METADATA}"), *folder.glob(f"*/*/{METADATA}")]:
-      if "incomplete" not in str(path.relative_to(root)):
+      if _VERSION.fullmatch(path.parent.name):  # neither unfinished nor TFDS's own notes
         found.setdefault("/".join(path.parts[len(folder.parts) : -2]), []).append(path.parent)
   if variant is not None:
     found = {key: value for key, value in found.items() if key == variant}

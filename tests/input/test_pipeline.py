@@ -1,0 +1,220 @@
+"""The order of the streams: the same for any hosts, threads and workers, and after a restart."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from semiseg_jax.input import pipeline, transforms
+from semiseg_jax.input.sources import Subset
+from semiseg_jax.labels import IGNORE
+
+KEYS = ("image", "label", "valid_size", "index")
+CROP = transforms.ScaleCrop((0.5, 1.5), (6, 7))
+
+
+class Tiny:
+  """Images of noise whose row number can be read off the label."""
+
+  def __init__(self, n, sizes=((8, 9),)):
+    self.n, self.sizes = n, sizes
+    self.ids = [f"image_{i}" for i in range(n)]
+    self.labeled = np.ones(n, bool)
+
+  def __len__(self):
+    return self.n
+
+  def __getitem__(self, index):
+    size = self.sizes[index % len(self.sizes)]
+    image = np.random.default_rng(index).integers(0, 256, (*size, 3), np.uint8)
+    return {"image": image, "label": np.full(size, index, np.uint8)}
+
+
+def batches(labeled=4, unlabeled=4, *, seed=0, sizes=(5, 7), **kwargs):
+  return pipeline.train_batches(
+    Tiny(sizes[0]),
+    Tiny(sizes[1]) if unlabeled else None,
+    seed=seed,
+    labeled_batch=labeled,
+    unlabeled_batch=unlabeled,
+    labeled_transform=CROP,
+    **kwargs,
+  )
+
+
+def take(iterator, count):
+  return [next(iterator) for _ in range(count)]
+
+
+def joined(shares):
+  """The global batch made of the hosts' shares."""
+  return {
+    name: {key: np.concatenate([s[name][key] for s in shares]) for key in shares[0][name]}
+    for name in shares[0]
+  }
+
+
+def assert_equal(a, b):
+  assert a.keys() == b.keys()
+  for name in a:
+    for key in a[name]:
+      np.testing.assert_array_equal(a[name][key], b[name][key])
+
+
+@pytest.mark.parametrize(("labeled", "unlabeled"), [(4, 4), (4, 8), (2, 6), (10, 10), (8, 0)])
+def test_rows_are_in_stream_order_for_any_hosts(labeled, unlabeled):
+  whole = take(batches(labeled, unlabeled), 3)
+  for step, batch in enumerate(whole):
+    assert set(batch) == ({"labeled", "unlabeled"} if unlabeled else {"labeled"})
+    for name, size in (("labeled", labeled), ("unlabeled", unlabeled)):
+      if size:
+        assert batch[name]["image"].shape == (size, 6, 7, 3)
+        assert batch[name]["image"].dtype == batch[name]["label"].dtype == np.uint8
+        assert batch[name]["position"].dtype == np.int32
+        assert batch[name]["position"].tolist() == [*range(step * size, (step + 1) * size)]
+  for hosts in (2, 4):
+    if labeled % hosts or unlabeled % hosts:
+      continue
+    shares = [take(batches(labeled, unlabeled, host=(h, hosts)), 3) for h in range(hosts)]
+    for step, batch in enumerate(whole):
+      assert_equal(joined([share[step] for share in shares]), batch)
+
+
+def test_every_epoch_has_every_image_once_in_a_new_order():
+  rows = np.concatenate([b["labeled"]["label"].max((1, 2)) for b in take(iter_whole(), 15)])
+  epochs = rows[: 5 * 12].reshape(12, 5)
+  assert (np.sort(epochs, 1) == np.arange(5)).all()
+  assert len({tuple(epoch) for epoch in epochs.tolist()}) > 6
+
+
+def iter_whole(seed=0):
+  whole = pipeline.train_batches(
+    Tiny(5), Tiny(5), seed=seed, labeled_batch=4, unlabeled_batch=4,
+    labeled_transform=transforms.ScaleCrop(),
+  )  # fmt: skip
+  return whole
+
+
+def test_streams_and_seeds_differ():
+  order = lambda seed, name: np.concatenate(
+    [b[name]["label"].max((1, 2)) for b in take(iter_whole(seed), 10)]
+  ).tolist()
+  assert order(0, "labeled") == order(0, "labeled")
+  assert order(0, "labeled") != order(0, "unlabeled") != order(1, "labeled") != order(0, "labeled")
+
+
+def test_images_are_drawn_anew_at_every_visit():
+  seen = [b["labeled"]["image"].tobytes() for b in take(batches(1, 0, sizes=(1, 1)), 6)]
+  assert len(set(seen)) == 6
+
+
+def test_two_transforms():
+  iterator = batches(unlabeled_transform=transforms.ScaleCrop((1.0, 1.0), (3, 4)))
+  batch = next(iterator)
+  assert batch["labeled"]["image"].shape == (4, 6, 7, 3)
+  assert batch["unlabeled"]["image"].shape == (4, 3, 4, 3)
+
+
+def test_state_is_one_integer_for_any_hosts_and_threads():
+  whole = take(batches(), 6)
+  iterator = batches(threads=4, buffer=8)
+  take(iterator, 3)
+  state = iterator.get_state()
+  assert [type(value) for value in state.values()] == [int]
+  shares = []
+  for host in range(2):
+    resumed = batches(host=(host, 2), threads=1)
+    take(resumed, 1)
+    resumed.set_state(state)
+    shares.append(take(resumed, 3))
+    assert resumed.get_state() == shares_state(batches(), 6)
+    resumed.close()
+  for step in range(3):
+    assert_equal(joined([share[step] for share in shares]), whole[3 + step])
+  iterator.close()
+
+
+def shares_state(iterator, steps):
+  take(iterator, steps)
+  return iterator.get_state()
+
+
+def test_workers_change_nothing_and_restore_each_others_state():
+  whole = take(batches(), 4)
+  worker = batches(workers=2)
+  for batch, expected in zip(take(worker, 2), whole, strict=False):
+    assert_equal(batch, expected)
+  resumed = batches(workers=0)
+  resumed.set_state(worker.get_state())
+  assert_equal(next(resumed), whole[2])
+  worker.set_state(resumed.get_state())
+  assert_equal(next(worker), whole[3])
+  worker.close()
+
+
+@pytest.mark.parametrize(
+  ("kwargs", "message"),
+  [
+    ({"labeled": 4, "unlabeled": 6, "host": (0, 4)}, "unlabeled batch of 6 .* 4 hosts"),
+    ({"labeled": 3, "host": (0, 2)}, "labeled batch of 3 .* 2 hosts"),
+    ({"labeled": 0}, "labeled batch of 0"),
+    ({"sizes": (0, 3)}, "labeled stream has no image"),
+    ({"sizes": (3, 0)}, "unlabeled stream has no image"),
+  ],
+)
+def test_batches_that_cannot_be_made(kwargs, message):
+  with pytest.raises(ValueError, match=message):
+    batches(**kwargs)
+
+
+def test_an_error_of_the_source_reaches_the_loop():
+  class Broken(Tiny):
+    def __getitem__(self, index):
+      raise ValueError(f"image_{index} is broken")
+
+  iterator = pipeline.train_batches(
+    Broken(2), None, seed=0, labeled_batch=2, labeled_transform=CROP
+  )
+  with pytest.raises(ValueError, match=r"image_\d is broken"):
+    next(iterator)
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_evaluation_sees_every_image_once(hosts):
+  source = Tiny(10, sizes=((8, 9), (6, 5)))
+  shares = [
+    pipeline.eval_batches(source, batch=4, size=(10, 12), host=(h, hosts)) for h in range(hosts)
+  ]
+  for _ in range(2):  # as often as you like
+    steps = [list(share) for share in shares]
+    assert {len(share) for share in steps} == {len(shares[0])} == {3}
+    index = np.concatenate([batch["index"] for step in zip(*steps, strict=True) for batch in step])
+    assert index.tolist() == [*range(10), -1, -1]
+    for batch in (batch for share in steps for batch in share):
+      assert batch["image"].shape == (4 // hosts, 10, 12, 3)
+      for image, label, size, row in zip(*map(batch.get, KEYS), strict=True):
+        height, width = size
+        inside = np.zeros(label.shape, bool)
+        inside[:height, :width] = row >= 0
+        assert (label[inside] == row).all() and (label[~inside] == IGNORE).all()
+        np.testing.assert_array_equal(image[:height, :width], source[max(row, 0)]["image"])
+        np.testing.assert_array_equal(image[height], image[height - 2])  # reflected
+
+
+def test_evaluation_keys_and_types():
+  batch = next(iter(pipeline.eval_batches(Tiny(1), batch=1, size=(8, 9))))
+  assert set(batch) == set(KEYS)
+  assert batch["valid_size"].dtype == batch["index"].dtype == np.int32
+
+
+def test_an_image_larger_than_the_evaluation_size():
+  with pytest.raises(ValueError, match=r"image_0.*8x9 pixels.*more than the evaluation size 8x8"):
+    list(pipeline.eval_batches(Tiny(1), batch=1, size=(8, 8)))
+  with pytest.raises(ValueError, match=r"evaluation batch of 3 .* 2 hosts"):
+    pipeline.eval_batches(Tiny(1), batch=3, size=(8, 8), host=(0, 2))
+
+
+def test_subsets_keep_what_belongs_to_the_rows():
+  subset = pickle.loads(pickle.dumps(Subset(Tiny(5), [3, 1])))
+  assert subset.ids == ["image_3", "image_1"] and len(subset) == 2
+  assert subset[0]["label"].max() == 3

@@ -6,6 +6,7 @@ import fcntl
 import importlib
 import os
 import pathlib
+import shutil
 import sys
 from collections.abc import Iterator
 
@@ -49,7 +50,11 @@ def prepare(
         manual_dir=pathlib.Path(raw).expanduser() if needs_raw else None, try_download_gcs=False
       )
     )
-    verify(path)
+    try:
+      verify(path)
+    except ValueError:
+      shutil.rmtree(path)  # or the next call would take it for good
+      raise
   return path
 
 

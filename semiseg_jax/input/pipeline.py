@@ -64,7 +64,7 @@ def train_batches(
     pairs,
     groups,
     grain.sharding.ShardOptions(shard_index=index, shard_count=hosts),
-    read_options=grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(buffer, threads)),
+    read_options=_read_options(threads, buffer),
     multiprocessing_options=grain.MultiprocessingOptions(
       num_workers=workers, per_worker_buffer_size=buffer
     ),
@@ -79,7 +79,7 @@ class EvalBatches:
     index, hosts = host
     _check("evaluation", source, batch, hosts)
     self._source, self._size, self._share = source, size, batch // hosts
-    self._read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer)
+    self._read = _read_options(threads, buffer)
     rows = np.full(-(-len(source) // batch) * batch, -1, np.int32)
     rows[: len(source)] = np.arange(len(source))
     self._rows = rows.reshape(-1, hosts, self._share)[:, index].reshape(-1)
@@ -192,6 +192,11 @@ def _stream(source, seed, transform, group: int) -> grain.MapDataset:
     .random_map(transform, seed=draws)
     .batch(group)
   )
+
+
+def _read_options(threads: int, buffer: int) -> grain.ReadOptions:
+  # grain's default would hold 500 batches
+  return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(buffer, threads))
 
 
 def _ungroup(batch: dict[str, Record]) -> dict[str, Record]:

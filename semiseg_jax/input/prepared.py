@@ -34,6 +34,11 @@ class PreparedSource:
   def __getstate__(self):
     return {key: value for key, value in self.__dict__.items() if key != "_records"}
 
+  def fingerprint(self) -> str:
+    """Changes when the dataset is prepared anew."""
+    stamp = (pathlib.Path(self.directory) / METADATA).stat().st_mtime_ns
+    return f"{pathlib.Path(self.directory).resolve()} {self.split} {stamp}"
+
   @cached_property
   def _records(self):
     import tensorflow_datasets as tfds

@@ -92,6 +92,8 @@ def select_sun(presence: np.ndarray, count: int, seed: int) -> list[int]:
   images_of = [[i for i in order if presence[i, c]] for c in range(num_classes)]
   totals, wanted, exhausted = np.zeros(num_classes, int), list(range(num_classes)), set()
   chosen, taken = [], set()
+  if count and not images_of[0]:
+    raise ValueError("the rule starts with class 0, which is in no image")
   while len(chosen) < count:
     if not wanted:
       raise ValueError(

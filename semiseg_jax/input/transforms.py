@@ -102,6 +102,9 @@ class Resized:
   def __len__(self) -> int:
     return len(self.source)
 
+  def fingerprint(self) -> str:
+    return f"{self.source.fingerprint()} {self.shorter_side}"
+
   def __getitem__(self, index: int) -> Record:
     record = self.source[index]
     size = resized_size(record["label"].shape, self.shorter_side)

@@ -1,5 +1,6 @@
 """The toy street scenes: made by code, the same everywhere, and worth learning from."""
 
+import concurrent.futures
 import pickle
 import subprocess
 import sys
@@ -35,6 +36,24 @@ def test_prepared(small):
   assert 0 < share[0] < 0.02 and share[-1] > 0.25  # very unequal, none missing
   chosen = splits.labeled_indices("reco/4_0", dataset.train, dataset.info, min_classes=3)
   assert len(chosen) == 4
+
+
+def test_one_prepares_while_the_others_wait(tmp_path, monkeypatch):
+  made = []
+  scene = lambda rng: made.append(1) or (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8))
+  monkeypatch.setattr(street, "make_scene", scene)
+  monkeypatch.setattr(builder, "NUM_IMAGES", {"train": 5, "val": 2})
+  with concurrent.futures.ThreadPoolExecutor(3) as pool:
+    paths = list(pool.map(lambda _: prepare.ensure("toy_scenes", data_dir=tmp_path), range(3)))
+  assert len(set(paths)) == 1 and len(made) == 7
+
+
+def test_a_set_that_does_not_verify_is_removed(tmp_path, monkeypatch):
+  monkeypatch.setattr(builder, "NUM_IMAGES", {"train": 2, "val": 1})
+  monkeypatch.setattr(prepare, "verify", lambda path: (_ for _ in ()).throw(ValueError("wrong")))
+  with pytest.raises(ValueError, match="wrong"):
+    prepare.ensure("toy_scenes", data_dir=tmp_path)
+  assert not list(tmp_path.glob("*/1.0.0"))
 
 
 def test_scenes_are_deterministic_and_differ():

@@ -86,7 +86,8 @@ def test_settings_and_their_overrides(root):
   np.testing.assert_array_equal(other.train[5]["label"], np.where(raw == 3, IGNORE, raw))
 
 
-def test_the_other_layout_and_resizing(tmp_path):
+def test_the_other_layout_and_resizing(tmp_path, monkeypatch):
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
   for split in ("train", "val"):
     for i, size in enumerate([(12, 16), (20, 10)]):
       write_image(tmp_path / split / f"{i}.jpg", i, size)
@@ -97,6 +98,10 @@ def test_the_other_layout_and_resizing(tmp_path):
   assert small.info.size == (12, 8)
   assert [small.val[i]["label"].shape for i in (0, 1)] == [(6, 8), (12, 6)]
   assert small.val[0]["image"].shape == (6, 8, 3)
+  labels = [small.train[i]["label"].ravel() for i in (0, 1)]
+  expected = [np.bincount(label, minlength=256)[:3] for label in labels]
+  for _ in range(2):  # counted, then from the cache
+    np.testing.assert_array_equal(counts.class_counts(small.train, 3), expected)
 
 
 def test_counts_are_kept_until_a_mask_changes(root, tmp_path):

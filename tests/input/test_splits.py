@@ -74,6 +74,8 @@ def test_an_endless_search_is_an_error():
     splits.select_balanced(presence, 4, 0, min_classes=1)
   with pytest.raises(ValueError, match="only"):
     splits.select_sun(presence, 7, 0)
+  with pytest.raises(ValueError, match="class 0, which is in no image"):
+    splits.select_sun(presence[:, ::-1], 1, 0)
 
 
 def test_specs():

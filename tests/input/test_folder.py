@@ -1,5 +1,6 @@
 """A folder of images as its owner may leave it: complete, sparse, or broken."""
 
+import os
 import pathlib
 import pickle
 
@@ -113,6 +114,9 @@ def test_counts_are_kept_until_a_mask_changes(root, tmp_path):
   write_mask(root / "masks" / "scene2.png", np.zeros((12, 16)))
   fresh = open_folder(root).train
   assert counts.class_counts(fresh, 3)[2].tolist() == [192, 0, 0]
+  before = fresh.fingerprint()
+  os.utime(root / "masks" / "scene3.png", ns=(0, 0))  # rewritten at the same length
+  assert fresh.fingerprint() != before
   rows = sources.Subset(fresh, [4, 2])
   assert counts.class_counts(rows, 3)[1].tolist() == [192, 0, 0]
 

@@ -1,0 +1,81 @@
+"""Scores of a network over a whole set of images, every image once."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from semiseg_jax.augment.levels import normalize
+from semiseg_jax.collectives import DATA_AXIS, psum
+from semiseg_jax.contract import Batch, Tree
+from semiseg_jax.evaluation.metrics import Scores, confusion_matrix, scores
+from semiseg_jax.models.resize import resize_bilinear
+
+_IN_FLIGHT = 2  # batches given to the devices before the host waits for the first of them
+
+
+class Counts(NamedTuple):
+  """What one global batch adds: int32 [K,K], and the float32 sum of its pixels' cross-entropy."""
+
+  confusion: jax.Array
+  loss_sum: jax.Array
+
+
+def make_evaluate_step(
+  forward: Callable, num_classes: int, mesh: Mesh
+) -> Callable[[Tree, Tree, Batch], Counts]:
+  """The jitted step(params, batch_stats, batch) -> Counts, summed over the devices of mesh.
+
+  forward(params, batch_stats, images, train) -> (Outputs, batch_stats), here in evaluation mode.
+  batch: {"image" uint8 [B,H,W,3], "label" uint8 [B,H,W]}, rows over "data". The logits are resized
+  to the labels (bilinear, align_corners) and decided by argmax (ReCo, section "Evaluation").
+  """
+
+  def per_device(params: Tree, batch_stats: Tree, batch: Batch) -> Counts:
+    images, labels = batch["image"].astype(jnp.float32), batch["label"].astype(jnp.int32)
+    outputs, _ = forward(params, batch_stats, normalize(images), train=False)
+    logits = resize_bilinear(outputs.logits, labels.shape[1:], align_corners=True)
+    confusion = confusion_matrix(logits.argmax(-1), labels, num_classes)
+    return psum(Counts(confusion, cross_entropy_sum(logits, labels)), DATA_AXIS)
+
+  rows = P(DATA_AXIS)
+  return jax.jit(jax.shard_map(per_device, mesh=mesh, in_specs=(P(), P(), rows), out_specs=P()))
+
+
+def cross_entropy_sum(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """float32 sum over the pixels whose label is one of the K classes of logits [B,H,W,K]."""
+  logits = logits.astype(jnp.float32)
+  truth = labels[..., None] == jnp.arange(logits.shape[-1])
+  cross_entropy = jax.nn.logsumexp(logits, axis=-1) - jnp.where(truth, logits, 0).sum(-1)
+  return jnp.where(truth.any(-1), cross_entropy, 0).sum()
+
+
+def evaluate(
+  step: Callable[[Tree, Tree, Batch], Counts],
+  params: Tree,
+  batch_stats: Tree,
+  batches: Iterable[Batch],
+  put: Callable[[Batch], Batch],
+) -> tuple[Scores, float]:
+  """(scores, mean cross-entropy over the labelled pixels) of all batches.
+
+  batches: this host's rows as numpy arrays; filler rows and margins carry IGNORE. put lays them
+  over the mesh. The devices never wait for the host. Raises ValueError if there is no batch.
+  """
+  counts: list[Counts] = []
+  for batch in batches:
+    if len(counts) >= _IN_FLIGHT:  # bounds the memory that waiting batches take
+      jax.block_until_ready(counts[-_IN_FLIGHT])
+    rows = put({"image": batch["image"], "label": batch["label"]})
+    counts.append(step(params, batch_stats, rows))
+  if not counts:
+    raise ValueError("there is no image to evaluate: the validation set is empty")
+  counts = jax.device_get(counts)
+  confusion = sum(count.confusion.astype(np.int64) for count in counts)
+  pixels = int(confusion.sum())
+  loss = sum(float(count.loss_sum) for count in counts)
+  return scores(confusion), loss / pixels if pixels else float("nan")

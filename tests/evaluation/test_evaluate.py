@@ -1,0 +1,124 @@
+"""Evaluation on any number of devices against a count on the host."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from semiseg_jax.augment.levels import normalize
+from semiseg_jax.evaluation.evaluate import evaluate, make_evaluate_step
+from semiseg_jax.evaluation.metrics import scores
+from semiseg_jax.input.pipeline import eval_batches
+from semiseg_jax.labels import IGNORE
+from semiseg_jax.models.networks import Outputs
+from semiseg_jax.models.resize import resize_bilinear
+from semiseg_jax.training.mesh import make_mesh, replicate, shard_batch
+from tests import golden
+
+CLASSES, IMAGES, BATCH, SIZE = 4, 19, 8, (20, 28)
+
+
+def forward(params, batch_stats, images, train):
+  """A linear classifier of every fourth pixel."""
+  assert train is False
+  return Outputs(images[:, ::4, ::4] @ params["kernel"] + batch_stats), batch_stats
+
+
+class Pictures:
+  """Random pictures of several sizes, none as large as SIZE."""
+
+  sizes = ((19, 28), (20, 25), (13, 17))
+
+  def __init__(self, count=IMAGES):
+    self.ids, self.labeled = [f"picture_{i}" for i in range(count)], np.ones(count, bool)
+
+  def __len__(self):
+    return len(self.ids)
+
+  def __getitem__(self, index):
+    rng = np.random.default_rng(index)
+    size = self.sizes[index % 3]
+    label = rng.integers(0, CLASSES, size).astype(np.uint8)
+    label[rng.random(size) < 0.1] = IGNORE
+    return {"image": rng.integers(0, 256, (*size, 3)).astype(np.uint8), "label": label}
+
+
+@pytest.fixture(scope="module")
+def variables():
+  rng = np.random.default_rng(0)
+  kernel = rng.normal(size=(3, CLASSES)).astype(np.float32)
+  return {"kernel": kernel}, rng.normal(size=CLASSES).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def expected(variables):
+  """(confusion matrix, mean cross-entropy) by a loop over the pictures, each counted once."""
+  matrix, losses = np.zeros((CLASSES, CLASSES), np.int64), []
+  batches = list(eval_batches(Pictures(), batch=1, size=SIZE))
+  assert len(batches) == IMAGES
+  for batch in batches:
+    images = normalize(jnp.asarray(batch["image"], jnp.float32))
+    logits = forward(*variables, images, False)[0].logits
+    logits = np.asarray(resize_bilinear(logits, SIZE, True), np.float64)
+    valid = batch["label"] != IGNORE
+    label, logits = batch["label"][valid], logits[valid]
+    np.add.at(matrix, (label, logits.argmax(-1)), 1)
+    losses += list(np.log(np.exp(logits).sum(-1)) - logits[np.arange(len(label)), label])
+  return matrix, np.mean(losses)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+def test_equal_to_a_count_on_the_host(devices, variables, expected):
+  mesh = make_mesh(jax.devices()[:devices])
+  step = make_evaluate_step(forward, CLASSES, mesh)
+  batches = eval_batches(Pictures(), batch=BATCH, size=SIZE)  # 19 = 8 + 8 + 3 and five fillers
+  put = lambda batch: shard_batch(batch, mesh)
+  found, loss = evaluate(step, *replicate(variables, mesh), batches, put)
+  matrix, mean = expected
+  for value, other in zip(found, scores(matrix), strict=True):
+    np.testing.assert_array_equal(value, other)
+  assert loss == pytest.approx(mean, rel=1e-5)
+  assert step._cache_size() == 1
+
+
+def test_without_labels_scores_are_nan(variables):
+  mesh = make_mesh(jax.devices()[:1])
+  batch = {"image": np.zeros((1, 8, 8, 3), np.uint8), "label": np.full((1, 8, 8), IGNORE, np.uint8)}
+  step = make_evaluate_step(forward, CLASSES, mesh)
+  found, loss = evaluate(step, *variables, [batch], lambda batch: batch)
+  assert np.isnan([found.miou_present, found.accuracy, loss]).all()
+
+
+def test_no_batch_at_all():
+  with pytest.raises(ValueError, match="validation set is empty"):
+    evaluate(None, None, None, [], None)
+
+
+def recorded_forward(params, batch_stats, images, train):
+  """The recorded runs' network in evaluation mode, on the original's own arrays."""
+  x = jnp.moveaxis(images, -1, 1)
+  channels = lambda name: params[name][:, None, None]
+  for conv, norm in (("conv1", "bn1"), ("conv2", "bn2")):
+    x = lax.conv(x, params[f"{conv}.weight"], (2, 2), "SAME_LOWER")
+    scale = channels(f"{norm}.weight") / jnp.sqrt(channels(f"{norm}.running_var") + 1e-5)
+    x = (x - channels(f"{norm}.running_mean")) * scale + channels(f"{norm}.bias")
+    x = jax.nn.relu(x)
+  x = lax.conv(x, params["classifier.weight"], (1, 1), "VALID") + channels("classifier.bias")
+  return Outputs(jnp.moveaxis(x, 1, -1)), batch_stats
+
+
+@golden.cases("reco/train_*")
+def test_the_original_log_of_test_scores(case):
+  """The last three columns of the recorded log, at every epoch: loss, mIoU, accuracy."""
+  label = np.where(case["test_label"] < 0, IGNORE, case["test_label"]).astype(np.uint8)
+  batch = {"image": golden.nhwc(case["test_image_level"]), "label": label}
+  mesh = make_mesh(jax.devices()[:1])
+  classes = len(case["it0/student/classifier.bias"])
+  step = make_evaluate_step(recorded_forward, classes, mesh)
+  network = "teacher" if "it0/teacher/conv1.weight" in case else "student"
+  for epoch, row in enumerate(case["epoch_log"]):
+    prefix = f"it{(epoch + 1) * int(case['iterations_per_epoch']) - 1}/{network}/"
+    params = {k.removeprefix(prefix): v for k, v in case.items() if k.startswith(prefix)}
+    found, loss = evaluate(step, params, None, [batch], lambda batch: batch)
+    np.testing.assert_allclose([loss, found.miou, found.accuracy], row[-3:], rtol=1e-5)

@@ -1,0 +1,71 @@
+"""Counts and scores against the original's and against a plain loop."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from semiseg_jax.evaluation.metrics import (
+  confusion_matrix,
+  count_by_products,
+  count_by_scattering,
+  scores,
+)
+from semiseg_jax.labels import IGNORE
+from tests import golden
+
+FLOAT32 = 1e-6  # the originals' means are float32
+COUNTS = {
+  "platform": confusion_matrix,
+  "products": count_by_products,
+  "scatter": count_by_scattering,
+}
+
+
+@golden.cases("reco/metrics_*")
+@pytest.mark.parametrize("count", COUNTS.values(), ids=COUNTS)
+def test_equal_to_the_original(case, count):
+  classes = int(case["num_classes"])
+  target = np.where(case["target"] < 0, IGNORE, case["target"])
+  matrix = sum(
+    np.asarray(count(jnp.asarray(pred), jnp.asarray(label), classes), np.int64)
+    for pred, label in zip(case["pred"], target, strict=True)
+  )
+  np.testing.assert_array_equal(matrix, case["mat"])
+  found = scores(matrix)
+  np.testing.assert_allclose(found.iou, case["iou"], rtol=FLOAT32)
+  np.testing.assert_allclose(found.miou, case["miou"], rtol=FLOAT32)
+  np.testing.assert_allclose(found.accuracy, case["acc"], rtol=FLOAT32)
+  np.testing.assert_allclose(found.miou_present, np.nanmean(case["iou"]), rtol=FLOAT32)
+
+
+@pytest.mark.parametrize("count", COUNTS.values(), ids=COUNTS)
+def test_rows_are_truth_and_foreign_labels_are_left_out(count):
+  label = jnp.asarray([[[0, 0, 1], [2, IGNORE, 7]]], jnp.uint8)
+  prediction = jnp.asarray([[[0, 1, 1], [0, 2, 2]]], jnp.int32)
+  matrix = jax.jit(count, static_argnums=2)(prediction, label.astype(jnp.int32), 3)
+  np.testing.assert_array_equal(matrix, [[1, 1, 0], [0, 1, 0], [1, 0, 0]])
+  assert matrix.dtype == jnp.int32
+
+
+@pytest.mark.parametrize("count", COUNTS.values(), ids=COUNTS)
+def test_large_counts_are_exact(count):
+  label = jnp.zeros((2, 1500, 1001), jnp.int32)
+  assert int(count(label, label, 2)[0, 0]) == label.size
+
+
+def test_absent_classes():
+  found = scores(np.array([[3, 0, 0], [1, 4, 0], [0, 0, 0]]))
+  np.testing.assert_allclose(found.iou, [3 / 4, 4 / 5, np.nan])
+  assert np.isnan(found.miou) and found.miou_present == pytest.approx((3 / 4 + 4 / 5) / 2)
+  assert found.as_dict(["a", "b", "c"])["iou"] == {"a": 0.75, "b": 0.8, "c": None}
+  assert found.as_dict()["miou"] is None
+
+
+def test_a_class_that_is_only_predicted_counts_as_zero():
+  assert scores(np.array([[3, 1], [0, 0]])).iou.tolist() == [0.75, 0.0]
+
+
+def test_nothing_counted():
+  found = scores(np.zeros((2, 2), np.int64))
+  assert np.isnan([found.miou, found.miou_present, found.accuracy]).all()

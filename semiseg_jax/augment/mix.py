@@ -1,0 +1,128 @@
+"""Mixing inside a batch: CutOut, CutMix and ClassMix. The partner is the next image of the batch.
+
+Masks are bool [B,H,W]: True keeps an image's own pixel.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from semiseg_jax.augment.levels import BLACKED_OUT, is_member
+from semiseg_jax.collectives import device_count
+from semiseg_jax.labels import IGNORE
+
+
+class Boxes(NamedTuple):
+  """One box per image, int32 [B] each: rows y0 <= y < y1, columns x0 <= x < x1."""
+
+  y0: jax.Array
+  y1: jax.Array
+  x0: jax.Array
+  x1: jax.Array
+
+
+def draw_boxes(keys: jax.Array, shape: tuple[int, int]) -> Boxes:
+  """Boxes of half the image's area. keys: [B]; shape: (H, W).
+
+  The width is a uniform whole number in [trunc(W/2 + 1), W), the height H W / 2 / width rounded
+  (half to even), the place uniform. Images less than three pixels wide get their whole width.
+  """
+  height, width = shape
+  narrowest = width // 2 + 1
+
+  def draw(key: jax.Array) -> Boxes:
+    width_key, x_key, y_key = jax.random.split(key, 3)
+    w = jax.random.randint(width_key, (), narrowest, max(width, narrowest + 1))
+    w = jnp.minimum(w, width)
+    h, rest = jnp.divmod(height * width, 2 * w)
+    h += (2 * rest > 2 * w) | ((rest == w) & (h % 2 == 1))
+    x = jax.random.randint(x_key, (), 0, width - w + 1)
+    y = jax.random.randint(y_key, (), 0, height - h + 1)
+    return Boxes(y, y + h, x, x + w)
+
+  return jax.vmap(draw)(keys)
+
+
+def box_mask(boxes: Boxes, shape: tuple[int, int]) -> jax.Array:
+  """False inside each image's box: bool [B,H,W]."""
+  y0, y1, x0, x1 = (side[:, None] for side in boxes)
+  rows, columns = jnp.arange(shape[0]), jnp.arange(shape[1])
+  in_rows = (rows >= y0) & (rows < y1)
+  in_columns = (columns >= x0) & (columns < x1)
+  return ~(in_rows[:, :, None] & in_columns[:, None, :])
+
+
+def draw_classes(keys: jax.Array, labels: jax.Array) -> jax.Array:
+  """Half of each image's labels, rounded down, at random: bool [B,256], indexed by label.
+
+  keys: [B]; labels: int [B,H,W] in 0..255. IGNORE counts as a label of its own where it occurs.
+  """
+  present = present_labels(labels)
+  scores = jax.vmap(lambda key: jax.random.uniform(key, (256,)))(keys)
+  place = jnp.argsort(jnp.argsort(jnp.where(present, scores, 2), axis=1), axis=1)
+  return place < present.sum(1, keepdims=True) // 2
+
+
+def present_labels(labels: jax.Array) -> jax.Array:
+  """Which of 0..255 occur in each label map [B,H,W]: bool [B,256]."""
+  word, bit = labels >> 5, jnp.uint32(1) << (labels & 31).astype(jnp.uint32)
+  bits = jnp.where(word[..., None] == jnp.arange(8), bit[..., None], 0)
+  words = lax.reduce(bits, np.uint32(0), lax.bitwise_or, (1, 2))
+  return (words[:, :, None] >> jnp.arange(32, dtype=jnp.uint32) & 1 == 1).reshape(-1, 256)
+
+
+def class_mask(labels: jax.Array, kept: jax.Array) -> jax.Array:
+  """True on the pixels of [B,H,W] whose label is kept [B,256]."""
+  return is_member(labels, kept[:, None, None])
+
+
+def roll_partner(x: Any, axis_name: str | None = None) -> Any:
+  """The next image of the batch, cyclically, in every array [B,...] of a pytree.
+
+  With axis_name, of the batch over all devices, each of which holds its contiguous part: the first
+  image travels to the device before. Without, of the device's own batch.
+  """
+  first = jax.tree.map(lambda leaf: leaf[:1], x)
+  if axis_name is not None:
+    count = device_count(axis_name)
+    first = lax.ppermute(first, axis_name, [((i + 1) % count, i) for i in range(count)])
+  return jax.tree.map(lambda leaf, after: jnp.concatenate([leaf[1:], after]), x, first)
+
+
+def mix(
+  images: jax.Array,
+  labels: jax.Array,
+  confidence: jax.Array,
+  mask: jax.Array,
+  axis_name: str | None = None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Own pixels where the mask [B,H,W] holds, the partner's elsewhere (CutMix, ClassMix).
+
+  images [B,H,W,C]; labels and confidence [B,H,W]; axis_name: see `roll_partner`.
+  """
+  other_images, other_labels, other_confidence = roll_partner(
+    (images, labels, confidence), axis_name
+  )
+  return (
+    jnp.where(mask[..., None], images, other_images),
+    jnp.where(mask, labels, other_labels),
+    jnp.where(mask, confidence, other_confidence),
+  )
+
+
+def cutout(
+  images: jax.Array,
+  labels: jax.Array,
+  confidence: jax.Array,
+  mask: jax.Array,
+  fill: jax.typing.ArrayLike = BLACKED_OUT,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Blacks out where the mask does not hold: image `fill` [C], label IGNORE, confidence 0."""
+  return (
+    jnp.where(mask[..., None], images, jnp.asarray(fill, images.dtype)),
+    jnp.where(mask, labels, IGNORE),
+    jnp.where(mask, confidence, 0),
+  )

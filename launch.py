@@ -35,7 +35,8 @@ def main(argv: list[str]) -> int:
     if _MODE.value == "predict":
       run.predict(config, workdir, _IMAGES.value, _OUT.value)
     else:
-      prepare.ensure_config(config.data)
+      if config.data.name != "folder":
+        prepare.ensure(config.data.name, config.data.variant, config.data.data_dir)
       getattr(run, _MODE.value)(config, workdir)
   except (ValueError, FileNotFoundError) as error:
     logging.debug("the error's origin", exc_info=True)

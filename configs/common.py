@@ -19,7 +19,7 @@ def base_config() -> ConfigDict:
   config.data.class_names = config_dict.placeholder(str)  # folder: "sky,road"; None: dataset.toml
   config.data.ignore_index = config_dict.placeholder(int)  # folder: None: dataset.toml, or 255
   config.data.labeled = "all"  # "reco/20_0" (count_seed), "1/8_0" (fraction_seed), file of ids
-  config.data.rule = "balanced"  # how "reco/..." chooses: balanced | rarest_first (SUN RGB-D)
+  config.data.rule = "balanced"  # how "reco/..." chooses: balanced | sun
   config.data.min_classes = 1  # classes that an image must show to be chosen by "balanced"
   config.data.partial = config_dict.placeholder(str)  # sparse labels: p0 | p1 | p5 | p25
   config.data.crop = (321, 321)  # training crop, height and width

@@ -4,7 +4,7 @@
     python launch.py --config=configs/folder_reco.py:method=mean_teacher --config.data.root=DIR ...
 
 Arguments: method, mixing, base as in city_reco; size=small for a network that learns on a CPU.
-Every image with a mask is labelled; --config.data.labeled=1/8_0 hides all but an eighth of the masks.
+Every image with a mask is labelled; --config.data.labeled=1/8_0 hides seven eighths of the masks.
 """
 
 from ml_collections import ConfigDict

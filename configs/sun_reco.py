@@ -12,7 +12,7 @@ from configs import common
 def get_config(arg: str | None = None) -> ConfigDict:
   config = common.base_config()
   config.data.name = "sun"
-  config.data.rule = "rarest_first"
+  config.data.rule = "sun"
   config.data.crop = (321, 321)
   config.data.labeled_batch = config.data.unlabeled_batch = 5
   config.evaluation.size = (385, 513)

@@ -99,7 +99,7 @@ class Method:
       size = images.shape[1:3]
       draws = draw_scale_crop(image_keys(key, position, 1), size, self.scale_range, size)
       images, pseudo_label, confidence = scale_crop(
-        images, pseudo_label, confidence, draws, size, min_scale=self.scale_range[0]
+        images, pseudo_label, confidence, draws, size, self.scale_range
       )
     images, confidence = self.through_eight_bits(images, confidence)
     images, pseudo_label, confidence = self.mix(

@@ -66,7 +66,7 @@ class Evaluator:
       probs = np.asarray(self._predict(*local, shown["image"][row][None]))[0, :height, :width]
       image = shown["image"][row, :height, :width]
       label = shown["label"][row, :height, :width]
-      panels.append(panel(image, label, probs.argmax(-1), probs.max(-1), dataset.info.palette))
+      panels.append(panel(image, label, probs.argmax(-1), probs.max(-1), dataset.info.palette, dataset.info.class_names))
       ids.append(str(dataset.val.ids[shown["index"][row]]))
     return panels, ids
 

@@ -128,7 +128,7 @@ class _Training:
 
   def log(self, step: int) -> None:
     """Fetches the metrics since the last log; stops the run if it has diverged."""
-    metrics, images, bad = self.window.flush(step)
+    metrics, bad = self.window.flush(step)
     if bad is not None:
       good = self.checkpoints.latest_step()
       where = "there is no checkpoint yet"
@@ -138,14 +138,15 @@ class _Training:
         f"the gradient of step {bad} is not finite; {where}. Lower optimizer.learning_rate, or "
         "look at the data with python -m semiseg_jax.input.check"
       )
-    self.reporter.train(step, metrics, images)
+    self.reporter.train(step, metrics)
 
   def evaluate(self, step: int) -> None:
     """Scores the network, draws panels, and keeps it if it is the best so far (ties replace)."""
     variables = self.evaluator.network(self.state)
     self.last = self.evaluator(variables)
     scores = self.last.scores
-    self.reporter.evaluation(step, scores, self.run.dataset.info.class_names, self.last.seconds)
+    names = self.run.dataset.info.class_names
+    self.reporter.evaluation(step, scores, names, self.last.seconds, self.last.loss)
     self.reporter.panels(step, *self.evaluator.panels(variables))
     if self.best["miou"] is None or scores.miou_present >= self.best["miou"]:
       self.best = {"step": step, "miou": float(scores.miou_present)}
@@ -168,7 +169,8 @@ class _Training:
       "train_step_compiles": self.step_fn._cache_size(),
     }
     if self.last is not None:
-      result["last"] = self.last.as_dict(self.run.dataset.info.class_names)
+      names = self.run.dataset.info.class_names
+      result["last"] = {"loss": self.last.loss, **self.last.scores.as_dict(names)}
     if jax.process_index() == 0:
       write_result(self.workdir, result)
     return result
@@ -196,8 +198,8 @@ class Window:
   def add(self, metrics: dict[str, jax.Array]) -> None:
     self._metrics.append(metrics)
 
-  def flush(self, step: int) -> tuple[dict[str, float], int, int | None]:
-    """(means over the window's steps, images, the first step whose gradient is not finite).
+  def flush(self, step: int) -> tuple[dict[str, float], int | None]:
+    """(means over the window's steps, the first step whose gradient is not finite).
 
     Losses without a valid pixel are NaN with a zero gradient, as in the originals: they are left
     out of the means. Waits for the device.
@@ -212,7 +214,7 @@ class Window:
     metrics["input_wait"] = self._waited / elapsed
     self._metrics = []
     self.restart()
-    return metrics, images, bad[0] if bad else None
+    return metrics, bad[0] if bad else None
 
 
 def arrays_of(state: TrainState) -> Tree:

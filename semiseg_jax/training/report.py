@@ -52,22 +52,21 @@ class Reporter:
     self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=purge_step)
     self._total = total_steps
     self._console = console or Console(highlight=False)
-    self._rate = _Rate(resume_step)
+    self._pace = _Pace(resume_step)
     self._progress = _progress_line(self._console) if self._console.is_terminal else None
     if self._progress:
       fields = {"eta": "-", "speed": "-", "loss": "-"}
       self._task = self._progress.add_task("", total=total_steps, completed=resume_step, **fields)
       self._progress.start()
 
-  def train(self, step: int, metrics: Mapping[str, float], images: int) -> None:
-    """The means over the steps since the last call, in which `images` images were seen."""
+  def train(self, step: int, metrics: Mapping[str, float]) -> None:
+    """The means over the steps since the last call; of them loss and images_per_second are shown."""
     if not self._enabled:
       return
-    metrics = {"images_per_second": self._rate.images_per_second(images), **metrics}
     self._write(step, "train", metrics)
     self._scalars(step, {f"train/{name}": value for name, value in metrics.items()})
-    eta = duration(self._rate.remaining(step, self._total))
-    speed = f"{metrics['images_per_second']:.1f} images/s"
+    eta = duration(self._pace.remaining(step, self._total))
+    speed = f"{metrics.get('images_per_second', math.nan):.1f} images/s"
     loss = f"loss {metrics.get('loss', math.nan):.4f}"
     if self._progress:
       self._progress.update(self._task, completed=step, eta=eta, speed=speed, loss=loss)
@@ -129,18 +128,13 @@ class Reporter:
     self._console.print(text, soft_wrap=True, markup=False)
 
 
-class _Rate:
-  """How fast the run goes. The first report, which holds the compilation, counts only itself."""
+class _Pace:
+  """How long the run will take. The first report, which holds the compilation, counts only itself."""
 
   def __init__(self, step: int):
     self._step = step
-    self._start = self._last = time.monotonic()
+    self._start = time.monotonic()
     self._reports = 0
-
-  def images_per_second(self, images: int) -> float:
-    now = time.monotonic()
-    elapsed, self._last = now - self._last, now
-    return images / max(elapsed, 1e-9)
 
   def remaining(self, step: int, total: int) -> float:
     """Seconds to the end at the pace so far, evaluations included."""

@@ -18,7 +18,7 @@ from semiseg_jax.methods import make_method
 from semiseg_jax.training import loop
 from semiseg_jax.training.checkpoints import Checkpoints, write_json
 from semiseg_jax.training.mesh import check_divisible, make_mesh, replicate, shard_batch
-from semiseg_jax.training.report import print_scores
+from semiseg_jax.training.report import jsonable, print_scores
 from semiseg_jax.training.setup import build, make_network
 from semiseg_jax.training.streams import open_data, validation_batches
 
@@ -51,7 +51,7 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
   print_scores(about["step"], scores, dataset.info.class_names, time.monotonic() - start)
   result = {"step": about["step"], "network": about["network"], "loss": loss, **scores.as_dict()}
   if jax.process_index() == 0:
-    write_json(workdir / "evaluation.json", result)
+    write_json(workdir / "evaluation.json", jsonable(result))
   return result
 
 

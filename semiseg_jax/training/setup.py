@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Method, Variables
-from semiseg_jax.input.sources import Dataset
+from semiseg_jax.input.sources import Dataset, DatasetInfo
 from semiseg_jax.methods import make_method
 from semiseg_jax.models import networks
 from semiseg_jax.training.mesh import check_divisible, make_mesh
@@ -36,6 +36,7 @@ def build(config: ConfigDict, dataset: Dataset) -> Run:
   """Raises ValueError for hyper-parameters that don't fit together or the devices there are."""
   method = make_method(config.method)
   check(config, method)
+  check_size(config, dataset.info)
   mesh = make_mesh()
   batches = {"data.labeled_batch": config.data.labeled_batch}
   if method.uses_unlabeled:
@@ -63,6 +64,19 @@ def check(config: ConfigDict, method: Method) -> None:
     raise ValueError(
       f"config.evaluation.network={config.evaluation.network!r}: choose from teacher, student"
     )
+
+
+def check_size(config: ConfigDict, info: DatasetInfo) -> None:
+  """ValueError unless every validation image fits into the size that it will be padded to."""
+  size = config.evaluation.size
+  if size is None and info.size is None:
+    raise ValueError(f"config.evaluation.size must be given: {info.name} doesn't say its own")
+  if size is not None and info.size is not None:
+    if info.size[0] > size[0] or info.size[1] > size[1]:
+      raise ValueError(
+        f"the evaluation size {size[0]}x{size[1]} (config.evaluation.size, height x width) is "
+        f"smaller than the images of {info.name}, {info.size[0]}x{info.size[1]}"
+      )
 
 
 def make_network(

@@ -51,7 +51,7 @@ def train_step(
   if method.uses_teacher:
     decay = method.teacher_decay(state.step)
     teacher = Variables(moving_average(teacher.params, params, decay), teacher.batch_stats)
-  metrics["gradient_norm"] = optax.global_norm(grads)
+  metrics["gradient_norm"] = optax.tree.norm(grads)
   state = state.replace(step=state.step + 1, params=params, teacher=teacher, opt_state=opt_state)
   return state, metrics
 

@@ -35,16 +35,12 @@ class TrainStream:
   def __init__(self, config: ConfigDict, dataset: Dataset, unlabeled: bool):
     data = config.data
     source = dataset.train
-    if data.partial:
-      source = PartialLabels(source, data.partial, config.seed, dataset.info.num_classes)
     chosen = labeled_indices(
       data.labeled, source, dataset.info, rule=data.rule, min_classes=data.min_classes
     )
-    others = unlabeled_indices(data.labeled, source, chosen)
-    if unlabeled and not len(others):
-      raise ValueError(
-        f"config.data.labeled={data.labeled!r} leaves no unlabelled image in {dataset.info.name}"
-      )
+    others = unlabeled_indices(chosen, source)
+    if data.partial:
+      source = PartialLabels(source, data.partial, config.seed, dataset.info.num_classes)
     self._accumulate = config.training.accumulate
     self._batches = train_batches(
       Subset(source, chosen),

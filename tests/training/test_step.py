@@ -46,8 +46,13 @@ def on_one_device() -> dict:
   return {}
 
 
-@pytest.mark.parametrize("devices", [2, 4, 8])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+  ("name", "devices"),
+  [
+    *((name, devices) for name in ("supervised", "classmix", "reco_classmix") for devices in (2, 4)),
+    *((name, 8) for name in METHODS),
+  ],
+)
 def test_law_of_n_devices(name, devices, on_one_device):
   if name not in on_one_device:
     on_one_device[name] = run_steps(METHODS[name], OPTIMIZER, 1, batches(name))

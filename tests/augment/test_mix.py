@@ -1,0 +1,168 @@
+"""Masks and mixing against recorded results, their statistics, and on several devices."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from semiseg_jax.augment import mix
+from semiseg_jax.augment.mix import Boxes
+from semiseg_jax.labels import IGNORE
+from tests import golden
+
+DEVICE_COUNTS = (1, 2, 4, 8)
+draw_boxes = jax.jit(mix.draw_boxes, static_argnames="shape")
+
+
+def ignored(labels):
+  return np.where(labels == -1, IGNORE, labels).astype(np.int32)
+
+
+@golden.cases("reco/mix_*")
+def test_recorded_mixing(case):
+  images, labels = golden.nhwc(case["data"]), ignored(case["target"])
+  mask = case["mask"] == 1
+  if "draws" not in case:
+    kept = np.zeros((len(labels), 256), bool)
+    for image, selected in zip(kept, case["selected"], strict=True):
+      image[ignored(selected[selected != -2])] = True
+    np.testing.assert_array_equal(mix.class_mask(labels, kept), mask)
+  is_cutout = (case["new_data"] == 0).any() and "draws" in case
+  result = (
+    mix.cutout(images, labels, case["logits"], mask, fill=np.zeros(3))
+    if is_cutout
+    else mix.mix(images, labels, case["logits"], mask)
+  )
+  np.testing.assert_array_equal(result[0], golden.nhwc(case["new_data"]))
+  np.testing.assert_array_equal(result[1], ignored(case["new_target"]))
+  np.testing.assert_array_equal(result[2], case["new_logits"])
+
+
+@golden.cases("reco/cutout_mask")
+def test_recorded_boxes(case):
+  for name in case:
+    if name.startswith("mask"):
+      row = int(name.removeprefix("mask"))
+      boxes = Boxes(*(jnp.array([side]) for side in case["box"][row]))
+      got = mix.box_mask(boxes, tuple(case["shape"][row].tolist()))
+      np.testing.assert_array_equal(got[0], case[name])
+
+
+@golden.cases("reco/cutout_mask")
+def test_boxes_obey_the_recorded_rules(case):
+  """Same height for the same width, and exactly the recorded range of every draw."""
+  rows = zip(case["shape"].tolist(), case["draws"], case["randint_bounds"], case["box"])  # noqa: B905
+  height_of = {}
+  bounds_of = {}
+  for shape, (w, _, _), bounds, (y0, y1, _, _) in rows:
+    height_of[tuple(shape), int(w)] = int(y1 - y0)
+    bounds_of[tuple(shape)] = np.trunc(bounds[:2]).astype(int)
+  keys = jax.random.split(jax.random.key(0), 3000)
+  for shape, (low, high) in bounds_of.items():
+    y0, y1, x0, x1 = (np.asarray(side) for side in draw_boxes(keys, shape))
+    width, height = x1 - x0, y1 - y0
+    assert (y0 >= 0).all() and (y1 <= shape[0]).all() and y0.min() == 0 and y1.max() == shape[0]
+    assert (x0 >= 0).all() and (x1 <= shape[1]).all() and x0.min() == 0 and x1.max() == shape[1]
+    assert width.min() == low and width.max() == high - 1
+    for (other, w), h in height_of.items():
+      assert other != shape or (height[width == w] == h).all()
+
+
+@golden.cases("reco/cutout_mask")
+def test_statistics_of_boxes(case):
+  shape = tuple(case["stat_shape"].tolist())
+  boxes = draw_boxes(jax.random.split(jax.random.key(1), 8000), shape)
+  mean = np.array([side.mean() for side in boxes])
+  np.testing.assert_allclose(mean, case["stat_box_mean"], atol=0.35)
+  histogram = np.bincount(np.asarray(boxes.x1 - boxes.x0), minlength=shape[1] + 1)
+  wanted = case["stat_width_hist"] * (8000 / case["stat_width_hist"].sum())
+  np.testing.assert_allclose(histogram, wanted, atol=120)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 2), (1, 3), (2, 9)])
+def test_boxes_of_tiny_images_stay_inside(shape):
+  boxes = draw_boxes(jax.random.split(jax.random.key(0), 50), shape)
+  for first, last, side in ((boxes.y0, boxes.y1, shape[0]), (boxes.x0, boxes.x1, shape[1])):
+    assert (first >= 0).all() and (first <= last).all() and (last <= side).all()
+
+
+def test_half_of_the_labels_is_kept_and_each_equally_often():
+  labels = np.full((3, 6, 5), 7)
+  labels[1, :3] = [0, 200, IGNORE, 31, 32]
+  labels[2, 0, 0] = IGNORE
+  keys = jax.random.split(jax.random.key(0), (600, 3))
+  kept = np.asarray(jax.jit(jax.vmap(mix.draw_classes, (0, None)))(keys, labels))
+  assert not kept[:, 0].any()  # a single label: the image becomes its partner
+  assert (kept[:, 1].sum(1) == 3).all() and (kept[:, 2].sum(1) == 1).all()
+  present = [0, 7, 31, 32, 200, IGNORE]
+  np.testing.assert_allclose(kept[:, 1, present].mean(0), 0.5, atol=0.08)
+  assert kept[:, 1].sum() == kept[:, 1, present].sum()
+
+
+def test_present_labels():
+  labels = np.random.default_rng(0).integers(0, 256, (4, 9, 11))
+  wanted = np.zeros((4, 256), bool)
+  for i in range(4):
+    wanted[i, labels[i]] = True
+  np.testing.assert_array_equal(jax.jit(mix.present_labels)(labels), wanted)
+
+
+def test_cutout_blacks_out_levels():
+  images, labels = jnp.full((1, 2, 2, 3), 9.0), jnp.full((1, 2, 2), 4)
+  mask = jnp.array([[[True, False], [True, True]]])
+  images, labels, confidence = mix.cutout(images, labels, jnp.ones((1, 2, 2)), mask)
+  np.testing.assert_array_equal(images[0, 0], [[9, 9, 9], [123, 116, 103]])
+  np.testing.assert_array_equal(labels, [[[4, IGNORE], [4, 4]]])
+  np.testing.assert_array_equal(confidence, [[[1, 0], [1, 1]]])
+
+
+def mixed(keys, images, labels, confidence, axis_name, mixing):
+  if mixing == "classmix":
+    mask = mix.class_mask(labels, mix.draw_classes(keys, labels))
+  else:
+    mask = mix.box_mask(mix.draw_boxes(keys, labels.shape[1:]), labels.shape[1:])
+  return mix.mix(images, labels, confidence, mask, axis_name)
+
+
+def eight_images():
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (8, 9, 12, 3)).astype(np.float32)
+  labels = rng.integers(0, 6, (8, 9, 12)).astype(np.int32)
+  keys = jax.random.split(jax.random.key(0), 8)
+  return keys, images, labels, rng.random((8, 9, 12)).astype(np.float32)
+
+
+def on_devices(count, function, *arrays):
+  mesh = jax.make_mesh(
+    (count,),
+    ("data",),
+    axis_types=(jax.sharding.AxisType.Auto,),
+    devices=jax.devices()[:count],
+  )
+  mapped = jax.shard_map(function, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
+  return jax.jit(mapped)(*arrays)
+
+
+@pytest.mark.parametrize("count", DEVICE_COUNTS)
+@pytest.mark.parametrize("mixing", ["cutmix", "classmix"])
+def test_global_partner_on_devices(count, mixing):
+  arrays = eight_images()
+  wanted = jax.jit(functools.partial(mixed, axis_name=None, mixing=mixing))(*arrays)
+  got = on_devices(count, lambda *x: mixed(*x, "data", mixing), *arrays)
+  jax.tree.map(np.testing.assert_array_equal, got, wanted)
+
+
+@pytest.mark.parametrize("count", DEVICE_COUNTS)
+def test_partner_of_the_device(count):
+  images = np.arange(8.0)
+  got = on_devices(count, mix.roll_partner, images)
+  wanted = np.roll(images.reshape(count, -1), -1, axis=1).ravel()
+  np.testing.assert_array_equal(got, wanted)
+
+
+def test_partner_under_pmap():
+  got = jax.pmap(lambda x: mix.roll_partner(x, "data"), axis_name="data")(np.arange(8.0)[:, None])
+  np.testing.assert_array_equal(np.ravel(got), np.roll(np.arange(8.0), -1))

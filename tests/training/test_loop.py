@@ -1,0 +1,163 @@
+"""Whole runs on the toy scenes with a very small network, in this process."""
+
+import json
+import logging
+import os
+import signal
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from configs import toy_mean_teacher, toy_reco, toy_supervised
+from data import prepare
+from semiseg_jax.training import loop, run
+from semiseg_jax.training.checkpoints import Checkpoints
+
+CONFIGS = {"supervised": toy_supervised, "mean_teacher": toy_mean_teacher, "reco": toy_reco}
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+  directory = tmp_path_factory.mktemp("data")
+  prepare.ensure("toy_scenes", None, directory)
+  return directory
+
+
+@pytest.fixture
+def tiny_config(data_dir):
+  """A function: the toy config of a method, shrunk until a step takes milliseconds."""
+
+  def make(method: str, steps: int = 8, **values):
+    config = CONFIGS[method].get_config()
+    config.data.data_dir = str(data_dir)
+    config.data.crop = (32, 32)
+    config.data.labeled_batch = config.data.unlabeled_batch = 8  # of 8 virtual devices
+    config.model.width = 4
+    config.model.decoder_dim = config.model.embedding_dim = 8
+    if method == "reco":
+      config.method.num_queries, config.method.num_negatives = 8, 8
+    config.training.steps = steps
+    config.training.log_every = 2
+    config.training.checkpoint_every = config.evaluation.every = 4
+    config.evaluation.batch = 40
+    config.evaluation.panels = 1
+    config.update_from_flattened_dict(values)
+    return config
+
+  return make
+
+
+def last_state(workdir):
+  """The newest checkpoint's arrays, as numpy by name."""
+  with Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
+    newest = checkpoints.path(checkpoints.latest_step())
+  return ocp.StandardCheckpointer().restore(newest / "arrays")
+
+
+def rows(workdir, kind):
+  lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+  return [line for line in lines if line["kind"] == kind]
+
+
+@pytest.mark.parametrize("method", CONFIGS)
+def test_a_run_leaves_everything_behind(method, tiny_config, tmp_path):
+  result = run.train(tiny_config(method), tmp_path)
+  assert result["status"] == "finished" and result["train_step_compiles"] == 1
+  assert json.loads((tmp_path / "result.json").read_text())["best"] == result["best"]
+  assert [row["step"] for row in rows(tmp_path, "train")] == [2, 4, 6, 8]
+  assert [row["step"] for row in rows(tmp_path, "eval")] == [4, 8]
+  assert all(np.isfinite(row["loss"]) for row in rows(tmp_path, "train"))
+  assert result["network"] == ("student" if method == "supervised" else "teacher")
+  assert list(tmp_path.glob("pictures/step_00000008/*.png"))
+  assert list(tmp_path.glob("tensorboard/events*"))
+
+
+def test_interrupted_and_resumed_equals_unbroken(tiny_config, tmp_path, monkeypatch):
+  run.train(tiny_config("reco"), tmp_path / "unbroken")
+
+  update, count = loop._Training.update, 0
+
+  def update_then_sigterm(self):
+    nonlocal count
+    update(self)
+    count += 1
+    if count == 5:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  monkeypatch.setattr(loop._Training, "update", update_then_sigterm)
+  result = run.train(tiny_config("reco"), tmp_path / "broken")
+  assert (result["status"], result["step"]) == ("interrupted", 5)
+  monkeypatch.undo()
+  result = run.train(tiny_config("reco"), tmp_path / "broken")
+  assert (result["status"], result["step"]) == ("finished", 8)
+
+  unbroken, broken = (last_state(tmp_path / name) for name in ("unbroken", "broken"))
+  jax.tree.map(np.testing.assert_array_equal, broken, unbroken)
+  losses = [
+    {row["step"]: row["loss"] for row in rows(tmp_path / name, "train")}
+    for name in ("unbroken", "broken")
+  ]
+  assert losses[1][8] == losses[0][8]  # the same batches, not only the same end
+
+
+def test_diverged_run_stops_and_names_the_last_good_checkpoint(tiny_config, tmp_path, monkeypatch):
+  update = loop._Training.update
+
+  def poisoned(self):
+    if int(self.state.step) == 5:
+      nan = jax.tree.map(lambda x: x * np.float32("nan"), self.state.params)
+      self.state = self.state.replace(params=nan)
+    update(self)
+
+  monkeypatch.setattr(loop._Training, "update", poisoned)
+  good = tmp_path / "checkpoints" / "4"
+  with pytest.raises(loop.DivergedError, match=rf"step 6 is not finite.*{good}"):
+    run.train(tiny_config("supervised"), tmp_path)
+  assert good.is_dir() and not (tmp_path / "checkpoints" / "8").exists()
+
+
+def test_workdir_of_another_run_is_refused(tiny_config, tmp_path, caplog):
+  run.train(tiny_config("supervised", steps=2), tmp_path)
+  with pytest.raises(ValueError, match="another config: model.width: 4 there, 8 now"):
+    run.train(tiny_config("supervised", steps=2, **{"model.width": 8}), tmp_path)
+  with caplog.at_level(logging.WARNING):
+    result = run.train(tiny_config("supervised", steps=4), tmp_path)
+  assert "training.steps: 2 there, 4 now" in caplog.text and result["step"] == 4
+
+
+def test_evaluate_gives_the_best_score_again(tiny_config, tmp_path):
+  config = tiny_config("supervised")
+  result = run.train(config, tmp_path)
+  again = run.evaluate(config, tmp_path)
+  assert again["step"] == result["best"]["step"]
+  assert again["miou_present"] == pytest.approx(result["best"]["miou"], abs=1e-6)
+  config.model.width = 8
+  with pytest.raises(ValueError, match="another model"):
+    run.evaluate(config, tmp_path)
+  with pytest.raises(FileNotFoundError, match="train first"):
+    run.evaluate(config, tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+  ("method", "change", "message"),
+  [
+    ("supervised", {"data.labeled_batch": 10}, "can't be divided among 8 devices"),
+    ("supervised", {"data.labeled": "reco/500_0"}, "500"),
+    ("supervised", {"data.name": "no_such_set"}, "no_such_set"),
+    ("supervised", {"model.backbone": "resnet19"}, "resnet19"),
+    ("supervised", {"model.dtype": "float16"}, "choose from auto, float32, bfloat16"),
+    ("supervised", {"training.log_every": 0}, "must be at least 1"),
+    ("supervised", {"evaluation.size": (64, 64)}, "evaluation size"),
+    ("mean_teacher", {"method.mixing": "mixup"}, "choose from 'cutout'"),
+    ("mean_teacher", {"data.partial": "p1"}, "sparse labels need both"),
+    ("mean_teacher", {"evaluation.network": "both"}, "choose from teacher, student"),
+  ],
+)
+def test_bad_values_fail_before_anything_is_compiled(
+  method, change, message, tiny_config, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(loop, "make_train_step", None)  # not to be reached
+  with pytest.raises((ValueError, FileNotFoundError), match=message):
+    run.train(tiny_config(method, **change), tmp_path)

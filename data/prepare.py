@@ -61,9 +61,18 @@ def prepare(
 def ensure(name: str, variant: str | None = None, data_dir: PathLike | None = None) -> pathlib.Path:
   """The directory of a prepared dataset; one that needs no download is prepared on first use.
 
-  Raises FileNotFoundError saying what to download, where to put it and which command to run.
+  A set that another program has prepared needs no builder here. Raises FileNotFoundError saying
+  what to download, where to put it and which command to run.
   """
-  return prepare(name, None, data_dir, variant)
+  if name in builder_names():
+    return prepare(name, None, data_dir, variant)
+  try:
+    return prepared.find_prepared(name, data_dir or sources.default_data_dir(), variant)
+  except FileNotFoundError as error:
+    raise FileNotFoundError(
+      f"{error}: prepare the dataset first; data/ has builders for {', '.join(builder_names())}, "
+      f"none for {name}"
+    ) from None
 
 
 def verify(path: pathlib.Path) -> None:
@@ -99,10 +108,14 @@ def summary(path: pathlib.Path) -> Table:
   return table
 
 
+def builder_names() -> list[str]:
+  """The datasets that can be prepared here: the folders of data/ with a builder."""
+  return sorted(path.parent.name for path in _HERE.glob("*/builder.py"))
+
+
 def _builder(name: str, data_dir: pathlib.Path, variant: str | None):
-  names = sorted(path.parent.name for path in _HERE.glob("*/builder.py"))
-  if name not in names:
-    raise ValueError(f"unknown dataset {name!r}; there are {names}")
+  if name not in builder_names():
+    raise ValueError(f"unknown dataset {name!r}; there are {builder_names()}")
   builder = importlib.import_module(f"data.{name}.builder").Builder
   variants = [config.name for config in builder.BUILDER_CONFIGS]
   if variant is not None and variant not in variants:

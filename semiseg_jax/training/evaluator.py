@@ -53,6 +53,7 @@ class Evaluator:
     One image at a time on one device, so that their number needn't divide among the devices.
     """
     config, dataset = self._run.config, self._run.dataset
+    colors = dataset.info.palette, dataset.info.class_names
     count = min(config.evaluation.panels, len(dataset.val))
     if not count:
       return [], []
@@ -66,7 +67,7 @@ class Evaluator:
       probs = np.asarray(self._predict(*local, shown["image"][row][None]))[0, :height, :width]
       image = shown["image"][row, :height, :width]
       label = shown["label"][row, :height, :width]
-      panels.append(panel(image, label, probs.argmax(-1), probs.max(-1), dataset.info.palette, dataset.info.class_names))
+      panels.append(panel(image, label, probs.argmax(-1), probs.max(-1), *colors))
       ids.append(str(dataset.val.ids[shown["index"][row]]))
     return panels, ids
 

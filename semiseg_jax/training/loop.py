@@ -99,11 +99,13 @@ class _Training:
     step = self.first_step
     try:
       self.window.restart()
-      while step < steps and not self.stop.requested:
+      stops = False
+      while step < steps and not stops:
         self.update()
         step += 1
+        stops = self.stop.requested  # looked at once a step, so that a stop never goes unsaved
         evaluates = due(step, self.config.evaluation.every)
-        saves = due(step, self.config.training.checkpoint_every) or self.stop.requested
+        saves = due(step, self.config.training.checkpoint_every) or stops
         if due(step, self.config.training.log_every) or evaluates or saves:
           self.log(step)
         if evaluates:

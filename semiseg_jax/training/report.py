@@ -60,7 +60,7 @@ class Reporter:
       self._progress.start()
 
   def train(self, step: int, metrics: Mapping[str, float]) -> None:
-    """The means over the steps since the last call; of them loss and images_per_second are shown."""
+    """Means over the steps since the last call; loss and images_per_second are shown."""
     if not self._enabled:
       return
     self._write(step, "train", metrics)
@@ -129,7 +129,7 @@ class Reporter:
 
 
 class _Pace:
-  """How long the run will take. The first report, which holds the compilation, counts only itself."""
+  """How long it will take. The first report, which holds the compilation, counts only itself."""
 
   def __init__(self, step: int):
     self._step = step

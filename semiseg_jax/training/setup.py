@@ -71,12 +71,11 @@ def check_size(config: ConfigDict, info: DatasetInfo) -> None:
   size = config.evaluation.size
   if size is None and info.size is None:
     raise ValueError(f"config.evaluation.size must be given: {info.name} doesn't say its own")
-  if size is not None and info.size is not None:
-    if info.size[0] > size[0] or info.size[1] > size[1]:
-      raise ValueError(
-        f"the evaluation size {size[0]}x{size[1]} (config.evaluation.size, height x width) is "
-        f"smaller than the images of {info.name}, {info.size[0]}x{info.size[1]}"
-      )
+  if None not in (size, info.size) and (info.size[0] > size[0] or info.size[1] > size[1]):
+    raise ValueError(
+      f"the evaluation size {size[0]}x{size[1]} (config.evaluation.size, height x width) is "
+      f"smaller than the images of {info.name}, {info.size[0]}x{info.size[1]}"
+    )
 
 
 def make_network(

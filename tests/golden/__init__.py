@@ -12,7 +12,9 @@ def cases(pattern: str) -> pytest.MarkDecorator:
   """Parametrises a test over every vector whose path matches, such as "reco/sup_loss_*"."""
   paths = sorted(_ROOT.glob(f"{pattern}.npz"))
   assert paths, f"no golden vector matches {pattern}"
-  return pytest.mark.parametrize("case", [load(path) for path in paths], ids=[p.stem for p in paths])
+  return pytest.mark.parametrize(
+    "case", [load(path) for path in paths], ids=[p.stem for p in paths]
+  )
 
 
 def load(path: str | pathlib.Path) -> dict[str, np.ndarray]:

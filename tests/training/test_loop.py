@@ -120,7 +120,7 @@ def test_diverged_run_stops_and_names_the_last_good_checkpoint(tiny_config, tmp_
 
 def test_workdir_of_another_run_is_refused(tiny_config, tmp_path, caplog):
   run.train(tiny_config("supervised", steps=2), tmp_path)
-  with pytest.raises(ValueError, match="another config: model.width: 4 there, 8 now"):
+  with pytest.raises(ValueError, match=r"another config: model\.width: 4 there, 8 now"):
     run.train(tiny_config("supervised", steps=2, **{"model.width": 8}), tmp_path)
   with caplog.at_level(logging.WARNING):
     result = run.train(tiny_config("supervised", steps=4), tmp_path)

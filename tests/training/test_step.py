@@ -49,7 +49,9 @@ def on_one_device() -> dict:
 @pytest.mark.parametrize(
   ("name", "devices"),
   [
-    *((name, devices) for name in ("supervised", "classmix", "reco_classmix") for devices in (2, 4)),
+    *(
+      (name, devices) for name in ("supervised", "classmix", "reco_classmix") for devices in (2, 4)
+    ),
     *((name, 8) for name in METHODS),
   ],
 )

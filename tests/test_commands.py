@@ -1,0 +1,200 @@
+"""The README's commands, in processes of their own as a user runs them."""
+
+import json
+import os
+import pathlib
+import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from PIL import Image
+
+from configs import toy_reco
+from tests import test_configs
+
+ROOT = pathlib.Path(__file__).parents[1]
+SMALL = (
+  "--config.data.crop=(32, 32)", "--config.model.width=4", "--config.model.decoder_dim=8",
+  "--config.model.embedding_dim=8", "--config.method.num_queries=8",
+  "--config.method.num_negatives=8", "--config.training.log_every=1",
+  "--config.evaluation.panels=2",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+  """One device, no leftovers of this process; data and compiled programs shared by the commands."""
+  kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "SEMISEG_DATA")}
+  return kept | {
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    "SEMISEG_DATA": str(tmp_path_factory.mktemp("data")),
+    "HOME": str(tmp_path_factory.mktemp("home")),
+    "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("programs")),
+  }
+
+
+def start(environment, *args: str) -> subprocess.Popen:
+  return subprocess.Popen(
+    [sys.executable, *args], cwd=ROOT, env=environment, text=True,
+    stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+  )  # fmt: skip
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:
+  out, err = process.communicate(timeout=300)
+  assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err[-4000:]}"
+  return out, err
+
+
+def launch(workdir, *args: str, config: str = "configs/toy_reco.py") -> list[str]:
+  return ["launch.py", f"--config={config}", f"--workdir={workdir}", *args]
+
+
+def arrays(workdir: pathlib.Path, step: int) -> dict:
+  return ocp.StandardCheckpointer().restore(workdir / "checkpoints" / str(step) / "arrays")
+
+
+def wait_for_step(process: subprocess.Popen, workdir: pathlib.Path, step: int) -> None:
+  metrics = workdir / "metrics.jsonl"
+  while process.poll() is None:
+    if metrics.exists() and f'{{"step": {step}, ' in metrics.read_text():
+      return
+    time.sleep(0.02)
+  raise AssertionError(f"ended before step {step}: {process.communicate()[1][-4000:]}")
+
+
+def test_killed_at_a_random_step_ends_in_the_same_bits(environment, tmp_path):
+  options = [*SMALL, "--config.training.steps=30", "--config.training.checkpoint_every=4",
+             "--config.evaluation.every=15"]  # fmt: skip
+  unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+  out, _ = finish(start(environment, *launch(unbroken, *options)))
+  assert "mIoU" in out and "step 30, IoU" in out
+
+  process = start(environment, *launch(killed, *options))
+  step = random.randint(5, 28)
+  wait_for_step(process, killed, step)
+  process.send_signal(signal.SIGKILL)
+  process.communicate()
+  _, err = finish(start(environment, *launch(killed, *options)))
+  assert "resuming at step" in err, f"killed at step {step}\n{err[-4000:]}"
+
+  same = jax.tree.map(
+    lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(),
+    arrays(killed, 30),
+    arrays(unbroken, 30),
+  )
+  assert all(jax.tree.leaves(same)), f"killed at step {step}"
+  results = [json.loads((path / "result.json").read_text()) for path in (killed, unbroken)]
+  assert results[0] == results[1] and results[0]["train_step_compiles"] == 1
+
+  check_evaluate_and_predict(environment, unbroken, options, tmp_path)
+
+
+def check_evaluate_and_predict(environment, workdir, options, tmp_path):
+  out, _ = finish(start(environment, *launch(workdir, *options, "--mode=evaluate")))
+  best = json.loads((workdir / "result.json").read_text())["best"]
+  again = json.loads((workdir / "evaluation.json").read_text())
+  assert again["miou_present"] == pytest.approx(best["miou"]) and f"step {best['step']}" in out
+
+  pictures = tmp_path / "pictures"
+  pictures.mkdir()
+  for name, size in (("one.png", (40, 50, 3)), ("two.jpg", (33, 70, 3))):
+    cv2.imwrite(str(pictures / name), np.random.default_rng(0).integers(0, 256, size, np.uint8))
+  predict = [*options, "--mode=predict", f"--images={pictures}"]
+  finish(start(environment, *launch(workdir, *predict)))
+  with Image.open(workdir / "predictions" / "two.png") as prediction:
+    assert prediction.mode == "P" and prediction.size == (70, 33)
+
+
+def test_sigterm_saves_and_ends_cleanly(environment, tmp_path):
+  process = start(environment, *launch(tmp_path, *SMALL, "--config.training.steps=100000"))
+  wait_for_step(process, tmp_path, 3)
+  process.send_signal(signal.SIGTERM)
+  finish(process)
+  result = json.loads((tmp_path / "result.json").read_text())
+  assert result["status"] == "interrupted"
+  assert int(arrays(tmp_path, result["step"])["step"]) == result["step"] >= 3
+
+
+def test_folder_from_check_to_prediction(environment, tmp_path):
+  make_folder(tmp_path / "mine")
+  out, _ = finish(start(environment, "-m", "semiseg_jax.input.check", str(tmp_path / "mine")))
+  assert "road" in out
+  options = [
+    *SMALL, f"--config.data.root={tmp_path / 'mine'}", "--config.training.steps=2",
+    "--config.data.labeled_batch=2", "--config.data.unlabeled_batch=2",
+  ]  # fmt: skip
+  run = launch(tmp_path / "run", *options, config="configs/folder_reco.py:size=small")
+  out, _ = finish(start(environment, *run))
+  assert "road" in out and "mIoU" in out
+  finish(start(environment, *run, "--mode=predict", f"--images={tmp_path / 'mine' / 'images'}"))
+  assert len(list((tmp_path / "run" / "predictions").glob("*.png"))) == 6
+
+
+def make_folder(root: pathlib.Path) -> None:
+  rng = np.random.default_rng(0)
+  for folder in ("images", "masks"):
+    (root / folder).mkdir(parents=True)
+  (root / "dataset.toml").write_text('class_names = ["sky", "road"]\n')
+  for number in range(6):
+    label = np.zeros((40, 48), np.uint8)
+    label[rng.integers(10, 30) :] = 1
+    image = label[..., None] * 100 + rng.integers(0, 100, (40, 48, 3), np.uint8)
+    cv2.imwrite(str(root / "images" / f"{number}.png"), image)
+    if number < 4:
+      cv2.imwrite(str(root / "masks" / f"{number}.png"), label)
+
+
+@pytest.mark.parametrize(
+  ("config", "args", "message"),
+  [
+    (
+      "configs/city_reco.py",
+      [],
+      r"(?s)leftImg8bit_trainvaltest\.zip.*gtFine_trainvaltest\.zip"
+      r".*python -m data\.prepare cityscapes",
+    ),
+    ("configs/pascal_reco.py", [], "pascal.*prepare"),
+    ("configs/folder_reco.py", ["--config.data.root=/no/such/folder"], "/no/such/folder"),
+    ("configs/folder_reco.py", [], "needs root"),
+    ("configs/toy_reco.py", ["--config.method.mixing=mixup"], "choose from 'cutout'"),
+    ("configs/toy_reco.py", ["--mode=predict"], "needs --images"),
+    ("configs/toy_reco.py", ["--mode=evaluate"], "train first"),
+  ],
+)
+def test_what_is_wrong_in_one_line_and_no_traceback(config, args, message, environment, tmp_path):
+  _, err = finish(start(environment, *launch(tmp_path, *args, config=config)), code=1)
+  assert re.search(message, err) and "Traceback" not in err, err
+
+
+def test_unknown_config_key_names_the_nearest(environment, tmp_path):
+  process = start(environment, *launch(tmp_path, "--config.method.temprature=0.3"))
+  _, err = finish(process, code=1)
+  assert "temperature" in err
+
+
+def test_readme_names_what_exists():
+  commands = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+  lines = [line for block in commands for line in block.replace("\\\n", "").splitlines()]
+  launches = [shlex.split(line, comments=True) for line in lines if "launch.py" in line]
+  assert launches
+  for words in launches:
+    options = dict(word.lstrip("-").partition("=")[::2] for word in words if word[:2] == "--")
+    path, _, arg = options["config"].partition(":")
+    assert (ROOT / path).is_file(), words
+    config = test_configs.get(pathlib.Path(path).stem, arg or None)
+    for key in options:
+      if key.startswith("config."):
+        section, name = key.split(".")[1:]
+        assert name in config[section], words
+  assert toy_reco.get_config().training.steps > 100

@@ -1,0 +1,40 @@
+"""The originals' recorded draws in the form that our loss takes."""
+
+import numpy as np
+
+from semiseg_jax.labels import IGNORE
+from semiseg_jax.losses.pools import Draws
+
+
+def labels_of(one_hot: np.ndarray, mask: np.ndarray) -> np.ndarray:
+  """One-hot labels [B,C,h,w] and their mask [B,1,h,w] as labels [B,h,w]."""
+  valid = one_hot * mask != 0
+  return np.where(valid.any(axis=1), valid.argmax(axis=1), IGNORE).astype(np.int32)
+
+
+def split_positions(neg_index: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Which list, and the position in it, from positions in the concatenation of lists."""
+  high = np.cumsum(sizes)
+  number = np.searchsorted(high, neg_index, side="right")
+  return number, neg_index - (high - sizes)[number]
+
+
+def recorded_draws(case: dict[str, np.ndarray], num_classes: int) -> Draws:
+  """Draws by class id from those of the surviving classes, whose negatives are in rotated order.
+
+  Recorded classes are in the order of drawing, recorded positions sorted by class: a query's
+  negatives are the same set, which is what the loss depends on.
+  """
+  ids, count = case["valid_classes"], case["valid_count"]
+  shape = (num_classes, int(case["num_queries"]), int(case["num_negatives"]))
+  draws = Draws(np.zeros(shape[:2], np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.int32))
+  for i, c in enumerate(ids):
+    if case["hard_count"][i] == 0 or len(ids) == 1:
+      continue
+    rotated = np.roll(np.arange(len(ids)), -i)[1:]
+    number, position = split_positions(case["neg_index"][i], count[rotated])
+    np.testing.assert_array_equal(np.sort(number), np.sort(case["neg_class"][i]))
+    draws.query_index[c] = case["query_index"][i]
+    draws.negative_class[c] = ids[rotated][number]
+    draws.negative_index[c] = position
+  return draws

@@ -50,9 +50,9 @@ def reco_loss(
   scope "global" draws from the pixels of all devices, and N devices compute what one would. What
   travels does not grow with the number of pixels: sums of [C,D] and [C,Q,D], and counts. scope
   "device" draws from each device's own pixels. Means, their number and what is near stay global,
-  but negatives come from the classes at hand, and a device's term of a class is weighted by its
-  hard pixels over the mean number of a device, so that the mean over devices of the returned
-  losses weighs every hard pixel equally.
+  but negatives come from the classes at hand (a term without any is 0), and a device's term of a
+  class is weighted by its hard pixels over the mean number of a device, so that the mean over
+  devices of the returned losses weighs every hard pixel equally.
 
   Returns a float32 scalar. Raises ValueError for another scope, or without key and draws.
   """
@@ -80,17 +80,17 @@ def reco_loss(
 
   queries = _unit(_queries(pixels, hard_lists, draws.query_index, pool_axis))  # [C,Q,D]
   positive = jnp.einsum("cqd,cd->cq", queries, _unit(prototypes), precision=_EXACT) / temperature
-  has_hard = hard_lists.total > 0
+  contrasted = (hard_lists.total > 0) & (relation > 0).any(axis=1)
   negative = _negatives(
-    queries, constants, valid_lists, draws, has_hard, temperature, axis_name, pool_axis
+    queries, constants, valid_lists, draws, contrasted, temperature, axis_name, pool_axis
   )
   term = jax.nn.softplus(negative - positive).mean(axis=1)  # -log(e^p / (e^p + e^n))
-  weight = has_hard.astype(jnp.float32)
+  weight = 1.0
   if pool_axis != axis_name:
     mean_hard = psum(hard_lists.total, axis_name) / device_count(axis_name)
-    weight = jnp.where(has_hard, hard_lists.total / jnp.maximum(mean_hard, 1e-6), 0)
+    weight = hard_lists.total / jnp.maximum(mean_hard, 1 / device_count(axis_name))
   num_valid = (valid_count > 0).sum()
-  total = jnp.where(has_hard, weight * term, 0).sum()
+  total = jnp.where(contrasted, weight * term, 0).sum()
   return jnp.where(num_valid > 1, total / jnp.maximum(num_valid, 1), 0)
 
 
@@ -156,14 +156,15 @@ def _negatives(
   pixels: jax.Array,
   valid_lists: PixelLists,
   draws: Draws,
-  has_hard: jax.Array,
+  contrasted: jax.Array,
   temperature: float,
   axis_name: str | None,
   pool_axis: str | None,
 ) -> jax.Array:
   """log sum_n exp(cos(query, negative n) / T) of each query, [C,Q]; -1e30 without negatives.
 
-  queries: [C,Q,D], of norm 1; pixels: [P,D], constant; has_hard: [C], whether to look at a class.
+  queries: [C,Q,D], of norm 1; pixels: [P,D], constant; contrasted: [C], whether to look at a
+  class.
 
   Value and gradient come from one pass over the keys, because gathering them is nearly all the work
   and keeping them would take C*Q*N*D floats. The result is therefore linear in the queries around
@@ -198,7 +199,7 @@ def _negatives(
 
   # Each device has seen the keys that it owns; a log-sum-exp and its gradient are put together.
   largest, total, slope = lax.map(
-    one_class, (has_hard, fixed, draws.negative_class, draws.negative_index)
+    one_class, (contrasted, fixed, draws.negative_class, draws.negative_index)
   )
   overall = largest if pool_axis is None else lax.pmax(largest, pool_axis)
   share = jnp.exp(largest - overall)

@@ -135,6 +135,15 @@ def test_own_pixels_on_many_devices(devices):
   assert np.isfinite(grad).all() and np.abs(grad).max() > 1e-2
 
 
+def test_a_device_with_one_class_has_no_negatives():
+  weight, batch = _batch()
+  batch["labels"] = np.arange(_IMAGES, dtype=np.int32).repeat(30).reshape(-1, 5, 6) // 2 + 2
+  loss = functools.partial(_loss, axis_name="data", scope="device")
+  value, grad = value_and_grad(loss, 4, weight, batch)
+  assert value == 0
+  np.testing.assert_array_equal(grad, 0)
+
+
 def test_own_pixels_expect_the_loss_of_the_whole_batch():
   """Where devices differ in their numbers of queries alone, the expectation is the same.
 

@@ -66,12 +66,13 @@ def ensure(name: str, variant: str | None = None, data_dir: PathLike | None = No
   """
   if name in builder_names():
     return prepare(name, None, data_dir, variant)
+  data_dir = data_dir or sources.default_data_dir()
   try:
-    return prepared.find_prepared(name, data_dir or sources.default_data_dir(), variant)
-  except FileNotFoundError as error:
+    return prepared.find_prepared(name, data_dir, variant)
+  except FileNotFoundError:
     raise FileNotFoundError(
-      f"{error}: prepare the dataset first; data/ has builders for {', '.join(builder_names())}, "
-      f"none for {name}"
+      f"prepare the dataset {name} first: it is not in {data_dir}, and data/ has builders for "
+      f"{', '.join(builder_names())} alone"
     ) from None
 
 

@@ -164,7 +164,7 @@ def make_folder(root: pathlib.Path) -> None:
       r"(?s)leftImg8bit_trainvaltest\.zip.*gtFine_trainvaltest\.zip"
       r".*python -m data\.prepare cityscapes",
     ),
-    ("configs/pascal_reco.py", [], "pascal.*prepare"),
+    ("configs/pascal_reco.py", [], "prepare the dataset pascal first"),
     ("configs/folder_reco.py", ["--config.data.root=/no/such/folder"], "/no/such/folder"),
     ("configs/folder_reco.py", [], "needs root"),
     ("configs/toy_reco.py", ["--config.method.mixing=mixup"], "choose from 'cutout'"),

@@ -3,9 +3,16 @@
 import importlib
 import pathlib
 
+import jax
+import numpy as np
 import pytest
 
+from semiseg_jax.contract import TrainState
 from semiseg_jax.methods import make_method
+from semiseg_jax.training.mesh import make_mesh
+from semiseg_jax.training.optimizers import make_optimizer
+from semiseg_jax.training.setup import check, make_network
+from semiseg_jax.training.step import make_train_step
 
 CONFIGS = sorted(
   path.stem
@@ -30,6 +37,34 @@ def test_every_config_makes_its_method(name):
   config = get(name)
   method = make_method(config.method)
   assert set(config.method) == {"name", *method.__dataclass_fields__}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_steps(name):
+  """One update at the config's full size, traced but not run."""
+  config = get(name)
+  method, optimizer = make_method(config.method), make_optimizer(config.optimizer, 10)
+  check(config, method)
+  variables, forward = make_network(config, 19, method.uses_embedding)
+  state = TrainState(
+    np.int32(0), *variables, variables if method.uses_teacher else None,
+    jax.eval_shape(optimizer.init, variables.params), method.init(19), jax.random.PRNGKey(0),
+    forward,
+  )  # fmt: skip
+  shapes = jax.eval_shape(lambda: state)
+
+  def part(rows):
+    image = jax.ShapeDtypeStruct((rows, *config.data.crop, 3), np.uint8)
+    label = jax.ShapeDtypeStruct((rows, *config.data.crop), np.uint8)
+    return {"image": image, "label": label, "position": jax.ShapeDtypeStruct((rows,), np.int32)}
+
+  batch = {"labeled": part(config.data.labeled_batch)}
+  if method.uses_unlabeled:
+    batch["unlabeled"] = part(config.data.unlabeled_batch)
+  step = make_train_step(method, optimizer, make_mesh(jax.devices()[:1]))
+  after, metrics = jax.eval_shape(step, shapes, batch)
+  same = lambda a, b: a.shape == b.shape and a.dtype == b.dtype
+  assert jax.tree.all(jax.tree.map(same, after, shapes)) and metrics["loss"].shape == ()
 
 
 @pytest.mark.parametrize("name", SHEET)

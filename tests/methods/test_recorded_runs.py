@@ -18,6 +18,7 @@ from semiseg_jax.augment.levels import normalize
 from semiseg_jax.augment.photometric import Blur, ColorJitter
 from semiseg_jax.contract import Variables
 from semiseg_jax.labels import IGNORE
+from semiseg_jax.losses.pools import Draws
 from semiseg_jax.methods import make_method, mean_teacher, reco, supervised
 from semiseg_jax.models import networks
 from semiseg_jax.training.mesh import make_mesh
@@ -25,7 +26,7 @@ from semiseg_jax.training.optimizers import make_optimizer
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import make_train_step
 from tests import golden
-from tests.methods.recorded import contrast_draws
+from tests.losses.replay import labels_of, recorded_draws
 from tests.models.torch_layout import to_trees
 from tests.tiny import TinyNet
 
@@ -72,10 +73,21 @@ def batch_of(case, update: int) -> dict:
   return batch | {"unlabeled": part("unlabelled")} if "unlabelled_image_level" in case else batch
 
 
+def contrast_draws(case, it: dict[str, np.ndarray]) -> Draws:
+  """The queries and negatives of an update."""
+  num_classes = int(case["num_classes"])
+  reco = {k.removeprefix("reco_"): v for k, v in it.items() if k.startswith("reco_")}
+  labels = labels_of(reco["label"], reco["mask"])
+  valid_count = np.bincount(labels[labels != IGNORE], minlength=num_classes)
+  sizes = {name: case[name] for name in ("num_queries", "num_negatives")}
+  valid_count = {"valid_count": valid_count[reco["valid_classes"]]}
+  return recorded_draws(reco | valid_count | sizes, num_classes)
+
+
 def draws_of(case, update: int) -> dict:
   """The recorded draws of an update, and the recorded results that they led to."""
   it = {k.removeprefix(f"it{update}/"): v for k, v in case.items() if k.startswith(f"it{update}/")}
-  contrast = contrast_draws(it, int(case["num_classes"]))
+  contrast = contrast_draws(case, it)
   if "mix_mask" not in it:
     return {"contrast": contrast}
   number = lambda name, fill: np.nan_to_num(it[f"stage3_draw_{name}"], nan=fill).astype(np.float32)

@@ -1,10 +1,12 @@
 """Whole runs on the toy scenes with a very small network, in this process."""
 
+import copy
 import json
 import logging
 import os
 import signal
 
+import cv2
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -61,9 +63,16 @@ def rows(workdir, kind):
   return [line for line in lines if line["kind"] == kind]
 
 
-@pytest.mark.parametrize("method", CONFIGS)
-def test_a_run_leaves_everything_behind(method, tiny_config, tmp_path):
-  result = run.train(tiny_config(method), tmp_path)
+@pytest.mark.parametrize(
+  ("method", "values"),
+  [
+    ("supervised", {"training.accumulate": 2}),
+    ("mean_teacher", {"data.workers": 1}),
+    ("reco", {"data.partial": "p5", "data.labeled": "all", "method.partial": True}),
+  ],
+)
+def test_a_run_leaves_everything_behind(method, values, tiny_config, tmp_path):
+  result = run.train(tiny_config(method, **values), tmp_path)
   assert result["status"] == "finished" and result["train_step_compiles"] == 1
   assert json.loads((tmp_path / "result.json").read_text())["best"] == result["best"]
   assert [row["step"] for row in rows(tmp_path, "train")] == [2, 4, 6, 8]
@@ -133,11 +142,25 @@ def test_evaluate_gives_the_best_score_again(tiny_config, tmp_path):
   again = run.evaluate(config, tmp_path)
   assert again["step"] == result["best"]["step"]
   assert again["miou_present"] == pytest.approx(result["best"]["miou"], abs=1e-6)
+  with pytest.raises(ValueError, match=r"knows 10 classes.*has 2 \(sky, road\)"):
+    run.evaluate(folder_config(config, tmp_path / "folder"), tmp_path)
   config.model.width = 8
   with pytest.raises(ValueError, match="another model"):
     run.evaluate(config, tmp_path)
   with pytest.raises(FileNotFoundError, match="train first"):
     run.evaluate(config, tmp_path / "elsewhere")
+
+
+def folder_config(config, root):
+  """The same run on a folder with two classes."""
+  for name, level in (("images", 90), ("masks", 1)):
+    (root / name).mkdir(parents=True)
+    for number in range(8):
+      shape = (32, 32, 3) if name == "images" else (32, 32)
+      cv2.imwrite(str(root / name / f"{number}.png"), np.full(shape, level, np.uint8))
+  config = copy.deepcopy(config)
+  config.data.name, config.data.root, config.data.class_names = "folder", str(root), "sky,road"
+  return config
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,85 @@
+"""Splits a training step into input, step and waiting: `python -m tests.benchmarks.toy_step`.
+
+input: a batch from the pipeline alone. step: an update on a batch that is already there. loop: both
+together as in a run, and the share of that time in which the loop waits for input. Any method of
+the toy configs; the median over several rounds; compilation apart.
+"""
+
+import argparse
+import importlib
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+
+from data import prepare
+from semiseg_jax.training.mesh import shard_batch
+from semiseg_jax.training.setup import build
+from semiseg_jax.training.state import make_state
+from semiseg_jax.training.step import make_train_step
+from semiseg_jax.training.streams import TrainStream, open_data
+
+
+def milliseconds(function: Callable[[], object], steps: int, rounds: int = 5) -> float:
+  """Median over rounds of the time of one of `steps` calls; waits for the device at the end."""
+  seconds = []
+  for _ in range(rounds):
+    start = time.perf_counter()
+    for _ in range(steps):
+      result = function()
+    jax.block_until_ready(result)
+    seconds.append(time.perf_counter() - start)
+  return 1000 * statistics.median(seconds) / steps
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--method", default="reco", choices=["supervised", "mean_teacher", "reco"])
+  parser.add_argument("--steps", type=int, default=20, help="of a round")
+  args = parser.parse_args()
+  config = importlib.import_module(f"configs.toy_{args.method}").get_config()
+  prepare.ensure(config.data.name)
+  run = build(config, open_data(config.data))
+  num_classes = run.dataset.info.num_classes
+  state = make_state(
+    run.variables, run.forward, run.method, run.optimizer, num_classes, config.seed, run.mesh
+  )
+  stream = TrainStream(config, run.dataset, run.method.uses_unlabeled)
+  batch = shard_batch(stream.next(), run.mesh)
+  start = time.perf_counter()
+  step = make_train_step(run.method, run.optimizer, run.mesh).lower(state, batch).compile()
+  compile_seconds = time.perf_counter() - start
+  waited = 0.0
+
+  def update(batch):
+    nonlocal state
+    state, metrics = step(state, batch)
+    return metrics
+
+  def loop():
+    nonlocal waited
+    start = time.perf_counter()
+    rows = stream.next()
+    waited += time.perf_counter() - start
+    metrics = update(shard_batch(rows, run.mesh))
+    return jax.block_until_ready(metrics)
+
+  update(batch)
+  step_ms = milliseconds(lambda: update(batch), args.steps)
+  input_ms = milliseconds(stream.next, args.steps)
+  loop_ms = milliseconds(loop, args.steps)
+  wait_ms = 1000 * waited / (5 * args.steps)
+  memory = step.memory_analysis()
+  print(f"{args.method} on {jax.device_count()} {jax.devices()[0].device_kind}, "
+        f"{stream.images_per_step} images of {config.data.crop[0]}x{config.data.crop[1]}")  # fmt: skip
+  print(f"compile    {compile_seconds:6.1f} s")
+  print(f"input      {input_ms:6.1f} ms, {config.data.threads} threads and nothing else to do")
+  print(f"step       {step_ms:6.1f} ms")
+  print(f"loop       {loop_ms:6.1f} ms, of which {wait_ms:.1f} ms wait for input")
+  print(f"temporary  {memory.temp_size_in_bytes / 2**20:6.0f} MiB")
+  stream.close()
+
+
+if __name__ == "__main__":
+  main()

@@ -71,8 +71,8 @@ def main() -> None:
   loop_ms = milliseconds(loop, args.steps)
   wait_ms = 1000 * waited / (5 * args.steps)
   memory = step.memory_analysis()
-  print(f"{args.method} on {jax.device_count()} {jax.devices()[0].device_kind}, "
-        f"{stream.images_per_step} images of {config.data.crop[0]}x{config.data.crop[1]}")  # fmt: skip
+  device, (height, width) = jax.devices()[0].device_kind, config.data.crop
+  print(f"{args.method} on {device}, {stream.images_per_step} images of {height}x{width} a step")
   print(f"compile    {compile_seconds:6.1f} s")
   print(f"input      {input_ms:6.1f} ms, {config.data.threads} threads and nothing else to do")
   print(f"step       {step_ms:6.1f} ms")

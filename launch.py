@@ -5,7 +5,7 @@
     python launch.py --config=configs/toy_reco.py --workdir=runs/toy --mode=predict --images=DIR
 
 Run twice with the same workdir, it goes on where it stopped. Any value of the config can be changed
-here: --config.training.steps=100.
+here: --config.training.steps=100. With -v=1 an error shows where it came from.
 """
 
 import pathlib
@@ -24,9 +24,9 @@ _OUT = flags.DEFINE_string("out", None, "predict: where to; default WORKDIR/pred
 def main(argv: list[str]) -> int:
   if len(argv) > 1:
     raise app.UsageError(f"unexpected arguments {argv[1:]}; flags begin with --")
-  logging.set_verbosity(logging.INFO)
   from data import prepare
   from semiseg_jax.training import run
+  from semiseg_jax.training.loop import DivergedError
 
   config = _CONFIG.value
   name = pathlib.Path(flags.FLAGS["config"].config_filename.partition(":")[0]).stem
@@ -38,8 +38,9 @@ def main(argv: list[str]) -> int:
       if config.data.name != "folder":
         prepare.ensure(config.data.name, config.data.variant, config.data.data_dir)
       getattr(run, _MODE.value)(config, workdir)
-  except (ValueError, FileNotFoundError) as error:
-    logging.debug("the error's origin", exc_info=True)
+  except (ValueError, FileNotFoundError, DivergedError) as error:
+    if logging.level_debug():
+      raise
     print(f"launch.py: {error}", file=sys.stderr)
     return 1
   return 0

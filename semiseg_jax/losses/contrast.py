@@ -67,7 +67,7 @@ def reco_loss(
   hard_classes = jnp.where(hard, classes, num_classes)
   hard_lists = list_pixels(hard_classes, num_classes, image_rank, pool_axis)
 
-  pixels = embedding.reshape(-1, embedding.shape[-1]).astype(jnp.float32)
+  pixels = jnp.asarray(embedding, jnp.float32).reshape(-1, embedding.shape[-1])
   constants = lax.stop_gradient(pixels)
   valid_count = valid_lists.total if pool_axis == axis_name else psum(valid_lists.total, axis_name)
   prototypes = _prototypes(constants, classes.reshape(-1), valid_count, axis_name)

@@ -1,6 +1,5 @@
 """The training loop: steps, logs, evaluations and checkpoints until the end or a signal."""
 
-import logging
 import math
 import pathlib
 import time
@@ -13,7 +12,7 @@ from semiseg_jax.training.checkpoints import Checkpoints
 from semiseg_jax.training.evaluator import Evaluation, Evaluator
 from semiseg_jax.training.mesh import shard_batch
 from semiseg_jax.training.report import Reporter, write_result
-from semiseg_jax.training.setup import Run
+from semiseg_jax.training.setup import Run, compute_dtype
 from semiseg_jax.training.signals import StopSignal
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import make_train_step
@@ -71,19 +70,29 @@ class _Training:
       enabled=jax.process_index() == 0,
     )
     self.window = Window(self.stream.images_per_step)
+    self.reporter.note(self.summary())
+
+  def summary(self) -> str:
+    """What is about to be trained, on what, from where."""
+    run, stream, info = self.run, self.stream, self.run.dataset.info
+    model, weights = run.config.model, sum(x.size for x in jax.tree.leaves(run.variables.params))
+    begin = "from scratch"
+    if self.first_step:
+      begin = f"resuming at step {self.first_step} from {self.checkpoints.directory}"
+    return (
+      f"{info.name}: {info.num_classes} classes, {stream.labeled_count} labelled and "
+      f"{stream.unlabeled_count} unlabelled images, {len(run.dataset.val)} to validate\n"
+      f"{run.config.method.name}, {model.name} on {model.backbone}, {weights / 1e6:.2f} M weights, "
+      f"{compute_dtype(model.dtype)}, {run.mesh.size} x {jax.devices()[0].device_kind}\n"
+      f"{begin}; the first step compiles"
+    )
 
   def start(self) -> TrainState:
     """The newest checkpoint's state, or a fresh one."""
     run = self.run
-    num_classes = run.dataset.info.num_classes
+    classes, seed = run.dataset.info.num_classes, run.config.seed
     state = make_state(
-      run.variables,
-      run.forward,
-      run.method,
-      run.optimizer,
-      num_classes,
-      run.config.seed,
-      run.mesh,
+      run.variables, run.forward, run.method, run.optimizer, classes, seed, run.mesh
     )
     restored = self.checkpoints.restore(arrays_of(state))
     if restored is None:
@@ -91,7 +100,6 @@ class _Training:
     arrays, about = restored
     self.stream.set_state(about["stream"])
     self.best = about["best"]
-    logging.info("resuming at step %d from %s", int(arrays["step"]), self.checkpoints.directory)
     return state.replace(**arrays)
 
   def run_to_end(self) -> dict[str, Any]:
@@ -112,13 +120,15 @@ class _Training:
           self.evaluate(step)
         if saves:
           self.save(step)
-      if self.last is None and step == steps:  # resumed at the very end
-        self.evaluate(step)
+      if self.first_step == steps:  # resumed at the very end, where everything is reported already
+        self.last = self.evaluator(self.evaluator.network(self.state))
+      self.checkpoints.wait()
+      result = self.finish(step)
+      self.reporter.note(self.ending(result))
+      return result
     finally:
       self.stream.close()
       self.reporter.close()
-    self.checkpoints.wait()
-    return self.finish(step)
 
   def update(self) -> None:
     """One step; nothing waits for the device."""
@@ -176,6 +186,14 @@ class _Training:
     if jax.process_index() == 0:
       write_result(self.workdir, result)
     return result
+
+  def ending(self, result: dict[str, Any]) -> str:
+    if result["status"] == "interrupted":
+      return f"stopped and saved at step {result['step']}; the same command goes on from there"
+    best = self.best
+    return (
+      f"best mIoU {100 * best['miou']:.2f} at step {best['step']}; all of it is in {self.workdir}"
+    )
 
 
 class Window:

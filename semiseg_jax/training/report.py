@@ -106,6 +106,11 @@ class Reporter:
       Image.fromarray(picture).save(folder / f"{name}.png")
       self._tensorboard.add_image(f"validation/{name}", picture, step, dataformats="HWC")
 
+  def note(self, text: str) -> None:
+    """A message to the person who watches."""
+    if self._enabled:
+      self._print(text)
+
   def close(self) -> None:
     if not self._enabled:
       return
@@ -158,7 +163,7 @@ def print_scores(
   columns = min(3, -(-len(class_names) // _CLASSES_PER_COLUMN))
   rows = -(-len(class_names) // columns)
   box = rich.box.SIMPLE_HEAD if console.is_terminal else rich.box.ASCII2
-  table = rich.table.Table(box=box, title=f"step {step}, IoU in percent", title_justify="left")
+  table = rich.table.Table(box=box)
   for _ in range(columns):
     table.add_column("class")
     table.add_column("IoU", justify="right")
@@ -168,6 +173,7 @@ def print_scores(
   cells += [("", "")] * (rows * columns - len(cells))
   for row in range(rows):
     table.add_row(*(text for column in range(columns) for text in cells[column * rows + row]))
+  console.print(f"step {step}, IoU in percent")
   console.print(table)
   absent = int(np.isnan(scores.iou).sum())
   mean = f"mIoU {percent(scores.miou_present)}"

@@ -15,8 +15,6 @@ RECO = {"name": "reco", "num_queries": 8, "num_negatives": 16, "strong_threshold
         "weak_threshold": 0.2, "scale_range": (0.5, 1.5)}  # fmt: skip
 METHODS = {
   "supervised": {"name": "supervised"},
-  "cutout": {"name": "mean_teacher", "mixing": "cutout", "strong_threshold": 0.2},
-  "cutmix": {"name": "mean_teacher", "mixing": "cutmix", "strong_threshold": 0.2},
   "classmix": {"name": "mean_teacher", "mixing": "classmix", "scale_range": (0.5, 1.5),
                "strong_threshold": 0.2},
   "reco_classmix": RECO,
@@ -63,10 +61,9 @@ def test_law_of_n_devices(name, devices, on_one_device):
   assert_same(compared(state), compared(on_one_device[name]))
 
 
-@pytest.mark.parametrize("name", ["classmix", "reco_classmix"])
-def test_drawing_on_the_device_runs_and_learns_from_all(name):
-  config = {**METHODS[name], "scope": "device"}
-  state = run_steps(config, OPTIMIZER, 4, batches(name))
+def test_drawing_on_the_device_runs():
+  config = {**METHODS["reco_classmix"], "scope": "device"}
+  state = run_steps(config, OPTIMIZER, 4, batches("reco_classmix"))
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 

@@ -24,11 +24,12 @@ _OUT = flags.DEFINE_string("out", None, "predict: where to; default WORKDIR/pred
 def main(argv: list[str]) -> int:
   if len(argv) > 1:
     raise app.UsageError(f"unexpected arguments {argv[1:]}; flags begin with --")
-  if flags.FLAGS["verbosity"].using_default_value:
-    logging.set_verbosity(logging.WARNING)  # the libraries report every file they touch
   from data import prepare
   from semiseg_jax.training import run
   from semiseg_jax.training.loop import DivergedError
+
+  if not logging.level_debug():
+    logging.set_verbosity(logging.WARNING)  # the libraries report every file they touch
 
   config = _CONFIG.value
   name = pathlib.Path(flags.FLAGS["config"].config_filename.partition(":")[0]).stem

@@ -66,8 +66,8 @@ def rows(workdir, kind):
 @pytest.mark.parametrize(
   ("method", "values"),
   [
-    ("supervised", {"training.accumulate": 2}),
-    ("mean_teacher", {"data.workers": 1}),
+    ("supervised", {"training.accumulate": 2, "model.remat": True}),
+    ("mean_teacher", {"data.workers": 1, "model.dtype": "bfloat16"}),
     ("reco", {"data.partial": "p5", "data.labeled": "all", "method.partial": True}),
   ],
 )

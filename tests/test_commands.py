@@ -184,7 +184,8 @@ def test_unknown_config_key_names_the_nearest(environment, tmp_path):
 
 def test_readme_names_what_exists():
   commands = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-  lines = [line for block in commands for line in block.replace("\\\n", "").splitlines()]
+  text = "\n".join(commands).replace("\\\n", "").replace("$method", "reco").replace("$seed", "0")
+  lines = text.splitlines()
   launches = [shlex.split(line, comments=True) for line in lines if "launch.py" in line]
   assert launches
   for words in launches:

@@ -18,6 +18,8 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, FILE.
 _WORKDIR = flags.DEFINE_string("workdir", None, "Holds all of a run; default runs/NAME_OF_CONFIG.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "predict"], "What to do.")
 _IMAGES = flags.DEFINE_string("images", None, "predict: the folder of pictures.")
+_OVERLAYS = flags.DEFINE_bool("overlays", False, "predict: also the colours over each picture.")
+_SKIP_BAD = flags.DEFINE_bool("skip_bad", False, "predict: leave out damaged pictures and go on.")
 _OUT = flags.DEFINE_string("out", None, "predict: where to; default WORKDIR/predictions.")
 
 
@@ -36,7 +38,8 @@ def main(argv: list[str]) -> int:
   workdir = pathlib.Path(_WORKDIR.value or f"runs/{name}")
   try:
     if _MODE.value == "predict":
-      run.predict(config, workdir, _IMAGES.value, _OUT.value)
+      options = {"overlays": _OVERLAYS.value, "skip_bad": _SKIP_BAD.value}
+      run.predict(config, workdir, _IMAGES.value, _OUT.value, **options)
     else:
       if config.data.name != "folder":
         prepare.ensure(config.data.name, config.data.variant, config.data.data_dir)

@@ -21,6 +21,8 @@ def base_config() -> ConfigDict:
   config.data.labeled = "all"  # "reco/20_0" (count_seed), "1/8_0" (fraction_seed), file of ids
   config.data.rule = "balanced"  # how "reco/..." chooses: balanced | sun
   config.data.min_classes = 1  # classes that an image must show to be chosen by "balanced"
+  config.data.palette = config_dict.placeholder(str)  # folder: "4682b4,804080", as dataset.toml
+  config.data.resize = config_dict.placeholder(int)  # shorter side of all images; None: native
   config.data.partial = config_dict.placeholder(str)  # sparse labels: p0 | p1 | p5 | p25
   config.data.crop = (321, 321)  # training crop, height and width
   config.data.scale_range = (1.0, 1.0)  # random scale of labelled images before the crop

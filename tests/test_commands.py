@@ -131,13 +131,22 @@ def test_folder_from_check_to_prediction(environment, tmp_path):
   assert "road" in out
   options = [
     *SMALL, f"--config.data.root={tmp_path / 'mine'}", "--config.training.steps=2",
+    "--config.data.palette=0000ff,808080", "--config.data.resize=36",
     "--config.data.labeled_batch=2", "--config.data.unlabeled_batch=2",
   ]  # fmt: skip
   run = launch(tmp_path / "run", *options, config="configs/folder_reco.py:size=small")
   out, _ = finish(start(environment, *run))
   assert "road" in out and "mIoU" in out
-  finish(start(environment, *run, "--mode=predict", f"--images={tmp_path / 'mine' / 'images'}"))
-  assert len(list((tmp_path / "run" / "predictions").glob("*.png"))) == 6
+  images = tmp_path / "mine" / "images"
+  (images / "damaged.png").write_bytes(b"no picture")
+  predict = [*run, "--mode=predict", f"--images={images}"]
+  _, err = finish(start(environment, *predict), code=1)
+  assert "damaged.png" in err
+  out, _ = finish(start(environment, *predict, "--skip_bad", "--overlays"))
+  assert "6 predictions" in out and "1 damaged left out" in out
+  with Image.open(tmp_path / "run" / "predictions" / "0.png") as prediction:
+    assert prediction.getpalette()[:6] == [0, 0, 255, 128, 128, 128]
+  assert (tmp_path / "run" / "predictions" / "0_overlay.png").is_file()
 
 
 def make_folder(root: pathlib.Path) -> None:
@@ -166,6 +175,7 @@ def make_folder(root: pathlib.Path) -> None:
     ("configs/pascal_reco.py", [], "prepare the dataset pascal first"),
     ("configs/folder_reco.py", ["--config.data.root=/no/such/folder"], "/no/such/folder"),
     ("configs/folder_reco.py", [], "needs root"),
+    ("configs/folder_reco.py", ["--config.data.palette=red"], "should be colours such as"),
     ("configs/toy_reco.py", ["--config.method.mixing=mixup"], "choose from 'cutout'"),
     ("configs/toy_reco.py", ["--mode=predict"], "needs --images"),
     ("configs/toy_reco.py", ["--mode=evaluate"], "train first"),

@@ -55,22 +55,27 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def predict(
-  config: ConfigDict, workdir: pathlib.Path, images: str | None, out: str | None
+  config: ConfigDict, workdir: pathlib.Path, images: str | None, out: str | None, **options: bool
 ) -> pathlib.Path:
-  """Writes a palette PNG for every picture in `images`; needs no dataset, only workdir/best."""
+  """Writes a palette PNG for every picture in `images`; needs no dataset, only workdir/best.
+
+  options: overlays and skip_bad of `predict_folder`.
+  """
   if not images:
     raise ValueError("--mode=predict needs --images=DIR, the folder of pictures")
   variables, forward, about = trained_network(config, workdir)
   out = pathlib.Path(out) if out else workdir / "predictions"
-  predict_folder(
+  done = predict_folder(
     forward,
     *variables,
     images=pathlib.Path(images),
     out=out,
     palette=np.asarray(about["palette"], np.uint8),
     class_names=about["class_names"],
+    **options,
   )
-  print(f"predictions are in {out}")
+  left_out = f", {len(done.skipped)} damaged left out" if done.skipped else ""
+  print(f"{len(done.written)} predictions are in {out}{left_out}")
   return out
 
 

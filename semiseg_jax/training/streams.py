@@ -22,7 +22,20 @@ def open_data(config: ConfigDict) -> Dataset:
     variant=config.variant,
     class_names=names,
     ignore_index=config.ignore_index,
+    palette=colors(config.palette) if config.palette else None,
+    resize=config.resize,
   )
+
+
+def colors(text: str) -> list[list[int]]:
+  """RGB of "4682b4,804080". ValueError for anything else."""
+  try:
+    palette = [list(bytes.fromhex(color)) for color in text.split(",")]
+  except ValueError:
+    palette = [[]]
+  if any(len(color) != 3 for color in palette):
+    raise ValueError(f'config.data.palette={text!r} should be colours such as "4682b4,804080"')
+  return palette
 
 
 class TrainStream:

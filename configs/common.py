@@ -14,7 +14,7 @@ def base_config() -> ConfigDict:
   config.data = ConfigDict()
   config.data.name = config_dict.required_placeholder(str)  # a prepared dataset, or "folder"
   config.data.data_dir = config_dict.placeholder(str)  # of prepared sets; None: ~/semiseg_data
-  config.data.variant = config_dict.placeholder(str)  # of the prepared set; None: its first
+  config.data.variant = config_dict.placeholder(str)  # of the prepared set; None: its default
   config.data.root = config_dict.placeholder(str)  # of the folder dataset
   config.data.class_names = config_dict.placeholder(str)  # folder: "sky,road"; None: dataset.toml
   config.data.ignore_index = config_dict.placeholder(int)  # folder: None: dataset.toml, or 255
@@ -37,7 +37,7 @@ def base_config() -> ConfigDict:
   config.model.backbone = "resnet101"  # resnet18 | resnet34 | resnet50 | resnet101
   config.model.width = 64  # channels of the backbone's stem; smaller for toys
   config.model.decoder_dim = 256  # channels of ASPP and heads
-  config.model.output_stride = 16  # 8 | 16 | 32
+  config.model.output_stride = 16  # deeplabv3p: 16 | 8; deeplabv2: 8
   config.model.embedding_dim = 256  # of the representation head, where the method has one
   config.model.dtype = "auto"  # compute: float32 | bfloat16 | auto (bfloat16 on accelerators)
   config.model.sync_batch_norm = True  # batch statistics of all devices together
@@ -130,6 +130,14 @@ def parse(arg: str | None, **defaults: Any) -> ConfigDict:
   return values
 
 
+def choose_labels(config: ConfigDict, args: ConfigDict) -> None:
+  """Applies labels (0 = all images), split (the seed of the labelled set and the run), partial."""
+  config.seed = args.split
+  every = args.partial or not args.labels  # sparse labels are of all images
+  config.data.labeled = "all" if every else f"reco/{args.labels}_{args.split}"
+  config.data.partial = args.partial or None
+
+
 def reco_experiment(
   config: ConfigDict, arg: str | None, *, scale_range: tuple[float, float], labels: int
 ) -> ConfigDict:
@@ -144,6 +152,9 @@ def reco_experiment(
     model="deeplabv3p",
   )  # fmt: skip
   partial = bool(args.partial)
+  if args.base not in ("semi", "sup"):
+    raise ValueError(f"base={args.base!r}: choose from semi, sup")
+  on_labels_alone = args.method == "supervised" or (args.method == "reco" and args.base == "sup")
   if args.method == "supervised":
     config.method = supervised()
   elif args.method == "mean_teacher":
@@ -152,12 +163,10 @@ def reco_experiment(
     config.method = reco(args.mixing if args.base == "semi" else None, scale_range, partial)
   else:
     raise ValueError(f"method={args.method!r}: choose from supervised, mean_teacher, reco")
-  if args.method == "supervised" or args.base == "sup":  # the originals double the batch here
+  if on_labels_alone:  # the originals double the batch here
     config.data.labeled_batch *= 2
     config.evaluation.network = "student"
-  config.seed = args.split
-  config.data.labeled = "all" if partial or not args.labels else f"reco/{args.labels}_{args.split}"
-  config.data.partial = args.partial or None
+  choose_labels(config, args)
   config.data.scale_range = scale_range
   config.model.name = args.model
   config.model.output_stride = {"deeplabv3p": 16, "deeplabv2": 8}.get(args.model, 16)

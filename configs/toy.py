@@ -11,12 +11,8 @@ def toy_config(arg: str | None) -> ConfigDict:
   """Arguments: labels (0 = all), split (seed of the labelled set and of the run), partial."""
   args = common.parse(arg, labels=8, split=0, partial="")
   config = common.base_config()
-  config.seed = args.split
+  common.choose_labels(config, args)
   config.data.name = "toy_scenes"
-  config.data.labeled = (
-    "all" if args.partial or not args.labels else f"reco/{args.labels}_{args.split}"
-  )
-  config.data.partial = args.partial or None
   config.data.min_classes = 3
   config.data.crop = (96, 96)
   config.data.scale_range = SCALE_RANGE

@@ -119,6 +119,7 @@ def test_deeplabv2_has_stride_8():
     ("city_reco", "lables=20", "did you mean 'labels'"),
     ("city_reco", "labels=many", "takes a int"),
     ("city_reco", "method=fixmatch", "choose from supervised, mean_teacher, reco"),
+    ("city_reco", "base=self", "choose from semi, sup"),
     ("folder_reco", "size=huge", "choose from full, small"),
   ],
 )

@@ -29,9 +29,7 @@ class Checkpoints:
 
   def save(self, step: int, arrays: Tree, about: dict[str, Any]) -> None:
     """Returns once the arrays are copied; the writing goes on beside the training."""
-    if (
-      step in self._manager.all_steps()
-    ):  # the same step again, by a run that was resumed before it
+    if step in self._manager.all_steps():  # a run that was resumed before it comes by again
       self._manager.wait_until_finished()
       self._manager.delete(step)
     items = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))

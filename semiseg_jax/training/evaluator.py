@@ -1,17 +1,21 @@
 """Evaluation during and after training: scores over the validation set, and pictures of a few."""
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from semiseg_jax.augment.levels import normalize
 from semiseg_jax.contract import TrainState, Variables
 from semiseg_jax.evaluation.evaluate import evaluate, make_evaluate_step
 from semiseg_jax.evaluation.metrics import Scores
 from semiseg_jax.evaluation.pictures import panel
+from semiseg_jax.input.sources import Dataset
 from semiseg_jax.methods.supervised import at_label_size
 from semiseg_jax.training.mesh import shard_batch
 from semiseg_jax.training.setup import Run, evaluated_network
@@ -24,6 +28,16 @@ class Evaluation(NamedTuple):
   scores: Scores
   loss: float
   seconds: float
+
+
+def score(
+  step: Callable, variables: Variables, config: ConfigDict, dataset: Dataset, mesh: Mesh
+) -> Evaluation:
+  """Evaluates variables, replicated over the mesh, with a step of `make_evaluate_step`."""
+  start = time.monotonic()
+  put = lambda batch: shard_batch(batch, mesh)
+  scores, loss = evaluate(step, *variables, validation_batches(config, dataset), put)
+  return Evaluation(scores, loss, time.monotonic() - start)
 
 
 class Evaluator:
@@ -41,11 +55,8 @@ class Evaluator:
     return state.teacher if self.network_name == "teacher" else state.student
 
   def __call__(self, variables: Variables) -> Evaluation:
-    run, start = self._run, time.monotonic()
-    batches = validation_batches(run.config, run.dataset)
-    put = lambda batch: shard_batch(batch, run.mesh)
-    scores, loss = evaluate(self._step, *variables, batches, put)
-    return Evaluation(scores, loss, time.monotonic() - start)
+    run = self._run
+    return score(self._step, variables, run.config, run.dataset, run.mesh)
 
   def panels(self, variables: Variables) -> tuple[list[np.ndarray], list[str]]:
     """image | label | prediction | confidence of this host's first validation images; their ids.

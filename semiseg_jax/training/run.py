@@ -1,8 +1,6 @@
 """What `launch.py` does, as functions: train, evaluate, predict."""
 
 import pathlib
-import time
-from functools import partial
 from typing import Any
 
 import jax
@@ -10,16 +8,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from semiseg_jax.contract import Variables
-from semiseg_jax.evaluation.evaluate import evaluate as evaluate_network
 from semiseg_jax.evaluation.evaluate import make_evaluate_step
 from semiseg_jax.evaluation.predict import predict_folder
 from semiseg_jax.methods import make_method
 from semiseg_jax.training import loop
 from semiseg_jax.training.checkpoints import Checkpoints, write_json
-from semiseg_jax.training.mesh import check_divisible, make_mesh, replicate, shard_batch
+from semiseg_jax.training.evaluator import score
+from semiseg_jax.training.mesh import check_divisible, make_mesh, replicate
 from semiseg_jax.training.report import jsonable, print_scores
 from semiseg_jax.training.setup import build, make_network
-from semiseg_jax.training.streams import open_data, validation_batches
+from semiseg_jax.training.streams import open_data
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
@@ -43,12 +41,10 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
       f"{dataset.info.num_classes} ({', '.join(dataset.info.class_names)})"
     )
   step = make_evaluate_step(forward, dataset.info.num_classes, mesh)
-  batches = validation_batches(config, dataset)
-  put = partial(shard_batch, mesh=mesh)
-  start = time.monotonic()
-  scores, loss = evaluate_network(step, *replicate(variables, mesh), batches, put)
-  print_scores(about["step"], scores, dataset.info.class_names, time.monotonic() - start)
-  result = {"step": about["step"], "network": about["network"], "loss": loss, **scores.as_dict()}
+  found = score(step, replicate(variables, mesh), config, dataset, mesh)
+  print_scores(about["step"], found.scores, dataset.info.class_names, found.seconds)
+  result = {"step": about["step"], "network": about["network"], "loss": found.loss}
+  result |= found.scores.as_dict()
   if jax.process_index() == 0:
     write_json(workdir / "evaluation.json", jsonable(result))
   return result

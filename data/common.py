@@ -1,32 +1,185 @@
-"""What the dataset builders share: the stored form of a record, and the index that describes it.
+"""What the dataset builders share: reading a tree of files, and the stored form of a record.
 
 Images and labels are stored as encoded bytes, labels as single-channel PNGs of train ids with
 IGNORE; metadata.json beside the records holds class names, palette, and for every split its ids,
-which of them have a mask, the sizes that occur, and pixels per class of each record.
+which of them have a mask, the sizes that occur, pixels per class of each record, and what was
+skipped; lists/SPLIT/NAME.txt holds the published subsets, one id per line.
 """
 
+import collections
+import concurrent.futures
 import io
+import os
 import pathlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
+from rich.console import Console
+from rich.progress import track
 
+from data import published
+from semiseg_jax.input.decode import DataError
 from semiseg_jax.labels import IGNORE
 
 SPLITS = ("train", "val")
 Example = tuple[str, dict[str, bytes | str]]
 
 
+class Item(NamedTuple):
+  """One image of a raw tree; `mask` is None where it is to be stored without labels."""
+
+  name: str
+  image: pathlib.Path
+  mask: pathlib.Path | None
+
+
+class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """A dataset of image files and masks.
+
+  A subclass names its classes and lists its files; where masks are not index images, or variants
+  are stored at another size, it also says how to read and resize them. Files that cannot be used
+  raise DataError, or are left out and counted if `skip_bad` is set.
+  """
+
+  CLASS_NAMES: tuple[str, ...]
+  PALETTE: np.ndarray  # uint8 [K,3]
+  NUM_IMAGES: Mapping[str, int]  # of the official set, by split
+  CLASS_OF_ID: np.ndarray  # see `class_of_id`
+  HOMEPAGE = ""
+  LICENSE = ""
+  skip_bad = False
+
+  def list_items(self, raw: pathlib.Path) -> dict[str, list[Item]]:
+    """The files of every split, in the order in which they are stored.
+
+    Raises FileNotFoundError naming what is not there, before anything is read.
+    """
+    raise NotImplementedError
+
+  def read_mask(self, path: pathlib.Path) -> Image.Image:
+    """The ids in a mask, as an 8-bit Pillow image."""
+    return read_mask(path)
+
+  def resize(self, image: Image.Image) -> Image.Image:
+    """The image at the size that the variant stores; the very object to keep the file's bytes.
+
+    The mask follows by nearest.
+    """
+    return image
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return dataset_info(
+      self,
+      self.CLASS_NAMES,
+      self.PALETTE,
+      self.NUM_IMAGES,
+      description=sys.modules[type(self).__module__].__doc__,
+      homepage=self.HOMEPAGE,
+      license=self.LICENSE,
+    )
+
+  def _split_generators(self, dl_manager) -> dict[str, Iterator[Example]]:
+    listed = self.list_items(pathlib.Path(dl_manager.manual_dir))
+    seen: dict[str, pathlib.Path] = {}
+    usable = {split: self._usable(split, items, seen) for split, items in listed.items()}
+    return {split: self._generate_examples(split, items) for split, items in usable.items()}
+
+  def _usable(self, split: str, items: list[Item], seen: dict[str, pathlib.Path]) -> list[Item]:
+    """Without doubles and images whose mask is missing: known before any file is read."""
+    usable = []
+    for item in items:
+      if item.name in seen:
+        message = f"{item.image} and {seen[item.name]} have the same id {item.name}"
+        self._bad(split, DataError("duplicate id", message))
+      elif item.mask is not None and not item.mask.is_file():
+        message = f"{item.mask} is missing; it is the mask of {item.image}"
+        self._bad(split, DataError("missing mask", message))
+      else:
+        seen[item.name] = item.image
+        usable.append(item)
+    return usable
+
+  def _generate_examples(self, split: str, items: list[Item]) -> Iterator[Example]:
+    results = read_ahead(self._load, items)
+    console = Console(stderr=True)
+    for item, result in zip(
+      items, track(results, split, total=len(items), console=console), strict=True
+    ):
+      if isinstance(result, DataError):
+        self._bad(split, result)
+      else:
+        yield example(self, split, item.name, *result)
+    index = split_index(self, split)
+    if not index["ids"]:
+      raise ValueError(f"no image of {split} can be used, first problem: {index['skipped'][0][1]}")
+    self._write_lists(split, index["ids"])
+
+  def _load(self, item: Item) -> tuple[bytes, np.ndarray | tuple[int, int]] | DataError:
+    """Encoded image, and its label or, without one, its size."""
+    try:
+      encoded, image = read_image(item.image)
+      resized = self.resize(image)
+      if resized is not image:
+        encoded = encode_png(np.asarray(resized))
+      if item.mask is None:
+        return encoded, resized.size[::-1]
+      return encoded, self._label(item, image.size, resized.size)
+    except DataError as error:
+      return error
+
+  def _label(self, item: Item, size: tuple[int, int], stored: tuple[int, int]) -> np.ndarray:
+    mask = self.read_mask(item.mask)
+    if mask.size != size:
+      raise DataError(
+        "size mismatch",
+        f"image and mask differ in size (width, height): {size} in {item.image}, {mask.size} in "
+        f"{item.mask}",
+      )
+    ids = np.asarray(mask if stored == size else mask.resize(stored, Image.Resampling.NEAREST))
+    label = self.CLASS_OF_ID[ids]
+    if label.min() < 0:
+      unknown = np.unique(ids[label < 0]).tolist()
+      raise DataError("label range", f"{item.mask}: {unknown} are no label ids of this dataset")
+    return label.astype(np.uint8)
+
+  def _bad(self, split: str, error: DataError) -> None:
+    if not self.skip_bad:
+      raise error
+    split_index(self, split)["skipped"].append([error.kind, str(error)])
+
+  def _write_lists(self, split: str, ids: list[str]) -> None:
+    """The published subsets, of which there are none if this is not the published listing."""
+    dataset = self.name.removeprefix("semiseg_")
+    for name, members in published.lists(dataset, split, ids).items():
+      path = pathlib.Path(self.data_path) / "lists" / split / f"{name}.txt"
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_text("\n".join(members) + "\n")
+
+
+def class_of_id(classes: Mapping[int, int], others: int = -1) -> np.ndarray:
+  """int16 [256]: id in the files -> class or IGNORE; `others` is that of the ids not named, and
+  -1 makes them an error."""
+  table = np.full(256, others, np.int16)
+  table[list(classes)] = list(classes.values())
+  return table
+
+
 def dataset_info(
   builder: tfds.core.DatasetBuilder,
   class_names: tuple[str, ...],
   palette: np.ndarray,
+  num_images: Mapping[str, int] | None = None,
   **texts: str,
 ) -> tfds.core.DatasetInfo:
-  """What a builder's `_info` returns; texts: description, homepage, citation, license."""
-  empty = lambda: {"ids": [], "labeled": [], "sizes": [], "counts": []}
+  """What a builder's `_info` returns.
+
+  num_images: of the official set, by split. texts: description, homepage, citation, license.
+  """
   return tfds.core.DatasetInfo(
     builder=builder,
     features=tfds.features.FeaturesDict(
@@ -40,27 +193,74 @@ def dataset_info(
     metadata=tfds.core.MetadataDict(
       class_names=list(class_names),
       palette=np.asarray(palette).tolist(),
-      splits={split: empty() for split in SPLITS},
+      official=dict(num_images or {}),
+      splits={},
     ),
     **texts,
   )
 
 
+def split_index(builder: tfds.core.DatasetBuilder, split: str) -> dict[str, list]:
+  """What metadata.json will say of a split; filled while its records are made."""
+  empty = {"ids": [], "labeled": [], "sizes": [], "counts": [], "skipped": []}
+  return builder.info.metadata["splits"].setdefault(split, empty)
+
+
 def example(
-  builder: tfds.core.DatasetBuilder, split: str, name: str, image: bytes, label: np.ndarray
+  builder: tfds.core.DatasetBuilder,
+  split: str,
+  name: str,
+  image: bytes,
+  label: np.ndarray | tuple[int, int],
 ) -> Example:
-  """One record to yield, entered into the index. label: uint8 [H,W] of train ids and IGNORE."""
-  metadata = builder.info.metadata
-  index, num_classes = metadata["splits"][split], len(metadata["class_names"])
-  counts = np.bincount(label[label != IGNORE], minlength=num_classes)
+  """One record to yield, entered into the index.
+
+  label: uint8 [H,W] of train ids and IGNORE, or (H, W) of an image that has none.
+  """
+  index, num_classes = split_index(builder, split), len(builder.info.metadata["class_names"])
+  labeled = isinstance(label, np.ndarray)
+  size = label.shape if labeled else label
+  stored = label if labeled else np.full((1, 1), IGNORE, np.uint8)
+  counts = np.bincount(stored[stored != IGNORE], minlength=num_classes)
   if len(counts) > num_classes:
     raise ValueError(f"{name}: label id {len(counts) - 1} of {num_classes} classes")
   index["ids"].append(name)
-  index["labeled"].append(True)
+  index["labeled"].append(labeled)
   index["counts"].append(counts.tolist())
-  if list(label.shape) not in index["sizes"]:
-    index["sizes"].append(list(label.shape))
-  return name, {"image": image, "label": encode_png(label), "id": name}
+  if list(size) not in index["sizes"]:
+    index["sizes"].append(list(size))
+  return name, {"image": image, "label": encode_png(stored), "id": name}
+
+
+def read_ahead(function: Callable, items: Iterable) -> Iterator:
+  """function(item) for every item, in order; computed by threads, a bounded number ahead."""
+  threads = os.cpu_count() or 1
+  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+    pending = collections.deque()
+    try:
+      for item in items:
+        pending.append(pool.submit(function, item))
+        if len(pending) > 2 * threads:
+          yield pending.popleft().result()
+      while pending:
+        yield pending.popleft().result()
+    finally:
+      pool.shutdown(wait=False, cancel_futures=True)
+
+
+def list_files(directory: pathlib.Path, pattern: str) -> list[pathlib.Path]:
+  """The files that match, sorted by folder and name. FileNotFoundError if there are none."""
+  found = sorted(directory.glob(pattern), key=lambda path: (path.parent, path.name))
+  if not found:
+    raise FileNotFoundError(f"no file matches {directory / pattern}")
+  return found
+
+
+def read_ids(path: pathlib.Path) -> list[str]:
+  """The lines of a text file of ids. FileNotFoundError if it is missing."""
+  if not path.is_file():
+    raise FileNotFoundError(f"the list of ids {path} is missing")
+  return path.read_text().split()
 
 
 def encode_png(array: np.ndarray) -> bytes:
@@ -71,23 +271,49 @@ def encode_png(array: np.ndarray) -> bytes:
 
 
 def read_image(path: pathlib.Path) -> tuple[bytes, Image.Image]:
-  """The file's bytes and its decoded RGB image. Raises ValueError naming a damaged file."""
+  """The file's bytes (re-encoded if it is neither RGB nor grey) and its decoded RGB image.
+
+  Raises DataError naming a damaged file.
+  """
   encoded = path.read_bytes()
-  return encoded, _decode(encoded, path).convert("RGB")
+  image = decode(encoded, path)
+  rgb = image.convert("RGB")
+  return (encoded if image.mode in ("RGB", "L") else encode_png(np.asarray(rgb))), rgb
 
 
 def read_mask(path: pathlib.Path) -> Image.Image:
-  """A mask's decoded ids, as a Pillow image. Raises ValueError naming a damaged file."""
-  mask = _decode(path.read_bytes(), path)
+  """The ids of an index PNG, grey or palette. Raises DataError naming a damaged file."""
+  mask = decode(path.read_bytes(), path)
   if mask.mode not in ("L", "P"):
-    raise ValueError(f"{path}: a mask of mode {mask.mode}, not one 8-bit id per pixel")
+    message = f"{path}: a mask of mode {mask.mode}, not one 8-bit id per pixel"
+    raise DataError("mask format", message)
   return mask
 
 
-def _decode(encoded: bytes, path: pathlib.Path) -> Image.Image:
+def ids_of_colors(
+  image: Image.Image, ids: Mapping[tuple[int, int, int], int], path: pathlib.Path
+) -> Image.Image:
+  """A mask drawn in colours -> the id of each pixel's colour.
+
+  Raises DataError naming a colour that has no id.
+  """
+  rgb = np.asarray(image.convert("RGB")).astype(np.int32)
+  codes, inverse = np.unique(
+    rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2], return_inverse=True
+  )
+  colors = [(int(code) >> 16, int(code) >> 8 & 255, int(code) & 255) for code in codes]
+  if unknown := [color for color in colors if color not in ids]:
+    message = f"{path}: no class has the colour {unknown[0]} ({len(unknown)} unknown colours)"
+    raise DataError("unknown colour", message)
+  table = np.asarray([ids[color] for color in colors], np.uint8)
+  return Image.fromarray(table[inverse].reshape(rgb.shape[:2]))
+
+
+def decode(encoded: bytes, path: pathlib.Path) -> Image.Image:
+  """Any image file, decoded to its end. Raises DataError if it is damaged or truncated."""
   try:
     image = Image.open(io.BytesIO(encoded))
     image.load()
   except (OSError, SyntaxError, ValueError) as error:
-    raise ValueError(f"{path}: damaged or truncated image ({error})") from error
+    raise DataError("damaged file", f"{path}: damaged or truncated image ({error})") from error
   return image

@@ -1,6 +1,7 @@
 """Writes a dataset in the form the package reads: `python -m data.prepare NAME --raw=DIR`."""
 
 import argparse
+import collections
 import contextlib
 import fcntl
 import importlib
@@ -26,10 +27,12 @@ def prepare(
   raw: PathLike | None = None,
   data_dir: PathLike | None = None,
   variant: str | None = None,
+  skip_bad: bool = False,
 ) -> pathlib.Path:
   """Prepares a dataset (a folder of data/) unless it is there; returns its directory.
 
-  raw: the files as downloaded; data_dir: default $SEMISEG_DATA, else ~/semiseg_data.
+  raw: the files as downloaded; data_dir: default $SEMISEG_DATA, else ~/semiseg_data. skip_bad:
+  leave out and count what cannot be used, instead of raising.
   While one process prepares, others wait. Raises FileNotFoundError with what to download, and
   ValueError or FileNotFoundError naming the file that is damaged or missing.
   """
@@ -45,6 +48,8 @@ def prepare(
     if path.exists():  # another process has made it meanwhile
       return path
     builder = _builder(name, data_dir, variant)
+    builder.skip_bad = skip_bad
+    tfds.disable_progress_bar()  # the builders show one that knows how much there is
     builder.download_and_prepare(
       download_config=tfds.download.DownloadConfig(
         manual_dir=pathlib.Path(raw).expanduser() if needs_raw else None, try_download_gcs=False
@@ -87,7 +92,8 @@ def verify(path: pathlib.Path) -> None:
     if len(set(source.ids)) != len(source) or seen & set(source.ids):
       raise ValueError(f"{path}: ids of {split} are not unique")
     seen |= set(source.ids)
-    for row in {0, len(source) // 2, len(source) - 1}:
+    rows = np.flatnonzero(source.labeled)
+    for row in {*rows[:1], *rows[len(rows) // 2 :][:1], *rows[-1:]}:
       label = source[row]["label"]
       counts = np.bincount(label.ravel(), minlength=256)[: source.counts.shape[1]]
       if (counts != source.counts[row]).any():
@@ -99,7 +105,7 @@ def summary(path: pathlib.Path) -> Table:
   metadata = prepared.read_metadata(path)
   splits = {split: prepared.PreparedSource(path, split) for split in metadata["splits"]}
   table = Table("", *splits, title=str(path))
-  table.add_row("images", *(str(len(source)) for source in splits.values()))
+  table.add_row("images", *(_found_of(len(splits[s]), metadata["official"].get(s)) for s in splits))
   sizes = lambda source: ", ".join(f"{h}x{w}" for h, w in source.sizes[:3])
   table.add_row("height x width", *map(sizes, splits.values()))
   pixels = [source.counts.sum(0) for source in splits.values()]
@@ -107,6 +113,27 @@ def summary(path: pathlib.Path) -> Table:
   for class_id, name in enumerate(metadata["class_names"]):
     table.add_row(name, *(f"{count[class_id] / max(count.sum(), 1):.2%}" for count in pixels))
   return table
+
+
+def print_summary(path: pathlib.Path, console: Console) -> None:
+  """The summary, what was skipped, and what the published splits need that is not there."""
+  console.print(summary(path))
+  metadata = prepared.read_metadata(path)
+  for split, index in metadata["splits"].items():
+    kinds = collections.Counter(kind for kind, _ in index["skipped"])
+    for kind, count in kinds.items():
+      first = next(message for k, message in index["skipped"] if k == kind)
+      console.print(f"[red]{split}: {count} skipped, {kind}[/red], the first: {first}")
+    official = metadata["official"].get(split)
+    if official is not None and official != len(index["ids"]):
+      console.print(
+        f"[yellow]{split} has {len(index['ids'])} images, the official set {official}: published "
+        "label splits are not to be had"
+      )
+
+
+def _found_of(found: int, official: int | None) -> str:
+  return str(found) if official in (None, found) else f"{found} of {official}"
 
 
 def builder_names() -> list[str]:
@@ -150,13 +177,16 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("--raw", help="directory of the files as downloaded")
   parser.add_argument("--data_dir", help="where to write; default $SEMISEG_DATA or ~/semiseg_data")
   parser.add_argument("--variant", help="such as half or full for cityscapes; default: the first")
+  parser.add_argument(
+    "--skip_bad", action="store_true", help="leave out images that cannot be used, and count them"
+  )
   args = parser.parse_args(argv)
   try:
-    path = prepare(args.name, args.raw, args.data_dir, args.variant)
+    path = prepare(args.name, args.raw, args.data_dir, args.variant, args.skip_bad)
   except (OSError, ValueError) as error:
     print(error, file=sys.stderr)
     return 1
-  Console().print(summary(path))
+  print_summary(path, Console())
   return 0
 
 

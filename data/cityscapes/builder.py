@@ -1,7 +1,7 @@
 """Cityscapes, fine annotations: 2975 training and 500 validation street scenes, 19 classes."""
 
 import pathlib
-from collections.abc import Iterator
+from types import MappingProxyType
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -33,81 +33,60 @@ _CLASSES = (  # class, id in the files, colour
 )
 CLASS_NAMES = tuple(name for name, _, _ in _CLASSES)
 PALETTE = np.asarray([color for _, _, color in _CLASSES], np.uint8)
+CLASS_OF_ID = common.class_of_id(
+  {file_id: class_id for class_id, (_, file_id, _) in enumerate(_CLASSES)}, others=IGNORE
+)
 _HALF = (1024, 512)  # width, height
 
 
-def train_ids() -> np.ndarray:
-  """uint8 [256]: id in the files -> class, IGNORE for every other id."""
-  table = np.full(256, IGNORE, np.uint8)
-  for class_id, (_, file_id, _) in enumerate(_CLASSES):
-    table[file_id] = class_id
-  return table
-
-
-class Builder(tfds.core.GeneratorBasedBuilder):
-  """Variants: full (2048x1024, the files' own bytes) and half (1024x512, as ReCo trains on)."""
+class Builder(common.FileBuilder):
+  """Variants: full (2048x1024, the files' own bytes), and two ways to 1024x512."""
 
   name = "semiseg_cityscapes"
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = tfds.core.Version("1.1.0")
   BUILDER_CONFIGS = (
-    tfds.core.BuilderConfig(name="half", description="1024x512: bicubic images, nearest labels"),
+    tfds.core.BuilderConfig(name="half", description="1024x512: bicubic images (ReCo)"),
+    tfds.core.BuilderConfig(
+      name="half_bilinear", description="1024x512: bilinear images (memory bank, C3)"
+    ),
     tfds.core.BuilderConfig(name="full", description="2048x1024, images byte for byte"),
   )
+  CLASS_NAMES, PALETTE, CLASS_OF_ID = CLASS_NAMES, PALETTE, CLASS_OF_ID
+  NUM_IMAGES = MappingProxyType({"train": 2975, "val": 500, "extra": 19998})
+  HOMEPAGE = "https://www.cityscapes-dataset.com"
+  LICENSE = "https://www.cityscapes-dataset.com/license/"
   MANUAL_DOWNLOAD_INSTRUCTIONS = """\
 Cityscapes may not be redistributed. Register at https://www.cityscapes-dataset.com, download
   leftImg8bit_trainvaltest.zip (11 GB) and gtFine_trainvaltest.zip (241 MB),
 and unpack both into one directory RAW, so that it holds
   RAW/leftImg8bit/{train,val}/CITY/*_leftImg8bit.png
   RAW/gtFine/{train,val}/CITY/*_gtFine_labelIds.png
+Optional, as further unlabelled images: leftImg8bit_trainextra.zip (44 GB),
+  RAW/leftImg8bit/train_extra/CITY/*_leftImg8bit.png
 """
 
-  def _info(self) -> tfds.core.DatasetInfo:
-    return common.dataset_info(
-      self,
-      CLASS_NAMES,
-      PALETTE,
-      description=__doc__,
-      homepage="https://www.cityscapes-dataset.com",
-      license="https://www.cityscapes-dataset.com/license/",
-    )
+  def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
+    listed = {split: list_pairs(raw, split) for split in common.SPLITS}
+    if (raw / "leftImg8bit" / "train_extra").is_dir():
+      extra = list_pairs(raw, "train_extra")
+      listed["extra"] = [item._replace(mask=None) for item in extra]
+    return listed
 
-  def _split_generators(self, dl_manager):
-    raw = pathlib.Path(dl_manager.manual_dir)
-    pairs = {split: list_pairs(raw, split) for split in common.SPLITS}  # both, before any is read
-    return {split: self._generate_examples(split, pairs[split]) for split in pairs}
-
-  def _generate_examples(self, split, pairs) -> Iterator[common.Example]:
-    for name, image_path, mask_path in pairs:
-      yield common.example(self, split, name, *self._read(image_path, mask_path))
-
-  def _read(self, image_path: pathlib.Path, mask_path: pathlib.Path) -> tuple[bytes, np.ndarray]:
-    encoded, image = common.read_image(image_path)
-    mask = common.read_mask(mask_path)
-    if image.size != mask.size:
-      raise ValueError(
-        f"image and mask differ in size (width, height): {image.size} in {image_path}, "
-        f"{mask.size} in {mask_path}"
-      )
-    if self.builder_config.name == "half":
-      encoded = common.encode_png(np.asarray(image.resize(_HALF, Image.Resampling.BICUBIC)))
-      mask = mask.resize(_HALF, Image.Resampling.NEAREST)
-    return encoded, train_ids()[np.asarray(mask)]
+  def resize(self, image: Image.Image) -> Image.Image:
+    if self.builder_config.name == "full":
+      return image
+    bilinear = self.builder_config.name == "half_bilinear"
+    return image.resize(_HALF, Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC)
 
 
-def list_pairs(raw: pathlib.Path, split: str) -> list[tuple[str, pathlib.Path, pathlib.Path]]:
-  """(id, image, mask) sorted by city, then by name.
+def list_pairs(raw: pathlib.Path, split: str) -> list[common.Item]:
+  """Images and where their masks belong, sorted by city, then by name.
 
-  Raises FileNotFoundError if there are no images, or naming the first mask that is missing.
+  Raises FileNotFoundError if there are no images.
   """
-  images = raw / "leftImg8bit" / split
-  found = sorted(images.glob("*/*_leftImg8bit.png"), key=lambda path: (path.parent.name, path.name))
-  if not found:
-    raise FileNotFoundError(f"no image matches {images}/CITY/*_leftImg8bit.png")
-  pairs = []
-  for image in found:
-    name = image.name.removesuffix("_leftImg8bit.png")
-    mask = raw / "gtFine" / split / image.parent.name / f"{name}_gtFine_labelIds.png"
-    if not mask.is_file():
-      raise FileNotFoundError(f"{mask} is missing; it is the mask of {image}")
-    pairs.append((name, image, mask))
-  return pairs
+  items = []
+  for image in common.list_files(raw / "leftImg8bit" / split, "*/*_leftImg8bit.png"):
+    name, city = image.name.removesuffix("_leftImg8bit.png"), image.parent.name
+    mask = raw / "gtFine" / split / city / f"{name}_gtFine_labelIds.png"
+    items.append(common.Item(name, image, mask))
+  return items

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from semiseg_jax.input import transforms
 from semiseg_jax.input.sources import Dataset, DatasetInfo
+from semiseg_jax.input.transforms import evaluation, scale_crop
 from semiseg_jax.labels import IGNORE
 from tests import golden
 
@@ -16,9 +16,9 @@ def replay(case, index):
   label = case["label"][index].astype(np.uint8)
   crop = tuple(case["crop_size"]) if case["crop_size"].ndim else label.shape
   row, column = np.maximum(case["draw_crop"][index], 0)  # -1: it fits, nothing was drawn
-  draws = transforms.Draws(float(case["draw_scale"][index]), row, column)
-  assert transforms.scaled_size(label.shape, draws.scale) == tuple(case["resized"][index])
-  return transforms.scale_crop(image, label, draws, crop)
+  draws = scale_crop.Draws(float(case["draw_scale"][index]), row, column)
+  assert scale_crop.scaled_size(label.shape, draws.scale) == tuple(case["resized"][index])
+  return scale_crop.scale_crop(image, label, draws, crop)
 
 
 @golden.cases(CASES)
@@ -43,8 +43,8 @@ def test_draws_lie_where_the_originals_do(case):
   low, high = case["scale_range"]
   rng = np.random.default_rng(0)
   for _ in range(50):
-    draws = transforms.draw_scale_crop(rng, case["label"].shape[1:], (low, high), crop)
-    height, width = transforms.scaled_size(case["label"].shape[1:], draws.scale)
+    draws = scale_crop.draw_scale_crop(rng, case["label"].shape[1:], (low, high), crop)
+    height, width = scale_crop.scaled_size(case["label"].shape[1:], draws.scale)
     assert low <= draws.scale <= high
     assert 0 <= draws.row <= max(height - crop[0], 0)
     assert 0 <= draws.column <= max(width - crop[1], 0)
@@ -52,7 +52,7 @@ def test_draws_lie_where_the_originals_do(case):
 
 def test_every_crop_place_is_drawn():
   rng = np.random.default_rng(0)
-  draws = [transforms.draw_scale_crop(rng, (5, 4), (1, 1), (3, 4)) for _ in range(60)]
+  draws = [scale_crop.draw_scale_crop(rng, (5, 4), (1, 1), (3, 4)) for _ in range(60)]
   assert {d.row for d in draws} == {0, 1, 2} and {d.column for d in draws} == {0}
 
 
@@ -60,13 +60,13 @@ def test_scale_one_is_a_slice():
   rng = np.random.default_rng(0)
   record = {"image": rng.integers(0, 256, (9, 8, 3), np.uint8), "position": 5}
   record["label"] = rng.integers(0, 4, (9, 8)).astype(np.uint8)
-  out = transforms.ScaleCrop(crop=(4, 5)).random_map(record, np.random.default_rng(1))
-  draws = transforms.draw_scale_crop(np.random.default_rng(1), (9, 8), (1.0, 1.0), (4, 5))
+  out = scale_crop.ScaleCrop(crop=(4, 5)).random_map(record, np.random.default_rng(1))
+  draws = scale_crop.draw_scale_crop(np.random.default_rng(1), (9, 8), (1.0, 1.0), (4, 5))
   window = np.s_[draws.row : draws.row + 4, draws.column : draws.column + 5]
   np.testing.assert_array_equal(out["image"], record["image"][window])
   np.testing.assert_array_equal(out["label"], record["label"][window])
   assert out["position"] == 5
-  whole = transforms.ScaleCrop().random_map(record, np.random.default_rng(1))
+  whole = scale_crop.ScaleCrop().random_map(record, np.random.default_rng(1))
   np.testing.assert_array_equal(whole["image"], record["image"])
 
 
@@ -84,6 +84,6 @@ def test_resized_brings_the_shorter_side_to_length(size, want):
       return {"image": np.zeros((*size, 3), np.uint8), "label": np.zeros(size, np.uint8)}
 
   info = DatasetInfo("one", ("a",), np.zeros((1, 3), np.uint8), size)
-  dataset = transforms.resized_dataset(Dataset(info, One(), One()), 20)
+  dataset = evaluation.resized_dataset(Dataset(info, One(), One()), 20)
   assert dataset.info.size == want
   assert dataset.train[0]["image"].shape == (*want, 3) and dataset.val[0]["label"].shape == want

@@ -3,14 +3,14 @@
 Everything else (colour, blur, flip) happens on the device. Draws and their application are apart.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import grain
 import numpy as np
 from PIL import Image
 
-from semiseg_jax.input.sources import Dataset, Record, Source, largest_size
+from semiseg_jax.input.sources import Record
 from semiseg_jax.labels import IGNORE
 
 
@@ -89,35 +89,3 @@ class ScaleCrop(grain.transforms.RandomMap):
     draws = draw_scale_crop(rng, size, self.scale_range, crop)
     image, label = scale_crop(record["image"], record["label"], draws, crop)
     return {**record, "image": image, "label": label}
-
-
-class Resized:
-  """A source whose images have `shorter_side` pixels along their shorter side."""
-
-  def __init__(self, source: Source, shorter_side: int):
-    self.source, self.shorter_side = source, shorter_side
-    self.ids, self.labeled = source.ids, source.labeled
-    self.sizes = sorted({resized_size(size, shorter_side) for size in source.sizes})
-
-  def __len__(self) -> int:
-    return len(self.source)
-
-  def fingerprint(self) -> str:
-    return f"{self.source.fingerprint()} {self.shorter_side}"
-
-  def __getitem__(self, index: int) -> Record:
-    record = self.source[index]
-    size = resized_size(record["label"].shape, self.shorter_side)
-    image, label = resize(record["image"], record["label"], size)
-    return {**record, "image": image, "label": label}
-
-
-def resized_size(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
-  factor = shorter_side / min(size)
-  return round(size[0] * factor), round(size[1] * factor)
-
-
-def resized_dataset(dataset: Dataset, shorter_side: int) -> Dataset:
-  """Both splits resized."""
-  train, val = Resized(dataset.train, shorter_side), Resized(dataset.val, shorter_side)
-  return Dataset(replace(dataset.info, size=largest_size(val.sizes)), train, val)

@@ -1,0 +1,97 @@
+"""Miniature raw trees: what a user would have downloaded of every dataset, with tiny images."""
+
+import pathlib
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.cityscapes import builder as cityscapes
+from semiseg_jax.labels import IGNORE
+
+SIZE = (20, 30)  # height, width
+
+
+class Pair(NamedTuple):
+  image: pathlib.Path
+  mask: pathlib.Path
+
+
+class Tree(NamedTuple):
+  """What was written, and what is to become of it.
+
+  pairs: split -> id -> files, in the order in which they are to be stored; at least two in train.
+  labels: id -> the label to be stored. unknown: a mask file's pixels with an id or colour that has
+  no class, None where every mask is understood. twin: where a copy of the first training pair is a
+  second item of its id, None where the layout has no such place. variant: the one that stores
+  images at the size of the files, None if there are no variants.
+  """
+
+  pairs: dict[str, dict[str, Pair]]
+  labels: dict[str, np.ndarray]
+  unknown: np.ndarray | None
+  twin: Pair | None
+  variant: str | None = None
+
+
+def save(path: pathlib.Path, array: np.ndarray) -> None:
+  """As the suffix says, with all folders above."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(array).save(path)
+
+
+def save_image(path: pathlib.Path, seed: int) -> None:
+  save(path, np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), np.uint8))
+
+
+def draw_labels(ids: Iterable[str], num_classes: int) -> dict[str, np.ndarray]:
+  """id -> uint8 [H,W] of classes and IGNORE, another one for each."""
+  rng, labels = np.random.default_rng(0), {}
+  for name in ids:
+    labels[name] = rng.integers(0, num_classes, SIZE, np.uint8)
+    labels[name][:2] = IGNORE
+  return labels
+
+
+def write_pairs(
+  pairs: dict[str, dict[str, Pair]],
+  labels: dict[str, np.ndarray],
+  file_of_label: Callable[[np.ndarray], np.ndarray],
+) -> None:
+  """file_of_label: classes and IGNORE -> the pixels of the mask file."""
+  for seed, (name, (image, mask)) in enumerate(
+    item for split in pairs.values() for item in split.items()
+  ):
+    save_image(image, seed)
+    save(mask, file_of_label(labels[name]))
+
+
+def write_cityscapes(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
+  def pair(split: str, city: str, name: str) -> Pair:
+    return Pair(
+      root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png",
+      root / "gtFine" / split / city / f"{name}_gtFine_labelIds.png",
+    )
+
+  frames = {
+    "train": ["aachen_000009_000019", "aachen_000010_000019", "ulm_000002_000019"],
+    "val": ["lindau_000000_000019"],
+  }
+  pairs = {
+    split: {name: pair(split, name.split("_")[0], name) for name in names}
+    for split, names in frames.items()
+  }
+  labels = draw_labels([*pairs["train"], *pairs["val"]], 19)
+  id_of_class = np.zeros(256, np.uint8)
+  known = cityscapes.CLASS_OF_ID != IGNORE
+  id_of_class[cityscapes.CLASS_OF_ID[known]] = np.flatnonzero(known)
+  write_pairs(pairs, labels, lambda label: id_of_class[label])
+  return Tree(pairs, labels, None, pair("train", "ulm", "aachen_000009_000019"), "full")
+
+
+TREES: dict[str, Callable[[pathlib.Path, pytest.MonkeyPatch], Tree]] = {
+  # the patch is for lists of ids that a builder carries: a tree has only some of them
+  "cityscapes": write_cityscapes,
+}

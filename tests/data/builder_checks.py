@@ -1,5 +1,6 @@
 """What every prepared dataset must hold, whichever builder wrote it."""
 
+import json
 import pathlib
 import sys
 
@@ -9,6 +10,7 @@ import tensorflow_datasets as tfds
 from data import prepare
 from semiseg_jax.input import counts, prepared, sources
 from semiseg_jax.labels import IGNORE
+from tests import golden
 
 
 def check_prepared(path: pathlib.Path, name: str, data_dir: pathlib.Path) -> sources.Dataset:
@@ -40,3 +42,9 @@ def check_prepared(path: pathlib.Path, name: str, data_dir: pathlib.Path) -> sou
 
 def variant_of(path: pathlib.Path) -> str | None:
   return None if path.parent.name.startswith("semiseg_") else path.parent.name
+
+
+def label_names(dataset: str) -> list:
+  """The class list of an original code base's own copy."""
+  path = pathlib.Path(golden.__file__).parent / "segmentation_zoo" / "label_names.json"
+  return json.loads(path.read_text())[dataset]

@@ -63,7 +63,7 @@ def test_broken_trees(name, tmp_path, monkeypatch):
     with pytest.raises(decode.DataError) as error:
       prepare.prepare(name, raw, out, tree.variant)
     found = error.value.kind
-    assert found == kind or kind == "unknown" and found in ("label range", "unknown colour")
+    assert found == kind or (kind == "unknown" and found in ("label range", "unknown colour"))
     assert str(getattr(pair, named)) in str(error.value)
     with pytest.raises(FileNotFoundError, match=f"no prepared dataset {name}"):
       prepared.find_prepared(name, out)

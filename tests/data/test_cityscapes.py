@@ -1,4 +1,4 @@
-"""The Cityscapes builder on a made-up tree of the official layout, whole and broken."""
+"""What only the Cityscapes builder does: variants, unlabelled extra images, what it prints."""
 
 import numpy as np
 import pytest
@@ -9,47 +9,33 @@ from data.cityscapes import builder
 from semiseg_jax.input import prepared, sources
 from semiseg_jax.labels import IGNORE
 from tests import golden
-from tests.data import builder_checks
-
-FRAMES = {
-  "train": ["ulm/ulm_000002_000019", "aachen/aachen_000010_000019", "aachen/aachen_000009_000019"],
-  "val": ["lindau/lindau_000000_000019"],
-}
-SIZE = (32, 64)
-
-
-def write_tree(root, size=SIZE):
-  for split, frames in FRAMES.items():
-    for number, frame in enumerate(frames):
-      rng = np.random.default_rng(number)
-      for path, array in (
-        (image_path(root, split, frame), rng.integers(0, 256, (*size, 3), np.uint8)),
-        (mask_path(root, split, frame), rng.integers(0, 40, size, np.uint8)),
-      ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(array).save(path)
-  return root
-
-
-def image_path(root, split, frame):
-  return root / "leftImg8bit" / split / f"{frame}_leftImg8bit.png"
-
-
-def mask_path(root, split, frame):
-  return root / "gtFine" / split / f"{frame}_gtFine_labelIds.png"
+from tests.data import builder_checks, trees
 
 
 @pytest.fixture
 def raw(tmp_path):
-  return write_tree(tmp_path / "raw")
+  return tmp_path / "raw"
+
+
+@pytest.fixture
+def tree(raw, monkeypatch):
+  return trees.write_cityscapes(raw, monkeypatch)
 
 
 @golden.cases("reco/label_maps")
 def test_ids(case):
   # ids beyond 33 would be road in the original; none occurs in the official files
   listed = case["id"] <= 33
-  np.testing.assert_array_equal(builder.train_ids()[listed], case["cityscapes"][listed])
-  assert (builder.train_ids()[~listed] == IGNORE).all()
+  np.testing.assert_array_equal(builder.CLASS_OF_ID[listed], case["cityscapes"][listed])
+  assert (builder.CLASS_OF_ID[~listed] == IGNORE).all()
+
+
+@golden.cases("segmentation_zoo/constants")
+def test_ids_and_colours_of_the_zoo(case):
+  known = case["cityscapes_id"] >= 0
+  ids = case["cityscapes_id"][known]
+  np.testing.assert_array_equal(builder.CLASS_OF_ID[ids], case["cityscapes_train_id"][known])
+  np.testing.assert_array_equal(builder.PALETTE, case["cityscapes"][:19])
 
 
 @golden.cases("reco/colormaps")
@@ -57,79 +43,94 @@ def test_colours(case):
   np.testing.assert_array_equal(builder.PALETTE, case["cityscapes"][:19])
 
 
-def test_full(raw, tmp_path):
+def test_names():
+  listed = builder_checks.label_names("cityscapes")
+  by_class = {entry["train_id"]: entry["name"] for entry in listed}
+  assert tuple(by_class[class_id] for class_id in range(19)) == builder.CLASS_NAMES
+
+
+def test_ids_without_a_class_are_ignored(tree, raw, tmp_path):
+  pair = tree.pairs["train"]["ulm_000002_000019"]
+  ids = np.random.default_rng(0).integers(0, 256, trees.SIZE, np.uint8)
+  trees.save(pair.mask, ids)
   path = prepare.prepare("cityscapes", raw, tmp_path / "out", "full")
+  np.testing.assert_array_equal(
+    prepared.PreparedSource(path, "train")[2]["label"], builder.CLASS_OF_ID[ids]
+  )
+
+
+@pytest.mark.parametrize("variant", ["half", "half_bilinear"])
+def test_half(tree, raw, tmp_path, monkeypatch, variant):
+  monkeypatch.setattr(builder, "_HALF", (15, 10))
+  path = prepare.prepare("cityscapes", raw, tmp_path / "out", variant)
   dataset = builder_checks.check_prepared(path, "cityscapes", tmp_path / "out")
-  assert dataset.info.num_classes == 19 and dataset.info.size == SIZE
-  names = ["aachen_000009_000019", "aachen_000010_000019", "ulm_000002_000019"]
-  assert list(dataset.train.ids) == names
-  for row, frame in enumerate(sorted(FRAMES["train"])):
-    record = dataset.train[row]
-    image = np.asarray(Image.open(image_path(raw, "train", frame)))
-    ids = np.asarray(Image.open(mask_path(raw, "train", frame)))
-    np.testing.assert_array_equal(record["image"], image)
-    np.testing.assert_array_equal(record["label"], builder.train_ids()[ids])
-    stored = dataset.train._records[row]["image"]
-    assert stored == image_path(raw, "train", frame).read_bytes()
+  pair = next(iter(tree.pairs["val"].values()))
+  filters = {"half": Image.Resampling.BICUBIC, "half_bilinear": Image.Resampling.BILINEAR}
+  image = Image.open(pair.image).resize((15, 10), filters[variant])
+  ids = Image.open(pair.mask).resize((15, 10), Image.Resampling.NEAREST)
+  np.testing.assert_array_equal(dataset.val[0]["image"], image)
+  np.testing.assert_array_equal(dataset.val[0]["label"], builder.CLASS_OF_ID[np.asarray(ids)])
 
 
-def test_half_and_the_choice_of_variant(raw, tmp_path, monkeypatch):
-  monkeypatch.setattr(builder, "_HALF", (32, 16))
+def test_the_choice_of_variant(tree, raw, tmp_path, monkeypatch):
+  monkeypatch.setattr(builder, "_HALF", (15, 10))
   path = prepare.prepare("cityscapes", raw, tmp_path / "out")
   assert path.parent.name == "half"  # the default
-  dataset = builder_checks.check_prepared(path, "cityscapes", tmp_path / "out")
-  frame = FRAMES["val"][0]
-  image = Image.open(image_path(raw, "val", frame)).resize((32, 16), Image.Resampling.BICUBIC)
-  mask = Image.open(mask_path(raw, "val", frame)).resize((32, 16), Image.Resampling.NEAREST)
-  np.testing.assert_array_equal(dataset.val[0]["image"], image)
-  np.testing.assert_array_equal(dataset.val[0]["label"], builder.train_ids()[np.asarray(mask)])
   open_it = lambda **kw: sources.open_dataset("cityscapes", data_dir=tmp_path / "out", **kw)
-  assert open_it().info.size == (16, 32)
+  assert open_it().info.size == (10, 15)
   prepare.prepare("cityscapes", raw, tmp_path / "out", "full")
   with pytest.raises(ValueError, match=r"name one of \['full', 'half'\]"):
     open_it()
-  assert open_it(variant="full").info.size == SIZE
+  assert open_it(variant="full").info.size == trees.SIZE
 
 
-def cut(path):
-  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+def test_extra_images_have_no_labels(tree, raw, tmp_path):
+  images = [raw / "leftImg8bit" / "train_extra" / "bayreuth" / name for name in ("b", "a")]
+  for seed, image in enumerate(images):
+    trees.save_image(image.with_name(f"{image.name}_leftImg8bit.png"), seed)
+  path = prepare.prepare("cityscapes", raw, tmp_path / "out", "full")
+  builder_checks.check_prepared(path, "cityscapes", tmp_path / "out")
+  extra = prepared.PreparedSource(path, "extra")
+  assert extra.ids == ("a", "b") and not extra.labeled.any() and extra.counts.sum() == 0
+  record = extra[1]
+  np.testing.assert_array_equal(record["image"], Image.open(f"{images[0]}_leftImg8bit.png"))
+  np.testing.assert_array_equal(record["label"], np.full(trees.SIZE, IGNORE))
 
 
-FRAME = FRAMES["train"][1]
+def test_what_was_skipped_is_printed(tree, raw, tmp_path, capsys):
+  first, second, _ = tree.pairs["train"].values()
+  first.mask.unlink()
+  second.image.write_bytes(b"")
+  arguments = [f"--raw={raw}", f"--data_dir={tmp_path / 'out'}", "--variant=full"]
+  assert prepare.main(["cityscapes", *arguments]) == 1
+  assert f"{first.mask} is missing" in capsys.readouterr().err
+  assert prepare.main(["cityscapes", *arguments, "--skip_bad"]) == 0
+  printed = " ".join(capsys.readouterr().out.split())
+  assert "train: 1 skipped, missing mask, the first:" in printed
+  assert "train: 1 skipped, damaged file, the first:" in printed
+  assert "1 of 2975" in printed and "train has 1 images, the official set 2975" in printed
 
 
-@pytest.mark.parametrize(
-  ("break_it", "message"),
-  [
-    (lambda r: mask_path(r, "train", FRAME).unlink(), r"aachen_000010.*labelIds\.png is missing"),
-    (lambda r: cut(image_path(r, "train", FRAME)), r"aachen_000010.*leftImg8bit\.png: damaged"),
-    (lambda r: cut(mask_path(r, "train", FRAME)), r"aachen_000010.*labelIds\.png: damaged"),
-    (
-      lambda r: Image.new("L", (60, 32)).save(mask_path(r, "train", FRAME)),
-      r"\(64, 32\) in .*aachen_000010.*leftImg8bit.png, \(60, 32\) in .*labelIds.png",
-    ),
-    (
-      lambda r: Image.new("RGB", (64, 32)).save(mask_path(r, "train", FRAME)),
-      r"labelIds\.png: a mask of mode RGB",
-    ),
-    (
-      lambda r: image_path(r, "val", FRAMES["val"][0]).unlink(),
-      r"no image matches .*leftImg8bit/val/CITY",
-    ),
-  ],
-)
-def test_broken_trees_leave_nothing(raw, tmp_path, break_it, message):
-  break_it(raw)
-  with pytest.raises((ValueError, FileNotFoundError), match=message):
+def test_nothing_usable(tree, raw, tmp_path):
+  for pair in tree.pairs["val"].values():
+    pair.image.write_bytes(b"")
+  with pytest.raises(ValueError, match=r"no image of val can be used.*lindau_000000_000019"):
+    prepare.prepare("cityscapes", raw, tmp_path / "out", "full", skip_bad=True)
+
+
+def test_masks_drawn_in_colours_are_refused(tree, raw, tmp_path):
+  trees.save(tree.pairs["val"]["lindau_000000_000019"].mask, np.zeros((*trees.SIZE, 3), np.uint8))
+  with pytest.raises(ValueError, match=r"lindau.*labelIds\.png: a mask of mode RGB"):
     prepare.prepare("cityscapes", raw, tmp_path / "out", "full")
-  with pytest.raises(FileNotFoundError, match="no prepared dataset cityscapes"):
-    sources.open_dataset("cityscapes", data_dir=tmp_path / "out")
 
 
-def test_without_the_files_it_says_what_to_do(tmp_path):
-  for raw in (None, tmp_path / "nowhere"):
+def test_without_the_files_it_says_what_to_do(tree, raw, tmp_path):
+  next(iter(tree.pairs["val"].values())).image.unlink()
+  with pytest.raises(FileNotFoundError, match=r"no file matches .*leftImg8bit/val"):
+    prepare.prepare("cityscapes", raw, tmp_path / "out", "half")
+  for missing in (None, tmp_path / "nowhere"):
     with pytest.raises(FileNotFoundError) as error:
-      prepare.prepare("cityscapes", raw, tmp_path, "half")
+      prepare.prepare("cityscapes", missing, tmp_path, "half")
     for part in (
       "https://www.cityscapes-dataset.com",
       "leftImg8bit_trainvaltest.zip",
@@ -142,7 +143,7 @@ def test_without_the_files_it_says_what_to_do(tmp_path):
     prepared.find_prepared("cityscapes", tmp_path, "half")
 
 
-def test_a_damaged_record_is_named(raw, tmp_path, monkeypatch):
+def test_a_damaged_record_is_named(tree, raw, tmp_path, monkeypatch):
   path = prepare.prepare("cityscapes", raw, tmp_path / "out", "full")
   source = prepared.PreparedSource(path, "train")
   record = dict(source._records[1])

@@ -72,6 +72,10 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """
     return image
 
+  def own_lists(self, raw: pathlib.Path, split: str, ids: list[str]) -> dict[str, list[str]]:
+    """Subsets that the raw tree itself names, such as {"voc/train": ids}, out of the stored ids."""
+    return {}
+
   def _info(self) -> tfds.core.DatasetInfo:
     return dataset_info(
       self,
@@ -84,10 +88,11 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     )
 
   def _split_generators(self, dl_manager) -> dict[str, Iterator[Example]]:
-    listed = self.list_items(pathlib.Path(dl_manager.manual_dir))
+    raw = pathlib.Path(dl_manager.manual_dir)
+    listed = self.list_items(raw)
     seen: dict[str, pathlib.Path] = {}
     usable = {split: self._usable(split, items, seen) for split, items in listed.items()}
-    return {split: self._generate_examples(split, items) for split, items in usable.items()}
+    return {split: self._generate_examples(split, items, raw) for split, items in usable.items()}
 
   def _usable(self, split: str, items: list[Item], seen: dict[str, pathlib.Path]) -> list[Item]:
     """Without doubles and images whose mask is missing: known before any file is read."""
@@ -104,7 +109,9 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         usable.append(item)
     return usable
 
-  def _generate_examples(self, split: str, items: list[Item]) -> Iterator[Example]:
+  def _generate_examples(
+    self, split: str, items: list[Item], raw: pathlib.Path
+  ) -> Iterator[Example]:
     results = read_ahead(self._load, items)
     console = Console(stderr=True)
     for item, result in zip(
@@ -117,7 +124,7 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     index = split_index(self, split)
     if not index["ids"]:
       raise ValueError(f"no image of {split} can be used, first problem: {index['skipped'][0][1]}")
-    self._write_lists(split, index["ids"])
+    self._write_lists(raw, split, index["ids"])
 
   def _load(self, item: Item) -> tuple[bytes, np.ndarray | tuple[int, int]] | DataError:
     """Encoded image, and its label or, without one, its size."""
@@ -152,10 +159,11 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       raise error
     split_index(self, split)["skipped"].append([error.kind, str(error)])
 
-  def _write_lists(self, split: str, ids: list[str]) -> None:
+  def _write_lists(self, raw: pathlib.Path, split: str, ids: list[str]) -> None:
     """The published subsets, of which there are none if this is not the published listing."""
     dataset = self.name.removeprefix("semiseg_")
-    for name, members in published.lists(dataset, split, ids).items():
+    lists = published.lists(dataset, split, ids) | self.own_lists(raw, split, ids)
+    for name, members in lists.items():
       path = pathlib.Path(self.data_path) / "lists" / split / f"{name}.txt"
       path.parent.mkdir(parents=True, exist_ok=True)
       path.write_text("\n".join(members) + "\n")

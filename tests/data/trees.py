@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from data.cityscapes import builder as cityscapes
+from data.pascal import builder as pascal
 from semiseg_jax.labels import IGNORE
 
 SIZE = (20, 30)  # height, width
@@ -91,7 +92,26 @@ def write_cityscapes(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
   return Tree(pairs, labels, None, pair("train", "ulm", "aachen_000009_000019"), "full")
 
 
+def write_pascal(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
+  listings = {"train": ["2007_000032", "2007_000039", "2008_000001"], "val": ["2007_000033"]}
+  patch.setattr(pascal, "listing", listings.__getitem__)
+  folder = root / "VOCdevkit" / "VOC2012"
+  pairs = {
+    split: {
+      name: Pair(
+        folder / "JPEGImages" / f"{name}.jpg", folder / "SegmentationClassAug" / f"{name}.png"
+      )
+      for name in names
+    }
+    for split, names in listings.items()
+  }
+  labels = draw_labels([*pairs["train"], *pairs["val"]], 21)
+  write_pairs(pairs, labels, lambda label: label)
+  return Tree(pairs, labels, unknown=np.full(SIZE, 21, np.uint8), twin=None)
+
+
 TREES: dict[str, Callable[[pathlib.Path, pytest.MonkeyPatch], Tree]] = {
   # the patch is for lists of ids that a builder carries: a tree has only some of them
   "cityscapes": write_cityscapes,
+  "pascal": write_pascal,
 }

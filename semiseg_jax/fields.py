@@ -9,13 +9,14 @@ T = TypeVar("T")
 
 
 def make(kind: type[T], section: str, name: str, values: Mapping[str, Any]) -> T:
-  """kind(**values).
+  """kind(**values), with lists made tuples.
 
   section, name: what the error calls the place, such as "config.method" and "reco".
   Raises ValueError for an unknown key, naming the nearest, for one that is missing, and for a value
   of a type other than its default's.
   """
   known = kind.__dataclass_fields__
+  values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
   for key, value in values.items():
     if key not in known:
       raise ValueError(f"{section}.{key} is no key of {name!r}: {nearest(key, known)}")
@@ -36,7 +37,5 @@ def _check_type(key: str, value: Any, default: Any) -> None:
   if value is None or default is None or default is MISSING:
     return
   kinds = (int, float) if isinstance(default, float) else type(default)
-  if isinstance(default, tuple):
-    kinds = (tuple, list)
   if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
     raise ValueError(f"{key}={value!r} should be like its default, {default!r}")

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from semiseg_jax.input import prepared, sources
@@ -123,12 +124,14 @@ def print_summary(path: pathlib.Path, console: Console) -> None:
     kinds = collections.Counter(kind for kind, _ in index["skipped"])
     for kind, count in kinds.items():
       first = next(message for k, message in index["skipped"] if k == kind)
-      console.print(f"[red]{split}: {count} skipped, {kind}[/red], the first: {first}")
+      text = f"[red]{split}: {count} skipped, {kind}[/red], the first: {escape(first)}"
+      console.print(text, soft_wrap=True)  # so that paths can be copied
     official = metadata["official"].get(split)
     if official is not None and official != len(index["ids"]):
       console.print(
-        f"[yellow]{split} has {len(index['ids'])} images, the official set {official}: published "
-        "label splits are not to be had"
+        f"[yellow]{split} has {len(index['ids'])} images, the official set {official}: label "
+        "splits published for that, if any, are not to be had",
+        soft_wrap=True,
       )
 
 

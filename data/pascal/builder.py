@@ -61,16 +61,16 @@ For the 9118 training images that VOC did not annotate, add one of
 """
 
   def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
-    root, candidates = find_root(raw), mask_candidates(raw)
-    listed = {}
-    for split in common.SPLITS:
-      names = listing(split)
-      masks = [[folder / f"{name}{suffix}" for folder, suffix in candidates] for name in names]
-      listed[split] = [
-        common.Item(name, root / "JPEGImages" / f"{name}.jpg", first_file(paths))
-        for name, paths in zip(names, masks, strict=True)
-      ]
-    return listed
+    images, candidates = find_root(raw) / "JPEGImages", mask_candidates(raw)
+
+    def item(name: str, candidates: list[tuple[pathlib.Path, str]]) -> common.Item:
+      mask = first_file([folder / f"{name}{suffix}" for folder, suffix in candidates])
+      return common.Item(name, images / f"{name}.jpg", mask)
+
+    return {
+      "train": [item(name, candidates) for name in listing("train")],
+      "val": [item(name, candidates[:1]) for name in listing("val")],  # never scored against SBD's
+    }
 
   def read_mask(self, path: pathlib.Path) -> Image.Image:
     return read_sbd(path) if path.suffix == ".mat" else common.read_mask(path)

@@ -109,6 +109,17 @@ def test_broken_releases(original, tmp_path):
   assert [kind for kind, _ in skipped] == ["missing image", "missing mask"]
 
 
+def test_sbd_never_stands_in_for_validation_masks(original, tmp_path):
+  raw, tree = original
+  own = raw / "VOCdevkit" / "VOC2012" / "SegmentationClass" / "2007_000033.png"
+  own.unlink()
+  write_sbd(
+    raw / "benchmark_RELEASE" / "dataset" / "cls" / "2007_000033.mat", tree.labels[own.stem]
+  )
+  with pytest.raises(ValueError, match=r"SegmentationClass/2007_000033\.png is missing"):
+    prepare.prepare("pascal", raw, tmp_path / "out")
+
+
 def test_folders_that_are_not_there(original, tmp_path):
   raw, _ = original
   (raw / "benchmark_RELEASE").rename(tmp_path / "elsewhere")

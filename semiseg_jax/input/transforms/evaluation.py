@@ -91,9 +91,8 @@ class Transformed:
 
 
 def resized_dataset(dataset: Dataset, shorter_side: int) -> Dataset:
-  """Both splits with `shorter_side` pixels along their images' shorter sides."""
-  resized = ShorterSide(shorter_side)
-  train, val = Transformed(dataset.train, resized), Transformed(dataset.val, resized)
-  return replace(
-    dataset, info=replace(dataset.info, size=largest_size(val.sizes)), train=train, val=val
-  )
+  """Every split with `shorter_side` pixels along its images' shorter sides."""
+  resized = lambda source: Transformed(source, ShorterSide(shorter_side))
+  train, val = resized(dataset.train), resized(dataset.val)
+  extra = None if dataset.extra is None else resized(dataset.extra)
+  return Dataset(replace(dataset.info, size=largest_size(val.sizes)), train, val, extra)

@@ -108,7 +108,7 @@ def test_what_was_skipped_is_printed(tree, raw, tmp_path, capsys):
   printed = capsys.readouterr().out
   assert f"train: 1 skipped, missing mask, the first: {first.mask} is missing" in printed
   assert f"train: 1 skipped, damaged file, the first: {second.image}: damaged" in printed
-  assert "1 of 2975" in printed and "train has 1 images, the official set 2975" in printed
+  assert "1 of 2975" in printed and "train is not the official list of 2975 images" in printed
 
 
 def test_nothing_usable(tree, raw, tmp_path):

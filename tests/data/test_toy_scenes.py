@@ -65,7 +65,7 @@ def test_scenes_are_deterministic_and_differ():
 def test_summary_and_damage(small, tmp_path):
   path, _ = small
   table = prepare.summary(path)
-  assert table.row_count == 3 + len(street.CLASS_NAMES)
+  assert table.row_count == 4 + len(street.CLASS_NAMES)
   copy = tmp_path / "semiseg_toy_scenes" / "1.0.0"
   copy.mkdir(parents=True)
   for file in path.iterdir():

@@ -84,6 +84,7 @@ def inspect(
   setup.check(config, method)
   dataset = open_data(config)
   streams = train_streams(config, dataset, method.uses_unlabeled)
+  state, about = make_networks(config, dataset, method, workdir)
   batches = first_batches(config, streams, images)
   console.print(stream_table(streams, dataset, batches, config.evaluation.batch))
   for name, transform in transforms(streams, dataset).items():
@@ -91,7 +92,7 @@ def inspect(
   console.print(class_table(streams, dataset))
   console.print(speed_table(config, streams, seconds, workers or config.data.workers > 0))
   sections = stream_sections(streams, batches, images, hidden=not config.data.partial)
-  sections += view_sections(config, dataset, method, batches, images, workdir)
+  sections += view_sections(method, state, batches, images, about)
   title = f"{dataset.info.name}, {title}"
   page = contact_sheet(title, sections, dataset.info.palette, dataset.info.class_names)
   out.mkdir(parents=True, exist_ok=True)
@@ -181,7 +182,7 @@ def speed_table(config: ConfigDict, streams: Streams, seconds: float, workers: b
   data, images = config.data, sum(stream.batch for stream in streams.values())
   settings = [(data.threads, data.workers), (1, 0)]
   settings += [(data.threads, 1), (data.threads, 2)] if workers else []
-  table = Table("reading", "images/s", "of each thread", "ms a batch", caption="the first as run")
+  table = Table("reading", "images/s", "each thread", "ms a batch")
   for threads, processes in dict.fromkeys(settings):
     iterator = train_batches(
       streams, seed=config.seed, threads=threads, workers=processes, buffer=data.buffer
@@ -190,8 +191,11 @@ def speed_table(config: ConfigDict, streams: Streams, seconds: float, workers: b
     iterator.close()
     speed = images / batch_seconds
     each = f"{speed / (threads * max(processes, 1)):.1f}"
-    name = f"{processes} worker processes, " if processes else ""
-    name += f"{threads} thread" + "s" * (threads > 1) + " each" * bool(processes)
+    name = f"{threads} thread" + "s" * (threads > 1)
+    if processes:
+      name = f"{processes} worker process{'es' * (processes > 1)} of {name}"
+    if (threads, processes) == settings[0]:
+      name += ", as configured"
     table.add_row(name, f"{speed:.1f}", each, f"{1000 * batch_seconds:.1f}")
   return table
 
@@ -228,15 +232,9 @@ def stream_sections(
 
 
 def view_sections(
-  config: ConfigDict,
-  dataset: Dataset,
-  method: Method,
-  batches: list[Batch],
-  images: int,
-  workdir: pathlib.Path | None,
+  method: Method, state: TrainState, batches: list[Batch], images: int, note: str
 ) -> list[Section]:
   """The same samples as the network sees them, made by the method on one device."""
-  state, about = make_networks(config, dataset, method, workdir)
   mesh = make_mesh(jax.devices()[:1])
   targets = jax.jit(
     jax.shard_map(
@@ -255,7 +253,7 @@ def view_sections(
       samples = [Sample("", *pair) for pair in zip(pictures, view["label"], strict=True)]
       shown.setdefault(name, []).extend(samples)
   return [
-    Section(f"{_NAMES.get(name, name)}, as the network sees it", about, samples[:images])
+    Section(f"{_NAMES.get(name, name)}, as the network sees it", note, samples[:images])
     for name, samples in shown.items()
   ]
 

@@ -82,7 +82,7 @@ def test_tables_and_page(folder, tmp_path):
     console=console,
   )  # fmt: skip
   text = console.file.getvalue()
-  for part in ("24x32", "ScaleCrop", "Whole", "boat", "2 threads", "1 thread", "images/s"):
+  for part in ("24x32", "ScaleCrop", "Whole", "boat", "2 threads, as configured", "images/s"):
     assert part in text
   assert str(path) in text and "worker" not in text
   with Image.open(path) as page:

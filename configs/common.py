@@ -18,16 +18,25 @@ def base_config() -> ConfigDict:
   config.data.root = config_dict.placeholder(str)  # of the folder dataset
   config.data.class_names = config_dict.placeholder(str)  # folder: "sky,road"; None: dataset.toml
   config.data.ignore_index = config_dict.placeholder(int)  # folder: None: dataset.toml, or 255
-  config.data.labeled = "all"  # "reco/20_0" (count_seed), "1/8_0" (fraction_seed), file of ids
+  config.data.labeled = "all"  # "reco/20_0" (count_seed), "1/8_0" (fraction_seed), a published
+  # split such as "dst_cbc/30_0" (docs/splits.md), or a file of ids
   config.data.rule = "balanced"  # how "reco/..." chooses: balanced | sun
   config.data.min_classes = 1  # classes that an image must show to be chosen by "balanced"
+  config.data.unlabeled = "rest"  # rest | all | a published split | a file of ids
+  config.data.extra_unlabeled = False  # add the set's images without labels (cityscapes)
   config.data.palette = config_dict.placeholder(str)  # folder: "4682b4,804080", as dataset.toml
   config.data.resize = config_dict.placeholder(int)  # shorter side of all images; None: native
   config.data.partial = config_dict.placeholder(str)  # sparse labels: p0 | p1 | p5 | p25
   config.data.crop = (321, 321)  # training crop, height and width
-  config.data.scale_range = (1.0, 1.0)  # random scale of labelled images before the crop
+  config.data.labeled_transform = scale_crop(1.0, 1.0)  # `name` and the fields of that transform,
+  config.data.unlabeled_transform = scale_crop(1.0, 1.0)  # see semiseg_jax/input/transforms
   config.data.labeled_batch = 10  # images of all devices together
   config.data.unlabeled_batch = 10
+  config.data.source = ConfigDict()  # a stream of labelled images from another domain
+  config.data.source.name = config_dict.placeholder(str)  # a prepared dataset; None: no such stream
+  config.data.source.variant = config_dict.placeholder(str)
+  config.data.source.batch = 2
+  config.data.source.transform = scale_crop(1.0, 1.0)
   config.data.threads = 2  # that read and decode, per host or per worker process
   config.data.workers = 0  # worker processes per host; 0: threads alone
   config.data.buffer = 4  # batches read ahead
@@ -66,8 +75,15 @@ def base_config() -> ConfigDict:
   config.evaluation.network = "teacher"  # teacher | student; methods without a teacher: student
   config.evaluation.batch = 4
   config.evaluation.size = (513, 513)  # images are padded to it at the right and bottom
+  config.evaluation.transform = ConfigDict({"name": "whole"})  # what is done before padding
+  config.evaluation.subset = config_dict.placeholder(str)  # "dst_cbc/valtiny"; None: every image
   config.evaluation.panels = 4  # validation images drawn at each evaluation
   return config
+
+
+def scale_crop(low: float, high: float) -> ConfigDict:
+  """ReCo's geometry: a random scale, reflected margins, a crop."""
+  return ConfigDict({"name": "scale_crop", "scale_range": (low, high)})
 
 
 def supervised() -> ConfigDict:
@@ -167,7 +183,7 @@ def reco_experiment(
     config.data.labeled_batch *= 2
     config.evaluation.network = "student"
   choose_labels(config, args)
-  config.data.scale_range = scale_range
+  config.data.labeled_transform.scale_range = scale_range
   config.model.name = args.model
   config.model.output_stride = {"deeplabv3p": 16, "deeplabv2": 8}.get(args.model, 16)
   return config

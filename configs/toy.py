@@ -15,7 +15,7 @@ def toy_config(arg: str | None) -> ConfigDict:
   config.data.name = "toy_scenes"
   config.data.min_classes = 3
   config.data.crop = (96, 96)
-  config.data.scale_range = SCALE_RANGE
+  config.data.labeled_transform.scale_range = SCALE_RANGE
   config.data.labeled_batch = config.data.unlabeled_batch = 4
   config.model.backbone = "resnet18"
   config.model.width = 16

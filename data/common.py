@@ -95,12 +95,14 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return {split: self._generate_examples(split, items, raw) for split, items in usable.items()}
 
   def _usable(self, split: str, items: list[Item], seen: dict[str, pathlib.Path]) -> list[Item]:
-    """Without doubles and images whose mask is missing: known before any file is read."""
+    """Without doubles and what is missing: known before any file is read."""
     usable = []
     for item in items:
       if item.name in seen:
         message = f"{item.image} and {seen[item.name]} have the same id {item.name}"
         self._bad(split, DataError("duplicate id", message))
+      elif not item.image.is_file():
+        self._bad(split, DataError("missing image", f"{item.image} is missing"))
       elif item.mask is not None and not item.mask.is_file():
         message = f"{item.mask} is missing; it is the mask of {item.image}"
         self._bad(split, DataError("missing mask", message))

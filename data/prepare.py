@@ -14,8 +14,10 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from data import published
 from semiseg_jax.input import prepared, sources
 
 _HERE = pathlib.Path(__file__).parent
@@ -84,8 +86,9 @@ def ensure(name: str, variant: str | None = None, data_dir: PathLike | None = No
 def verify(path: pathlib.Path) -> None:
   """Compares records and index. Raises ValueError if they disagree."""
   builder, seen = tfds.builder_from_directory(path), set()
-  for split, index in prepared.read_metadata(path)["splits"].items():
-    source = prepared.PreparedSource(path, split)
+  metadata = prepared.read_metadata(path)
+  for split, index in metadata["splits"].items():
+    source = prepared.PreparedSource(path, split, metadata)
     stored = builder.info.splits[split].num_examples
     if not len(source) == stored == len(index["counts"]) == len(index["labeled"]):
       raise ValueError(f"{path}: {stored} records of {split}, {len(source)} in the index")
@@ -103,19 +106,20 @@ def verify(path: pathlib.Path) -> None:
 def summary(path: pathlib.Path) -> Table:
   """Images, sizes and the share of every class's pixels, by split."""
   metadata = prepared.read_metadata(path)
-  splits = {split: prepared.PreparedSource(path, split) for split in metadata["splits"]}
+  splits = {split: prepared.PreparedSource(path, split, metadata) for split in metadata["splits"]}
   table = Table("", *splits, title=str(path))
   table.add_row("images", *(_found_of(len(splits[s]), metadata["official"].get(s)) for s in splits))
   sizes = lambda source: ", ".join(f"{h}x{w}" for h, w in source.sizes[:3])
   table.add_row("height x width", *map(sizes, splits.values()))
   pixels = [source.counts.sum(0) for source in splits.values()]
+  table.add_row("published subsets", *(str(len(source.lists())) for source in splits.values()))
   table.add_row("labelled pixels", *(f"{count.sum():,}" for count in pixels))
   for class_id, name in enumerate(metadata["class_names"]):
     table.add_row(name, *(f"{count[class_id] / max(count.sum(), 1):.2%}" for count in pixels))
   return table
 
 
-def print_summary(path: pathlib.Path, console: Console) -> None:
+def print_summary(name: str, path: pathlib.Path, console: Console) -> None:
   """The summary, what was skipped, and what the published splits need that is not there."""
   console.print(summary(path))
   metadata = prepared.read_metadata(path)
@@ -123,12 +127,14 @@ def print_summary(path: pathlib.Path, console: Console) -> None:
     kinds = collections.Counter(kind for kind, _ in index["skipped"])
     for kind, count in kinds.items():
       first = next(message for k, message in index["skipped"] if k == kind)
-      console.print(f"[red]{split}: {count} skipped, {kind}[/red], the first: {first}")
-    official = metadata["official"].get(split)
-    if official is not None and official != len(index["ids"]):
+      text = f"[red]{split}: {count} skipped, {kind}[/red], the first: {escape(first)}"
+      console.print(text, soft_wrap=True)  # so that paths can be copied
+    listing = published.listing(name, split)
+    if listing and listing != index["ids"]:
       console.print(
-        f"[yellow]{split} has {len(index['ids'])} images, the official set {official}: published "
-        "label splits are not to be had"
+        f"[yellow]{split} is not the official list of {len(listing)} images, so the label splits "
+        "published for that are not to be had",
+        soft_wrap=True,
       )
 
 
@@ -186,7 +192,7 @@ def main(argv: list[str] | None = None) -> int:
   except (OSError, ValueError) as error:
     print(error, file=sys.stderr)
     return 1
-  print_summary(path, Console())
+  print_summary(args.name, path, Console())
   return 0
 
 

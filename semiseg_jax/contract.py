@@ -1,8 +1,10 @@
 """What the parts promise each other: the state of a run, a batch, and what a method is.
 
-Batch  {"labeled": {"image", "label", "position"}, "unlabeled": {the same}}
-       image uint8 [B,H,W,3] and label uint8 [B,H,W] (IGNORE = no label); position int32 [B] is
-       the image's place in its stream, from which its random key is folded.
+Batch  {"labeled": {"image", "label", "position"}, "unlabeled": {the same}, "source": {the same}}
+       image [B,H,W,3] levels 0..255, uint8 or, where an original resizes in floating point,
+       float32; label uint8 [B,H,W] (IGNORE = no label); position int32 [B] is the image's place in
+       its stream, from which its random key is folded. "source": labelled images of another
+       domain, where a run has them.
 """
 
 from collections.abc import Callable

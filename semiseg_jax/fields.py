@@ -2,27 +2,24 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
 def make(kind: type[T], section: str, name: str, values: Mapping[str, Any]) -> T:
-  """kind(**values).
+  """kind(**values), with lists made tuples; every field of `kind` has a default.
 
   section, name: what the error calls the place, such as "config.method" and "reco".
-  Raises ValueError for an unknown key, naming the nearest, for one that is missing, and for a value
-  of a type other than its default's.
+  Raises ValueError for an unknown key, naming the nearest, and for a value of a type other than its
+  default's.
   """
   known = kind.__dataclass_fields__
+  values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
   for key, value in values.items():
     if key not in known:
       raise ValueError(f"{section}.{key} is no key of {name!r}: {nearest(key, known)}")
     _check_type(f"{section}.{key}", value, known[key].default)
-  for key, field in known.items():
-    if key not in values and field.default is MISSING:
-      raise ValueError(f"{section}.{key} is not given, and {name!r} has no default for it")
   return kind(**values)
 
 
@@ -33,10 +30,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _check_type(key: str, value: Any, default: Any) -> None:
-  if value is None or default is None or default is MISSING:
+  if value is None or default is None:
     return
   kinds = (int, float) if isinstance(default, float) else type(default)
-  if isinstance(default, tuple):
-    kinds = (tuple, list)
   if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
     raise ValueError(f"{key}={value!r} should be like its default, {default!r}")

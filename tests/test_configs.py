@@ -61,6 +61,8 @@ def test_every_config_steps(name):
   batch = {"labeled": part(config.data.labeled_batch)}
   if method.uses_unlabeled:
     batch["unlabeled"] = part(config.data.unlabeled_batch)
+  if config.data.source.name:
+    batch["source"] = part(config.data.source.batch)
   step = make_train_step(method, optimizer, make_mesh(jax.devices()[:1]))
   after, metrics = jax.eval_shape(step, shapes, batch)
   same = lambda a, b: a.shape == b.shape and a.dtype == b.dtype
@@ -71,7 +73,9 @@ def test_every_config_steps(name):
 def test_numbers_of_the_original(name):
   crop, scale_range, batch, size, min_classes, labels = SHEET[name]
   config = get(name)
-  assert config.data.crop == crop and config.data.scale_range == scale_range
+  assert config.data.crop == crop
+  assert config.data.labeled_transform.scale_range == scale_range
+  assert config.data.unlabeled_transform.scale_range == (1.0, 1.0)
   assert config.method.scale_range == scale_range
   assert config.data.labeled_batch == config.data.unlabeled_batch == batch
   assert config.evaluation.size == size and config.evaluation.batch == 4

@@ -46,8 +46,15 @@ def tiny_state(
   return make_state(variables, forward, method, optimizer, num_classes, 0, mesh), mesh
 
 
-def random_batch(rows: int, size: int, num_classes: int, seed: int, sparse: bool = False) -> dict:
-  """Blocky random scenes for both streams, with positions as the input pipeline gives them."""
+def random_batch(
+  rows: int,
+  size: int,
+  num_classes: int,
+  seed: int,
+  sparse: bool = False,
+  streams: tuple[str, ...] = ("labeled", "unlabeled"),
+) -> dict:
+  """Blocky random scenes for every stream, with positions as the input pipeline gives them."""
   rng = np.random.default_rng(seed)
 
   def part() -> dict[str, np.ndarray]:
@@ -61,7 +68,7 @@ def random_batch(rows: int, size: int, num_classes: int, seed: int, sparse: bool
       "position": (np.arange(rows) + seed * rows).astype(np.int32),
     }
 
-  return {"labeled": part(), "unlabeled": part()}
+  return {name: part() for name in streams}
 
 
 def run_steps(config: dict[str, Any], optimizer, devices: int, batches: list[dict]) -> TrainState:
@@ -71,7 +78,7 @@ def run_steps(config: dict[str, Any], optimizer, devices: int, batches: list[dic
   step = make_train_step(method, optimizer, mesh)
   for batch in batches:
     if not method.uses_unlabeled:
-      batch = {"labeled": batch["labeled"]}
+      batch = {name: part for name, part in batch.items() if name != "unlabeled"}
     state, _ = step(state, shard_batch(batch, mesh))
   assert step._cache_size() == 1
   return state

@@ -1,35 +1,39 @@
 """Sources -> batches, in an order that follows from the seed and the step alone.
 
-A batch holds the next rows of the labelled and of the unlabelled stream. With several hosts each
-gets a contiguous block of both, so the rows joined over hosts are in stream order for any number of
-hosts. The state of the iterator is one integer, valid for other numbers of workers and hosts.
+A batch holds the next rows of every stream. With several hosts each gets a contiguous block of
+each, so the rows joined over hosts are in stream order for any number of hosts. The state of the
+iterator is one integer, valid for other numbers of workers and hosts.
 """
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import grain
 import numpy as np
 from absl import flags
 
-from semiseg_jax.input import transforms
 from semiseg_jax.input.sources import Record, Source
 from semiseg_jax.labels import IGNORE
 
 _ENDLESS = 1 << 40
+_NUMBERS = {"labeled": 0, "unlabeled": 1, "source": 2}  # in a stream's seed
+
+
+class Stream(NamedTuple):
+  """An endless shuffled stream: what it reads, what happens to a record, rows of a global batch."""
+
+  source: Source
+  transform: grain.transforms.RandomMap
+  batch: int
 
 
 def train_batches(
-  labeled: Source,
-  unlabeled: Source | None,
+  streams: Mapping[str, Stream],
   *,
   seed: int,
-  labeled_batch: int,
-  unlabeled_batch: int = 0,
-  labeled_transform: grain.transforms.RandomMap,
-  unlabeled_transform: grain.transforms.RandomMap | None = None,
   host: tuple[int, int] = (0, 1),
   threads: int = 2,
   workers: int = 0,
@@ -37,31 +41,28 @@ def train_batches(
 ) -> grain.DatasetIterator:
   """Endless batches with get_state(), set_state() and close(): this host's share, in numpy.
 
-  {"labeled": {"image": uint8 [b,H,W,3], "label": uint8 [b,H,W], "position": int32 [b]},
-  "unlabeled": the same, absent without an unlabelled stream}; position is the row's place in its
-  stream. labeled_batch, unlabeled_batch: rows over all hosts. host: (index, count).
-  threads (in every worker process, if there are any) read ahead by `buffer` batches.
+  {name: {"image": [b,H,W,3], "label": uint8 [b,H,W], "position": int32 [b]}} for every stream, of
+  which there can be "labeled", "unlabeled" and "source" (labelled images of another domain);
+  position is the row's place in its stream, and transforms may add arrays of their own.
+  host: (index, count). threads (in every worker process, if there are any) read ahead by `buffer`
+  batches.
 
   Raises ValueError if a stream is empty or a batch cannot be shared out among the hosts.
   """
   index, hosts = host
-  if unlabeled is None:
-    unlabeled_batch = 0
-  _check("labeled", labeled, labeled_batch, hosts)
-  groups = labeled_batch
-  streams = {}
-  if unlabeled_batch:
-    _check("unlabeled", unlabeled, unlabeled_batch, hosts)
-    groups = math.gcd(labeled_batch, unlabeled_batch)
-    streams["unlabeled"] = _stream(
-      unlabeled, (seed, 1), unlabeled_transform or labeled_transform, unlabeled_batch // groups
-    )
-  streams["labeled"] = _stream(labeled, (seed, 0), labeled_transform, labeled_batch // groups)
-  pairs = grain.MapDataset.range(_ENDLESS).map(_HostBlocks(streams, groups, hosts))
+  for name, stream in streams.items():
+    _check(name, stream.source, stream.batch, hosts)
+  # groups of every stream's share in the greatest number of equal parts that a batch has
+  groups = math.gcd(*(stream.batch for stream in streams.values()))
+  grouped = {
+    name: _grouped(stream, (seed, _NUMBERS[name]), stream.batch // groups)
+    for name, stream in streams.items()
+  }
+  blocks = grain.MapDataset.range(_ENDLESS).map(_HostBlocks(grouped, groups, hosts))
   if workers and not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # grain reads a flag of its own, also outside absl.app
   batches = grain.experimental.ElasticIterator(
-    pairs,
+    blocks,
     groups,
     grain.sharding.ShardOptions(shard_index=index, shard_count=hosts),
     read_options=_read_options(threads, buffer),
@@ -101,10 +102,11 @@ def eval_batches(
   threads: int = 2,
   buffer: int = 2,
 ) -> EvalBatches:
-  """Batches {"image": uint8 [b,*size,3], "label": uint8 [b,*size], "valid_size": int32 [b,2],
+  """Batches {"image": [b,*size,3], "label": uint8 [b,*size], "valid_size": int32 [b,2],
   "index": int32 [b]} of this host; `batch` counts rows over all hosts.
 
-  Images are reflected at right and bottom up to size, their labels filled with IGNORE. The last
+  Images are reflected at right and bottom up to size, their labels filled with IGNORE; labels that
+  are n times as large as their images stay so. The last
   batch is filled up with repeats that have index -1 and labels of IGNORE alone, so every host makes
   the same number of steps. An image larger than size raises ValueError when it is read.
   """
@@ -135,11 +137,7 @@ class _Read:
 
   def __call__(self, position: int) -> Record:
     record = self.source[self.order(position)]
-    return {
-      "image": record["image"],
-      "label": record["label"],
-      "position": np.int32(position % (1 << 31)),
-    }
+    return {**record, "position": np.int32(position % (1 << 31))}
 
 
 @dataclass(frozen=True)
@@ -169,27 +167,30 @@ class _PaddedRecord:
   def __call__(self, row: int) -> Record:
     record = self.source[max(int(row), 0)]
     image, label = record["image"], record["label"]
-    valid_size = label.shape
+    valid_size = image.shape[:2]
     if valid_size[0] > self.size[0] or valid_size[1] > self.size[1]:
       raise ValueError(
         f"image {self.source.ids[row]!r} has {valid_size[0]}x{valid_size[1]} pixels (height x "
         f"width), more than the evaluation size {self.size[0]}x{self.size[1]}; raise that size"
       )
-    image, label = transforms.pad(image, label, self.size)
+    bottom, right = self.size[0] - valid_size[0], self.size[1] - valid_size[1]
+    finer = label.shape[0] // valid_size[0]  # an original may score a shrunken image at full size
+    image = np.pad(image, ((0, bottom), (0, right), (0, 0)), "reflect")
+    label = np.pad(label, ((0, finer * bottom), (0, finer * right)), constant_values=IGNORE)
     if row < 0:
       label = np.full_like(label, IGNORE)
     valid_size = np.asarray(valid_size, np.int32)
     return {"image": image, "label": label, "valid_size": valid_size, "index": np.int32(row)}
 
 
-def _stream(source, seed, transform, group: int) -> grain.MapDataset:
-  """Groups of consecutive records of an endless shuffled stream."""
-  # Hashed: seeds 0 and 1, or the two streams of one seed, must not share permutations.
+def _grouped(stream: Stream, seed: tuple[int, int], group: int) -> grain.MapDataset:
+  """Groups of consecutive records of the endless shuffled stream."""
+  # Hashed: seeds 0 and 1, or two streams of one seed, must not share permutations.
   order, draws = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
   return (
     grain.MapDataset.range(_ENDLESS * group)
-    .map(_Read(source, EpochOrder(len(source), order)))
-    .random_map(transform, seed=draws)
+    .map(_Read(stream.source, EpochOrder(len(stream.source), order)))
+    .random_map(stream.transform, seed=draws)
     .batch(group)
   )
 

@@ -1,4 +1,8 @@
-"""Datasets written once as ArrayRecord by `python -m data.prepare`; they describe themselves."""
+"""Datasets written once as ArrayRecord by `python -m data.prepare`; they describe themselves.
+
+Beside the records lie metadata.json and lists/SPLIT/NAME.txt, the published subsets by id. Splits
+are train and val; "extra" holds further images without masks, where a dataset has them.
+"""
 
 import json
 import os
@@ -19,13 +23,14 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+")
 class PreparedSource:
   """One split of a prepared directory.
 
-  counts: int64 [n,K], pixels per class of every record, known since preparation.
+  counts: int64 [n,K], pixels per class of every record, known since preparation. metadata: what
+  read_metadata gave, if it was called already (the index of a large set takes seconds to parse).
   Raises DataError naming the record if it does not decode.
   """
 
-  def __init__(self, directory: str | os.PathLike, split: str):
+  def __init__(self, directory: str | os.PathLike, split: str, metadata: dict | None = None):
     self.directory, self.split = str(directory), split
-    index = read_metadata(directory)["splits"][split]
+    index = (metadata or read_metadata(directory))["splits"][split]
     self.ids = tuple(index["ids"])
     self.labeled = np.asarray(index["labeled"], bool)
     self.sizes = [tuple(size) for size in index["sizes"]]
@@ -38,6 +43,19 @@ class PreparedSource:
     """Changes when the dataset is prepared anew."""
     stamp = (pathlib.Path(self.directory) / METADATA).stat().st_mtime_ns
     return f"{pathlib.Path(self.directory).resolve()} {self.split} {stamp}"
+
+  def lists(self) -> list[str]:
+    """Names of the published subsets, such as "dst_cbc/30_0": what ids_of takes."""
+    root = self._lists_directory
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.txt"))
+
+  def ids_of(self, name: str) -> list[str]:
+    """The ids of a published subset, in the order in which it was published."""
+    return (self._lists_directory / f"{name}.txt").read_text().splitlines()
+
+  @property
+  def _lists_directory(self) -> pathlib.Path:
+    return pathlib.Path(self.directory) / "lists" / self.split
 
   @cached_property
   def _records(self):
@@ -70,14 +88,16 @@ def open_prepared(name: str, data_dir: str | os.PathLike, variant: str | None = 
   """
   directory = find_prepared(name, data_dir, variant)
   metadata = read_metadata(directory)
-  train, val = PreparedSource(directory, "train"), PreparedSource(directory, "val")
+  open_split = lambda split: PreparedSource(directory, split, metadata)
+  train, val = open_split("train"), open_split("val")
+  extra = open_split("extra") if "extra" in metadata["splits"] else None
   info = DatasetInfo(
     name=name,
     class_names=tuple(metadata["class_names"]),
     palette=np.asarray(metadata["palette"], np.uint8),
     size=largest_size(val.sizes),
   )
-  return Dataset(info, train, val)
+  return Dataset(info, train, val, extra)
 
 
 def find_prepared(

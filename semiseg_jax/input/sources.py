@@ -48,9 +48,12 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Dataset:
+  """extra: further images without masks, where the dataset has them."""
+
   info: DatasetInfo
   train: Source
   val: Source
+  extra: Source | None = None
 
 
 class Subset:
@@ -68,6 +71,25 @@ class Subset:
 
   def __getitem__(self, index: int) -> Record:
     return self.source[int(self.indices[index])]
+
+
+class Joined:
+  """The records of one source, then those of another. ValueError if they share an id."""
+
+  def __init__(self, first: Source, second: Source):
+    self.first, self.second = first, second
+    self.ids = [*first.ids, *second.ids]
+    self.labeled = np.concatenate([first.labeled, second.labeled])
+    self.sizes = sorted({*first.sizes, *second.sizes})
+    if shared := set(first.ids) & set(second.ids):
+      raise ValueError(f"{len(shared)} ids are in both sources to be joined: {min(shared)!r}")
+
+  def __len__(self) -> int:
+    return len(self.ids)
+
+  def __getitem__(self, index: int) -> Record:
+    offset = len(self.first)
+    return self.first[index] if index < offset else self.second[index - offset]
 
 
 def largest_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int] | None:

@@ -1,9 +1,10 @@
-"""Which images of the training set count as labelled.
+"""Which images of a set are labelled, which are unlabelled, which are validated on.
 
 `select_balanced` and `select_sun` follow ReCo (section 4.1 and its released code): given the same
 listing, the same images are chosen for the same seed. The listing is the source's, in sorted order.
 """
 
+import difflib
 import pathlib
 import random
 import re
@@ -22,11 +23,15 @@ def labeled_indices(
 ) -> np.ndarray:
   """int64 rows of `source` to be used with their labels; images without a mask are never chosen.
 
-  spec: "all"; "reco/20_0" (20 images that balance the classes, seed 0; 0 images = all); "1/8_0" (an
-  eighth at random, seed 0); or the path of a text file with one id per line.
+  spec, the first of these that it is:
+    "all"
+    "reco/20_0"     20 images that balance the classes, seed 0; 0 images = all
+    "1/8_0"         an eighth at random, seed 0
+    "dst_cbc/30_0"  a subset that the prepared set knows by this name
+    a path          of a text file with one id per line
   rule: "balanced" (min_classes 3 on Pascal VOC, 12 on Cityscapes) or "sun", for "reco/...".
 
-  Raises ValueError where the spec cannot be met.
+  Raises ValueError where the spec cannot be met, naming the nearest published subsets.
   """
   listing = np.flatnonzero(source.labeled)
   if not listing.size:
@@ -41,13 +46,40 @@ def labeled_indices(
       raise ValueError(f"{spec!r} of {len(listing)} labelled images is not one image")
     order = np.random.RandomState(seed).permutation(len(listing))
     return np.sort(listing[order[: len(listing) // parts]])
-  return _from_file(pathlib.Path(spec), source)
+  rows = _listed(spec, source, "labels", "all, reco/COUNT_SEED, 1/PARTS_SEED, ")
+  return _with_masks(rows, source, spec)
 
 
-def unlabeled_indices(labeled: np.ndarray, source: Source) -> np.ndarray:
-  """int64 rows in listing order that are not labelled; all rows if every one is."""
-  rest = np.setdiff1d(np.arange(len(source)), labeled)
-  return rest if rest.size else np.arange(len(source))
+def unlabeled_indices(labeled: np.ndarray, source: Source, spec: str = "rest") -> np.ndarray:
+  """int64 rows to be used without their labels.
+
+  spec: "rest", what is not labelled in listing order, or every image if all are labelled (as the
+  originals have it); "all", labelled ones included (C3 on BDD100K); or a subset or file of ids as
+  in labeled_indices, ValueError if it has a labelled image.
+  """
+  everything = np.arange(len(source))
+  if spec == "all":
+    return everything
+  if spec == "rest":
+    rest = np.setdiff1d(everything, labeled)
+    return rest if rest.size else everything
+  rows = _listed(spec, source, "unlabeled images", "rest, all, ")
+  if shared := [source.ids[row] for row in np.intersect1d(rows, labeled)]:
+    raise ValueError(
+      f'{spec}: {len(shared)} of the images are labelled ones, first {shared[:3]}; take "rest", or '
+      '"all" if they are to be used twice'
+    )
+  return rows
+
+
+def val_indices(spec: str | None, source: Source) -> np.ndarray:
+  """int64 rows to be scored: None = all, or a subset such as "dst_cbc/valtiny", or a file of ids.
+
+  Raises ValueError as labeled_indices does.
+  """
+  if spec is None:
+    return np.arange(len(source))
+  return _with_masks(_listed(spec, source, "validation images", ""), source, spec)
 
 
 def select_balanced(presence: np.ndarray, count: int, seed: int, min_classes: int) -> list[int]:
@@ -132,18 +164,43 @@ def _select(listing, source, info, count, seed, rule, min_classes) -> np.ndarray
   raise ValueError(f'unknown rule {rule!r}; it is "balanced" or "sun"')
 
 
-def _from_file(path: pathlib.Path, source: Source) -> np.ndarray:
-  if not path.is_file():
-    raise ValueError(
-      f"labels {str(path)!r} is neither all, reco/COUNT_SEED, 1/PARTS_SEED nor a file of ids"
-    )
+def _listed(spec: str, source: Source, what: str, others: str) -> np.ndarray:
+  """Rows of a published subset or of a file of ids, in the order of that list.
+
+  what, others: of the error if it is neither, the forms besides these two that spec may have.
+  """
+  names = _ids(spec, source, f"{what} {spec!r} is neither {others}")
   row_of = {name: row for row, name in enumerate(source.ids)}
-  names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
   if unknown := [name for name in names if name not in row_of]:
-    raise ValueError(f"{path}: {len(unknown)} ids are not in the training set, first {unknown[:3]}")
-  rows = np.asarray([row_of[name] for name in names], np.int64)
-  if not len(rows) or len(set(names)) != len(names):
-    raise ValueError(f"{path}: {len(names)} ids, {len(set(names))} of them different")
+    raise ValueError(
+      f"{spec}: {len(unknown)} ids are not in this set, first {unknown[:3]}; ids of this set look "
+      f"like {source.ids[0]!r}"
+    )
+  if not names or len(set(names)) != len(names):
+    raise ValueError(f"{spec}: {len(names)} ids, {len(set(names))} of them different")
+  return np.asarray([row_of[name] for name in names], np.int64)
+
+
+def _ids(spec: str, source: Source, complaint: str) -> list[str]:
+  while not hasattr(source, "lists") and hasattr(source, "source"):
+    source = source.source  # what wraps a source knows less about it
+  subsets = source.lists() if hasattr(source, "lists") else []
+  if spec in subsets:
+    return source.ids_of(spec)
+  if (path := pathlib.Path(spec)).is_file():
+    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+  if subsets:
+    near = difflib.get_close_matches(spec, subsets)
+    hint = f"the nearest are {', '.join(near)}" if near else f"there are {', '.join(subsets)}"
+  else:
+    hint = (
+      "this set has none published: they are of the complete Cityscapes and Pascal VOC, written by "
+      "`python -m data.prepare NAME --raw=DIR` (docs/splits.md)"
+    )
+  raise ValueError(f"{complaint}a published split nor a file of ids; {hint}")
+
+
+def _with_masks(rows: np.ndarray, source: Source, spec: str) -> np.ndarray:
   if without := [source.ids[row] for row in rows if not source.labeled[row]]:
-    raise ValueError(f"{path}: {len(without)} of the images have no mask, first {without[:3]}")
+    raise ValueError(f"{spec}: {len(without)} of the images have no mask, first {without[:3]}")
   return rows

@@ -63,7 +63,7 @@ class Method:
     pseudo_label, confidence, teacher_batch_stats = self.pseudo_labels(state, images, unlabeled)
     view = self.mixed_view(images, pseudo_label, confidence, unlabeled["position"], key)
     return {
-      "labeled": supervised.augment_labeled(batch["labeled"], key),
+      "labeled": supervised.labeled_view(batch, key),
       "unlabeled": view,
       "teacher_batch_stats": teacher_batch_stats,
     }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from semiseg_jax.collectives import DATA_AXIS, device_count, device_index
+from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Aux, TrainState, Tree
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.contrast import reco_loss
@@ -87,18 +87,19 @@ class Method:
   def contrast(self, student: Student, views: dict, key: jax.Array) -> jax.Array:
     """The ReCo loss over labelled and unlabelled pixels, at the network's stride."""
     labels = self.labeled_pixels(student.labeled, views["labeled"]["label"])
-    parts = [(student.labeled, labels)]
+    parts, ranks = [(student.labeled, labels)], [views["labeled"]["rank"]]
     if student.unlabeled is not None:
       view = views["unlabeled"]
       known = jnp.where(view["confidence"] >= self.weak_threshold, view["label"], IGNORE)
       parts.append((student.unlabeled, known))
+      ranks.append(supervised.ranks([len(labels), len(known)])[1])
     logits = jnp.concatenate([outputs.logits for outputs, _ in parts])
     size = logits.shape[1:3]
     return reco_loss(
       jnp.concatenate([outputs.embedding for outputs, _ in parts]),
       jnp.concatenate([resize_nearest(labels, size) for _, labels in parts]),
       jax.lax.stop_gradient(jax.nn.softmax(logits, axis=-1)),
-      image_rank=jnp.concatenate(_ranks([labels.shape[0] for _, labels in parts])),
+      image_rank=jnp.concatenate(ranks),
       key=key,
       strong_threshold=self.strong_threshold,
       temperature=self.temperature,
@@ -115,12 +116,3 @@ class Method:
     probs = jax.nn.softmax(at_label_size(outputs.logits, labels), axis=-1)
     sure = jnp.where(probs.max(-1) >= _SURE, probs.argmax(-1).astype(labels.dtype), IGNORE)
     return jnp.where(labels != IGNORE, labels, sure)
-
-
-def _ranks(sizes: list[int]) -> list[jax.Array]:
-  """Each image's place in the global batch, streams one after the other, on any device count."""
-  index, count = device_index(DATA_AXIS), device_count(DATA_AXIS)
-  starts = [count * sum(sizes[:i]) for i in range(len(sizes))]
-  return [
-    start + index * size + jnp.arange(size) for start, size in zip(starts, sizes, strict=True)
-  ]

@@ -14,7 +14,7 @@ from semiseg_jax.augment.photometric import (
   draw_color_jitter,
   gaussian_blur,
 )
-from semiseg_jax.collectives import DATA_AXIS
+from semiseg_jax.collectives import DATA_AXIS, device_count, device_index
 from semiseg_jax.contract import Aux, TrainState, Tree
 from semiseg_jax.losses.pixel import supervised_loss
 from semiseg_jax.models.networks import Outputs
@@ -43,7 +43,7 @@ class Method:
     return None
 
   def targets(self, state: TrainState, batch: dict, key: jax.Array) -> dict:
-    return {"labeled": augment_labeled(batch["labeled"], key)}
+    return {"labeled": labeled_view(batch, key)}
 
   def student(self, params: Tree, state: TrainState, views: dict) -> Student:
     """One forward pass and its loss."""
@@ -64,11 +64,33 @@ class Method:
     return None
 
 
-def augment_labeled(batch: dict[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
-  """The labelled view: colour jitter, blur and flip, normalised; the crop came from the input."""
+def labeled_view(batch: dict, key: jax.Array) -> dict[str, jax.Array]:
+  """All labelled images, those of another domain ("source") behind the others.
+
+  {"image", "label", "rank"}: colour jitter, blur and flip, normalised; the crop came from the
+  input. rank int32 [B] is the image's place among all devices' labelled images.
+  """
+  parts = [augment_labeled(batch["labeled"], key, 0)]
+  if "source" in batch:
+    parts.append(augment_labeled(batch["source"], key, 5))
+  view = {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
+  return {**view, "rank": jnp.concatenate(ranks([len(part["label"]) for part in parts]))}
+
+
+def augment_labeled(batch: dict[str, jax.Array], key: jax.Array, use: int) -> dict[str, jax.Array]:
+  """One stream's images [B,H,W,3] and labels [B,H,W]; `use` as in `image_keys`."""
   images, labels = batch["image"].astype(jnp.float32), batch["label"].astype(jnp.int32)
-  images, labels = strong_view(images, (labels,), image_keys(key, batch["position"], 0))
+  images, labels = strong_view(images, (labels,), image_keys(key, batch["position"], use))
   return {"image": normalize(images), "label": labels[0]}
+
+
+def ranks(sizes: list[int]) -> list[jax.Array]:
+  """Each image's place in the global batch, streams one after the other, on any device count."""
+  index, count = device_index(DATA_AXIS), device_count(DATA_AXIS)
+  starts = [count * sum(sizes[:i]) for i in range(len(sizes))]
+  return [
+    start + index * size + jnp.arange(size) for start, size in zip(starts, sizes, strict=True)
+  ]
 
 
 def strong_view(

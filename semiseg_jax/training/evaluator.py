@@ -71,13 +71,14 @@ class Evaluator:
     if self._shown is None:
       self._shown = next(iter(validation_batches(config, dataset)))
     shown = self._shown
+    finer = shown["label"].shape[1] // shown["image"].shape[1]
     local = jax.tree.map(lambda x: x.addressable_data(0), variables)
     panels, ids = [], []
     for row in range(min(count, len(shown["index"]))):
       height, width = shown["valid_size"][row]
       probs = np.asarray(self._predict(*local, shown["image"][row][None]))[0, :height, :width]
       image = shown["image"][row, :height, :width]
-      label = shown["label"][row, :height, :width]
+      label = shown["label"][row, ::finer, ::finer][:height, :width]
       panels.append(panel(image, label, probs.argmax(-1), probs.max(-1), *colors))
       ids.append(str(dataset.val.ids[shown["index"][row]]))
     return panels, ids

@@ -74,14 +74,16 @@ class _Training:
 
   def summary(self) -> str:
     """What is about to be trained, on what, from where."""
-    run, stream, info = self.run, self.stream, self.run.dataset.info
+    run, counts, info = self.run, self.stream.counts, self.run.dataset.info
     model, weights = run.config.model, sum(x.size for x in jax.tree.leaves(run.variables.params))
+    source = f", {counts['source']} of {run.config.data.source.name}" if "source" in counts else ""
     begin = "from scratch"
     if self.first_step:
       begin = f"resuming at step {self.first_step} from {self.checkpoints.directory}"
     return (
-      f"{info.name}: {info.num_classes} classes, {stream.labeled_count} labelled and "
-      f"{stream.unlabeled_count} unlabelled images, {len(run.dataset.val)} to validate\n"
+      f"{info.name}: {info.num_classes} classes, {counts['labeled']} labelled and "
+      f"{counts.get('unlabeled', 0)} unlabelled images{source}, "
+      f"{len(run.dataset.val)} to validate\n"
       f"{run.config.method.name}, {model.name} on {model.backbone}, {weights / 1e6:.2f} M weights, "
       f"{compute_dtype(model.dtype)}, {run.mesh.size} x {jax.devices()[0].device_kind}\n"
       f"{begin}; the first step compiles"

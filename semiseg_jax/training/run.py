@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from semiseg_jax.contract import Variables
 from semiseg_jax.evaluation.evaluate import make_evaluate_step
 from semiseg_jax.evaluation.predict import predict_folder
+from semiseg_jax.input.build import open_data
 from semiseg_jax.methods import make_method
 from semiseg_jax.training import loop
 from semiseg_jax.training.checkpoints import Checkpoints, write_json
@@ -17,12 +18,11 @@ from semiseg_jax.training.evaluator import score
 from semiseg_jax.training.mesh import check_divisible, make_mesh, replicate
 from semiseg_jax.training.report import jsonable, print_scores
 from semiseg_jax.training.setup import build, make_network
-from semiseg_jax.training.streams import open_data
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
   """Trains, or goes on; returns what result.json holds."""
-  return loop.train(build(config, open_data(config.data)), workdir)
+  return loop.train(build(config, open_data(config)), workdir)
 
 
 def evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
 
   Raises ValueError if its classes are not the dataset's.
   """
-  dataset = open_data(config.data)
+  dataset = open_data(config)
   mesh = make_mesh()
   check_divisible(mesh, **{"evaluation.batch": config.evaluation.batch})
   variables, forward, about = trained_network(config, workdir)

@@ -41,6 +41,8 @@ def build(config: ConfigDict, dataset: Dataset) -> Run:
   batches = {"data.labeled_batch": config.data.labeled_batch}
   if method.uses_unlabeled:
     batches["data.unlabeled_batch"] = config.data.unlabeled_batch
+  if config.data.source.name:
+    batches["data.source.batch"] = config.data.source.batch
   check_divisible(mesh, **batches, **{"evaluation.batch": config.evaluation.batch})
   variables, forward = make_network(config, dataset.info.num_classes, method.uses_embedding)
   optimizer = make_optimizer(config.optimizer, config.training.steps)

@@ -14,11 +14,12 @@ from collections.abc import Callable
 import jax
 
 from data import prepare
+from semiseg_jax.input.build import open_data
 from semiseg_jax.training.mesh import shard_batch
 from semiseg_jax.training.setup import build
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import make_train_step
-from semiseg_jax.training.streams import TrainStream, open_data
+from semiseg_jax.training.streams import TrainStream
 
 
 def milliseconds(function: Callable[[], object], steps: int, rounds: int = 5) -> float:
@@ -40,7 +41,7 @@ def main() -> None:
   args = parser.parse_args()
   config = importlib.import_module(f"configs.toy_{args.method}").get_config()
   prepare.ensure(config.data.name)
-  run = build(config, open_data(config.data))
+  run = build(config, open_data(config))
   num_classes = run.dataset.info.num_classes
   state = make_state(
     run.variables, run.forward, run.method, run.optimizer, num_classes, config.seed, run.mesh

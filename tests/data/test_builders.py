@@ -12,9 +12,9 @@ each_tree = pytest.mark.parametrize("name", sorted(trees.TREES))
 
 @each_tree
 def test_stored_as_it_lies_on_disk(name, tmp_path, monkeypatch):
-  tree = trees.TREES[name](tmp_path / "raw", monkeypatch)
-  path = prepare.prepare(name, tmp_path / "raw", tmp_path / "out", tree.variant)
-  dataset = builder_checks.check_prepared(path, name, tmp_path / "out")
+  tree, dataset_name = trees.TREES[name](tmp_path / "raw", monkeypatch), name.split()[0]
+  path = prepare.prepare(dataset_name, tmp_path / "raw", tmp_path / "out", tree.variant)
+  dataset = builder_checks.check_prepared(path, dataset_name, tmp_path / "out")
   assert dataset.info.num_classes == len(set(dataset.info.class_names))
   assert dataset.info.size == trees.SIZE
   for split, pairs in tree.pairs.items():
@@ -53,21 +53,22 @@ BREAKAGES = (  # what is counted, what is done to the first training pair, the f
 
 @each_tree
 def test_broken_trees(name, tmp_path, monkeypatch):
+  write, dataset = trees.TREES[name], name.split()[0]
   for number, (kind, break_it, named) in enumerate(BREAKAGES):
     raw, out = tmp_path / f"raw{number}", tmp_path / f"out{number}"
-    tree = trees.TREES[name](raw, monkeypatch)
+    tree = write(raw, monkeypatch)
     if {"unknown": tree.unknown, "duplicate id": tree.twin}.get(kind, kind) is None:
       continue  # this dataset cannot be wrong in that way
     pair = next(iter(tree.pairs["train"].values()))
     break_it(tree, pair)
     with pytest.raises(decode.DataError) as error:
-      prepare.prepare(name, raw, out, tree.variant)
+      prepare.prepare(dataset, raw, out, tree.variant)
     found = error.value.kind
     assert found == kind or (kind == "unknown" and found in ("label range", "unknown colour"))
     assert str(getattr(pair, named)) in str(error.value)
-    with pytest.raises(FileNotFoundError, match=f"no prepared dataset {name}"):
-      prepared.find_prepared(name, out)
-    path = prepare.prepare(name, raw, out, tree.variant, skip_bad=True)
+    with pytest.raises(FileNotFoundError, match=f"no prepared dataset {dataset}"):
+      prepared.find_prepared(dataset, out)
+    path = prepare.prepare(dataset, raw, out, tree.variant, skip_bad=True)
     index = prepared.read_metadata(path)["splits"]
     skipped = [entry for split in index.values() for entry in split["skipped"]]
     assert skipped == [[found, str(error.value)]]

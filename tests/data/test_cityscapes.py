@@ -14,7 +14,7 @@ from tests.data import builder_checks, trees
 
 @pytest.fixture
 def raw(tmp_path):
-  return tmp_path / "raw"
+  return tmp_path / "[raw]"  # not to be taken for markup where it is printed
 
 
 @pytest.fixture
@@ -105,10 +105,10 @@ def test_what_was_skipped_is_printed(tree, raw, tmp_path, capsys):
   assert prepare.main(["cityscapes", *arguments]) == 1
   assert f"{first.mask} is missing" in capsys.readouterr().err
   assert prepare.main(["cityscapes", *arguments, "--skip_bad"]) == 0
-  printed = " ".join(capsys.readouterr().out.split())
-  assert "train: 1 skipped, missing mask, the first:" in printed
-  assert "train: 1 skipped, damaged file, the first:" in printed
-  assert "1 of 2975" in printed and "train has 1 images, the official set 2975" in printed
+  printed = capsys.readouterr().out
+  assert f"train: 1 skipped, missing mask, the first: {first.mask} is missing" in printed
+  assert f"train: 1 skipped, damaged file, the first: {second.image}: damaged" in printed
+  assert "1 of 2975" in printed and "train is not the official list of 2975 images" in printed
 
 
 def test_nothing_usable(tree, raw, tmp_path):

@@ -65,7 +65,7 @@ def test_scenes_are_deterministic_and_differ():
 def test_summary_and_damage(small, tmp_path):
   path, _ = small
   table = prepare.summary(path)
-  assert table.row_count == 3 + len(street.CLASS_NAMES)
+  assert table.row_count == 4 + len(street.CLASS_NAMES)
   copy = tmp_path / "semiseg_toy_scenes" / "1.0.0"
   copy.mkdir(parents=True)
   for file in path.iterdir():
@@ -97,6 +97,6 @@ def test_data_dir_from_the_environment(small, monkeypatch, capsys):
   assert "sidewalk" in capsys.readouterr().out
   assert prepare.ensure("toy_scenes") == path
   assert prepare.main(["streets"]) == 1
-  assert "unknown dataset 'streets'; there are ['cityscapes'" in capsys.readouterr().err
+  assert "unknown dataset 'streets'; there are ['camvid', 'cityscapes'" in capsys.readouterr().err
   with pytest.raises(ValueError, match="no variant 'huge'"):
     prepare.ensure("toy_scenes", "huge")

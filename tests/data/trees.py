@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.camvid import builder as camvid
 from data.cityscapes import builder as cityscapes
+from data.pascal import builder as pascal
 from semiseg_jax.labels import IGNORE
 
 SIZE = (20, 30)  # height, width
@@ -91,7 +93,93 @@ def write_cityscapes(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
   return Tree(pairs, labels, None, pair("train", "ulm", "aachen_000009_000019"), "full")
 
 
+def write_pascal(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
+  listings = {"train": ["2007_000032", "2007_000039", "2008_000001"], "val": ["2007_000033"]}
+  patch.setattr(pascal, "listing", listings.__getitem__)
+  folder = root / "VOCdevkit" / "VOC2012"
+  pairs = {
+    split: {
+      name: Pair(
+        folder / "JPEGImages" / f"{name}.jpg", folder / "SegmentationClassAug" / f"{name}.png"
+      )
+      for name in names
+    }
+    for split, names in listings.items()
+  }
+  labels = draw_labels([*pairs["train"], *pairs["val"]], 21)
+  write_pairs(pairs, labels, lambda label: label)
+  return Tree(pairs, labels, unknown=np.full(SIZE, 21, np.uint8), twin=None)
+
+
+def write_camvid(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
+  """SegNet's layout, with images in both of its formats."""
+  pair = lambda split, name, suffix: Pair(
+    root / split / f"{name}.{suffix}", root / f"{split}annot" / f"{name}.png"
+  )
+  names = {
+    "train": ["0001TP_006690", "0016E5_00390"],
+    "val": ["0016E5_07959"],
+    "test": ["Seq05VD_f00000"],
+  }
+  pairs = {
+    split: {name: pair(split, name, "jpg" if split == "val" else "png") for name in of_split}
+    for split, of_split in names.items()
+  }
+  labels = draw_labels([name for split in names.values() for name in split], 11)
+  write_pairs(pairs, labels, lambda label: np.where(label == IGNORE, 11, label).astype(np.uint8))
+  unknown = np.full(SIZE, 12, np.uint8)
+  return Tree(pairs, labels, unknown, twin=pair("val", "0001TP_006690", "png"))
+
+
+def write_camvid_release(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
+  """The original release, of which the builder lists the training and validation frames."""
+  names = {
+    "train": ["0001TP_006690", "0016E5_00390"],
+    "val": ["0016E5_07959"],
+    "test": ["Seq05VD_f00000"],
+  }
+  patch.setattr(camvid, "frames", names.__getitem__)
+  pairs = {
+    split: {
+      name: Pair(
+        root / "701_StillsRaw_full" / f"{name}.png",
+        root / "LabeledApproved_full" / f"{name}_L.png",
+      )
+      for name in of_split
+    }
+    for split, of_split in names.items()
+  }
+  labels = draw_labels([name for split in names.values() for name in split], 11)
+  color_of_id = np.zeros((256, 3), np.uint8)  # of the many colours of a class, the last
+  for color, class_id in camvid.ID_OF_COLOR.items():
+    color_of_id[IGNORE if class_id == 11 else class_id] = color
+  write_pairs(pairs, labels, lambda label: color_of_id[label])
+  return Tree(pairs, labels, unknown=np.full((*SIZE, 3), (1, 2, 3), np.uint8), twin=None)
+
+
+def write_kvasir(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
+  """The tree that has been split."""
+  pair = lambda split, name: Pair(
+    root / "images_split" / split / "jpg_images" / f"{name}.jpg",
+    root / "masks_split" / split / "jpg_masks" / f"{name}.jpg",
+  )
+  names = {"train": ["cju0qkwl", "cju1b0y2", "cju1c8ff"], "val": ["cju0roaw"]}
+  pairs = {
+    split: {name: pair(split, name) for name in of_split} for split, of_split in names.items()
+  }
+  labels = {}
+  for name in [*names["train"], *names["val"]]:  # one value in each of JPEG's blocks: kept exactly
+    blocks = np.random.default_rng(len(labels)).integers(0, 2, (3, 4), np.uint8)
+    labels[name] = np.kron(blocks, np.ones((8, 8), np.uint8))[: SIZE[0], : SIZE[1]]
+  write_pairs(pairs, labels, lambda label: label * np.uint8(255))
+  return Tree(pairs, labels, None, pair("val", "cju0qkwl"), "dithered")
+
+
 TREES: dict[str, Callable[[pathlib.Path, pytest.MonkeyPatch], Tree]] = {
-  # the patch is for lists of ids that a builder carries: a tree has only some of them
+  # dataset, and which of its layouts; the patch shortens lists of ids that a builder carries
   "cityscapes": write_cityscapes,
+  "pascal": write_pascal,
+  "camvid": write_camvid,
+  "camvid release": write_camvid_release,
+  "kvasir": write_kvasir,
 }

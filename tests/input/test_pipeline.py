@@ -30,16 +30,17 @@ class Tiny:
     return {"image": image, "label": np.full(size, index, np.uint8)}
 
 
-def batches(labeled=4, unlabeled=4, *, seed=0, sizes=(5, 7), **kwargs):
-  return pipeline.train_batches(
-    Tiny(sizes[0]),
-    Tiny(sizes[1]) if unlabeled else None,
-    seed=seed,
-    labeled_batch=labeled,
-    unlabeled_batch=unlabeled,
-    labeled_transform=CROP,
-    **kwargs,
-  )
+def batches(labeled=4, unlabeled=4, source=0, *, seed=0, sizes=(5, 7, 3), crops=None, **kwargs):
+  """Of every stream with a batch size; crops: the streams' transforms."""
+  names = ("labeled", "unlabeled", "source")
+  streams = {
+    name: pipeline.Stream(Tiny(size), crop, batch)
+    for name, size, crop, batch in zip(
+      names, sizes, crops or [CROP] * 3, (labeled, unlabeled, source), strict=True
+    )
+    if batch or name == "labeled"
+  }
+  return pipeline.train_batches(streams, seed=seed, **kwargs)
 
 
 def take(iterator, count):
@@ -61,21 +62,24 @@ def assert_equal(a, b):
       np.testing.assert_array_equal(a[name][key], b[name][key])
 
 
-@pytest.mark.parametrize(("labeled", "unlabeled"), [(4, 4), (4, 8), (2, 6), (10, 10), (8, 0)])
-def test_rows_are_in_stream_order_for_any_hosts(labeled, unlabeled):
-  whole = take(batches(labeled, unlabeled), 3)
+@pytest.mark.parametrize(
+  "sizes", [(4, 4, 0), (4, 8, 0), (2, 6, 0), (10, 10, 0), (8, 0, 0), (4, 8, 4), (2, 4, 6)]
+)
+def test_rows_are_in_stream_order_for_any_hosts(sizes):
+  sizes = dict(zip(("labeled", "unlabeled", "source"), sizes, strict=True))
+  whole = take(batches(**sizes), 3)
   for step, batch in enumerate(whole):
-    assert set(batch) == ({"labeled", "unlabeled"} if unlabeled else {"labeled"})
-    for name, size in (("labeled", labeled), ("unlabeled", unlabeled)):
-      if size:
-        assert batch[name]["image"].shape == (size, 6, 7, 3)
-        assert batch[name]["image"].dtype == batch[name]["label"].dtype == np.uint8
-        assert batch[name]["position"].dtype == np.int32
-        assert batch[name]["position"].tolist() == [*range(step * size, (step + 1) * size)]
+    assert set(batch) == {name for name in sizes if sizes[name]}
+    for name, rows in batch.items():
+      size = sizes[name]
+      assert rows["image"].shape == (size, 6, 7, 3)
+      assert rows["image"].dtype == rows["label"].dtype == np.uint8
+      assert rows["position"].dtype == np.int32
+      assert rows["position"].tolist() == [*range(step * size, (step + 1) * size)]
   for hosts in (2, 4):
-    if labeled % hosts or unlabeled % hosts:
+    if any(size % hosts for size in sizes.values()):
       continue
-    shares = [take(batches(labeled, unlabeled, host=(h, hosts)), 3) for h in range(hosts)]
+    shares = [take(batches(**sizes, host=(h, hosts)), 3) for h in range(hosts)]
     for step, batch in enumerate(whole):
       assert_equal(joined([share[step] for share in shares]), batch)
 
@@ -88,11 +92,8 @@ def test_every_epoch_has_every_image_once_in_a_new_order():
 
 
 def iter_whole(seed=0):
-  whole = pipeline.train_batches(
-    Tiny(5), Tiny(5), seed=seed, labeled_batch=4, unlabeled_batch=4,
-    labeled_transform=transforms.ScaleCrop(),
-  )  # fmt: skip
-  return whole
+  whole = transforms.ScaleCrop()
+  return batches(4, 4, 4, seed=seed, sizes=(5, 5, 5), crops=[whole] * 3)
 
 
 def test_streams_and_seeds_differ():
@@ -100,37 +101,43 @@ def test_streams_and_seeds_differ():
     [b[name]["label"].max((1, 2)) for b in take(iter_whole(seed), 10)]
   ).tolist()
   assert order(0, "labeled") == order(0, "labeled")
-  assert order(0, "labeled") != order(0, "unlabeled") != order(1, "labeled") != order(0, "labeled")
+  orders = [order(seed, name) for seed in (0, 1) for name in ("labeled", "unlabeled", "source")]
+  assert len({tuple(rows) for rows in orders}) == 6
+
+
+def test_another_stream_changes_nothing_in_the_others():
+  for without, whole in zip(take(batches(), 3), take(batches(source=4), 3), strict=True):
+    assert_equal(without, {name: whole[name] for name in without})
 
 
 def test_images_are_drawn_anew_at_every_visit():
-  seen = [b["labeled"]["image"].tobytes() for b in take(batches(1, 0, sizes=(1, 1)), 6)]
+  seen = [b["labeled"]["image"].tobytes() for b in take(batches(1, 0, sizes=(1, 1, 1)), 6)]
   assert len(set(seen)) == 6
 
 
 def test_two_transforms():
-  iterator = batches(unlabeled_transform=transforms.ScaleCrop((1.0, 1.0), (3, 4)))
-  batch = next(iterator)
+  batch = next(batches(crops=[CROP, transforms.ScaleCrop((1.0, 1.0), (3, 4)), None]))
   assert batch["labeled"]["image"].shape == (4, 6, 7, 3)
   assert batch["unlabeled"]["image"].shape == (4, 3, 4, 3)
 
 
 def test_state_is_one_integer_for_any_hosts_and_threads():
-  whole = take(batches(), 6)
-  iterator = batches(threads=4, buffer=8)
+  whole = take(batches(source=8), 6)
+  iterator = batches(source=8, threads=4, buffer=8)
   take(iterator, 3)
   state = iterator.get_state()
   assert [type(value) for value in state.values()] == [int]
-  shares = []
-  for host in range(2):
-    resumed = batches(host=(host, 2), threads=1)
-    take(resumed, 1)
-    resumed.set_state(state)
-    shares.append(take(resumed, 3))
-    assert resumed.get_state() == shares_state(batches(), 6)
-    resumed.close()
-  for step in range(3):
-    assert_equal(joined([share[step] for share in shares]), whole[3 + step])
+  for hosts in (1, 2, 4):
+    shares = []
+    for host in range(hosts):
+      resumed = batches(source=8, host=(host, hosts), threads=1)
+      take(resumed, 1)
+      resumed.set_state(state)
+      shares.append(take(resumed, 3))
+      assert resumed.get_state() == shares_state(batches(source=8), 6)
+      resumed.close()
+    for step in range(3):
+      assert_equal(joined([share[step] for share in shares]), whole[3 + step])
   iterator.close()
 
 
@@ -158,8 +165,9 @@ def test_workers_change_nothing_and_restore_each_others_state():
     ({"labeled": 4, "unlabeled": 6, "host": (0, 4)}, "unlabeled batch of 6 .* 4 hosts"),
     ({"labeled": 3, "host": (0, 2)}, "labeled batch of 3 .* 2 hosts"),
     ({"labeled": 0}, "labeled batch of 0"),
-    ({"sizes": (0, 3)}, "labeled stream has no image"),
-    ({"sizes": (3, 0)}, "unlabeled stream has no image"),
+    ({"source": 2, "host": (0, 4)}, "source batch of 2 .* 4 hosts"),
+    ({"sizes": (0, 3, 3)}, "labeled stream has no image"),
+    ({"sizes": (3, 0, 3)}, "unlabeled stream has no image"),
   ],
 )
 def test_batches_that_cannot_be_made(kwargs, message):
@@ -172,9 +180,7 @@ def test_an_error_of_the_source_reaches_the_loop():
     def __getitem__(self, index):
       raise ValueError(f"image_{index} is broken")
 
-  iterator = pipeline.train_batches(
-    Broken(2), None, seed=0, labeled_batch=2, labeled_transform=CROP
-  )
+  iterator = pipeline.train_batches({"labeled": pipeline.Stream(Broken(2), CROP, 2)}, seed=0)
   with pytest.raises(ValueError, match=r"image_\d is broken"):
     next(iterator)
 
@@ -199,6 +205,19 @@ def test_evaluation_sees_every_image_once(hosts):
         assert (label[inside] == row).all() and (label[~inside] == IGNORE).all()
         np.testing.assert_array_equal(image[:height, :width], source[max(row, 0)]["image"])
         np.testing.assert_array_equal(image[height], image[height - 2])  # reflected
+
+
+def test_labels_finer_than_their_images_stay_so():
+  class Halved(Tiny):
+    def __getitem__(self, index):
+      record = super().__getitem__(index)
+      return {**record, "image": record["image"][::2, ::2]}
+
+  batch = next(iter(pipeline.eval_batches(Halved(2, ((8, 10),)), batch=2, size=(5, 6))))
+  assert batch["image"].shape == (2, 5, 6, 3) and batch["label"].shape == (2, 10, 12)
+  assert (batch["label"][:, :8, :10] == [[[0]], [[1]]]).all()
+  assert (batch["label"][:, 8:] == IGNORE).all() and (batch["label"][:, :, 10:] == IGNORE).all()
+  assert batch["valid_size"].tolist() == [[4, 5], [4, 5]]
 
 
 def test_evaluation_keys_and_types():

@@ -6,10 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semiseg_jax.input import splits
-from semiseg_jax.input.sources import DatasetInfo
+from semiseg_jax.input.partial import PartialLabels
+from semiseg_jax.input.sources import DatasetInfo, Joined, Subset
+from semiseg_jax.input.transforms.evaluation import Transformed, Whole
 from tests import golden
 
 INFO = DatasetInfo("made up", tuple("abcd"), np.zeros((4, 3), np.uint8), None)
+
+SUBSETS = {"dst_cbc/30_0": ["image_4", "image_1"], "dst_cbc/30_1": ["image_5"], "c3/9": ["gone"]}
 
 
 class Counted:
@@ -22,6 +26,21 @@ class Counted:
 
   def __len__(self):
     return len(self.ids)
+
+  def __getitem__(self, index):
+    return {"id": self.ids[index]}
+
+
+class Published(Counted):
+  """Knows subsets of its images by name, as a prepared set does."""
+
+  sizes = ((2, 3),)
+
+  def lists(self):
+    return list(SUBSETS)
+
+  def ids_of(self, name):
+    return SUBSETS[name]
 
 
 def check_runs(case, select):
@@ -106,7 +125,7 @@ def test_file_of_ids(tmp_path):
   )[1]
   assert choose("image_3\n\nimage_1\n") == [3, 1]
   for text, message in (
-    ("image_3\nimage_9\n", "1 ids are not in the training set"),
+    ("image_3\nulm/image_9\n", r"1 ids are not in this set, first \['ulm/image_9'\].*'image_0'"),
     ("image_3\nimage_3\n", "2 ids, 1 of them different"),
     ("image_5\n", "have no mask"),
     ("", "0 ids"),
@@ -118,7 +137,11 @@ def test_file_of_ids(tmp_path):
 @pytest.mark.parametrize(
   ("spec", "message"),
   [
-    ("reco/20", "is neither all, reco/COUNT_SEED"),
+    ("reco/20", "'reco/20' is neither all, reco/COUNT_SEED, 1/PARTS_SEED, a published split nor a"),
+    (
+      "dst_cbc/30_0",
+      r"complete Cityscapes and Pascal VOC, .*python -m data.prepare NAME --raw=DIR",
+    ),
     ("reco/9_0", "only 6 have a label"),
     ("1/7_0", "is not one image"),
   ],
@@ -126,6 +149,79 @@ def test_file_of_ids(tmp_path):
 def test_specs_that_cannot_be_met(spec, message):
   with pytest.raises(ValueError, match=message):
     splits.labeled_indices(spec, Counted(np.ones((6, 4))), INFO)
+
+
+def test_published_lists():
+  source = Published(np.ones((6, 4)), [True] * 5 + [False])
+  choose = lambda spec, source=source: splits.labeled_indices(spec, source, INFO)
+  assert choose("dst_cbc/30_0").tolist() == [4, 1]
+  for spec, message in (
+    ("dst_cbc/30_1", r"dst_cbc/30_1: 1 of the images have no mask, first \['image_5'\]"),
+    ("c3/9", r"c3/9: 1 ids are not in this set, first \['gone'\]"),
+    ("dst_cbc/3_0", "the nearest are dst_cbc/30_0, dst_cbc/30_1$"),
+    ("no/such", "there are dst_cbc/30_0, dst_cbc/30_1, c3/9$"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      choose(spec)
+
+
+def test_what_wraps_a_source_does_not_hide_its_lists(tmp_path, monkeypatch):
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+  source = Published(np.ones((6, 4), int))
+  resized = Transformed(source, Whole())
+  sparse = PartialLabels(source, "p0", 0, 4)
+  for wrapped, rows in (
+    (resized, [4, 1]),
+    (sparse, [4, 1]),
+    (Subset(resized, [1, 3, 4]), [2, 0]),
+  ):
+    assert splits.labeled_indices("dst_cbc/30_0", wrapped, INFO).tolist() == rows
+  with pytest.raises(ValueError, match="1 ids are not in this set"):
+    splits.labeled_indices("dst_cbc/30_0", Subset(source, [0, 1]), INFO)
+
+
+def test_a_list_comes_before_a_file(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "dst_cbc").mkdir()
+  (tmp_path / "dst_cbc" / "30_0").write_text("image_0\n")
+  choose = lambda source: splits.labeled_indices("dst_cbc/30_0", source, INFO).tolist()
+  assert choose(Published(np.ones((6, 4)))) == [4, 1] and choose(Counted(np.ones((6, 4)))) == [0]
+
+
+def test_unlabeled(tmp_path):
+  source = Published(np.ones((6, 4)))
+  choose = lambda labeled, *spec: splits.unlabeled_indices(np.asarray(labeled), source, *spec)
+  assert choose([4, 1], "rest").tolist() == choose([4, 1]).tolist() == [0, 2, 3, 5]
+  assert choose([4, 1], "all").tolist() == [0, 1, 2, 3, 4, 5]
+  assert choose([0, 5], "dst_cbc/30_0").tolist() == [4, 1]
+  (tmp_path / "ids").write_text("image_5\nimage_2\n")
+  assert choose([4, 1], str(tmp_path / "ids")).tolist() == [5, 2]
+  with pytest.raises(ValueError, match=r"1 of the images are labelled ones, first \['image_1'\]"):
+    choose([0, 1], "dst_cbc/30_0")
+  with pytest.raises(ValueError, match="'res' is neither rest, all, a published split nor a file"):
+    choose([0], "res")
+
+
+def test_validation_subset():
+  source = Published(np.ones((6, 4)), [True] * 5 + [False])
+  assert splits.val_indices(None, source).tolist() == list(range(6))
+  assert splits.val_indices("dst_cbc/30_0", source).tolist() == [4, 1]
+  with pytest.raises(ValueError, match="1 of the images have no mask"):
+    splits.val_indices("dst_cbc/30_1", source)
+  with pytest.raises(ValueError, match="images 'valtiny' is neither a published split nor a file"):
+    splits.val_indices("valtiny", source)
+
+
+def test_joined():
+  first, second = Published(np.ones((3, 4))), Published(np.ones((2, 4)), [False, False])
+  second.ids, second.sizes = ["x", "y"], ((4, 5), (2, 3))
+  both = Joined(first, second)
+  assert both.ids == ["image_0", "image_1", "image_2", "x", "y"] and len(both) == 5
+  assert both.labeled.tolist() == [True, True, True, False, False]
+  assert both.sizes == [(2, 3), (4, 5)]
+  assert [both[row]["id"] for row in range(5)] == both.ids
+  with pytest.raises(ValueError, match="3 ids are in both sources to be joined: 'image_0'"):
+    Joined(first, first)
 
 
 def test_no_label_and_unknown_rule():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from semiseg_jax.input.sources import Dataset, DatasetInfo
-from semiseg_jax.input.transforms import evaluation, scale_crop
+from semiseg_jax.input.transforms import evaluation, geometry, scale_crop
 from semiseg_jax.labels import IGNORE
 from tests import golden
 
@@ -17,8 +17,9 @@ def replay(case, index):
   crop = tuple(case["crop_size"]) if case["crop_size"].ndim else label.shape
   row, column = np.maximum(case["draw_crop"][index], 0)  # -1: it fits, nothing was drawn
   draws = scale_crop.Draws(float(case["draw_scale"][index]), row, column)
-  assert scale_crop.scaled_size(label.shape, draws.scale) == tuple(case["resized"][index])
-  return scale_crop.scale_crop(image, label, draws, crop)
+  assert geometry.scaled_size(label.shape, draws.scale) == tuple(case["resized"][index])
+  out = scale_crop.scale_crop({"image": image, "label": label}, draws, crop)
+  return out["image"], out["label"]
 
 
 @golden.cases(CASES)
@@ -44,7 +45,7 @@ def test_draws_lie_where_the_originals_do(case):
   rng = np.random.default_rng(0)
   for _ in range(50):
     draws = scale_crop.draw_scale_crop(rng, case["label"].shape[1:], (low, high), crop)
-    height, width = scale_crop.scaled_size(case["label"].shape[1:], draws.scale)
+    height, width = geometry.scaled_size(case["label"].shape[1:], draws.scale)
     assert low <= draws.scale <= high
     assert 0 <= draws.row <= max(height - crop[0], 0)
     assert 0 <= draws.column <= max(width - crop[1], 0)

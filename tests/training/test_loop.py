@@ -67,7 +67,15 @@ def rows(workdir, kind):
   ("method", "values"),
   [
     ("supervised", {"training.accumulate": 2, "model.remat": True}),
-    ("mean_teacher", {"data.workers": 1, "model.dtype": "bfloat16"}),
+    (
+      "mean_teacher",  # the second stream of labels: the same scenes as if of another domain
+      {
+        "data.workers": 1,
+        "model.dtype": "bfloat16",
+        "data.source.name": "toy_scenes",
+        "data.source.batch": 16,
+      },
+    ),
     ("reco", {"data.partial": "p5", "data.labeled": "all", "method.partial": True}),
   ],
 )

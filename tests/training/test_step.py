@@ -20,6 +20,7 @@ METHODS = {
   "reco_classmix": RECO,
   "reco_supervised": {**RECO, "mixing": None},
   "reco_partial": {**RECO, "mixing": "cutmix", "partial": True},
+  "reco_two_domains": RECO,
 }  # fmt: skip
 
 OPTIMIZER = optax.sgd(0.05, momentum=0.9, nesterov=True)
@@ -27,7 +28,9 @@ TOLERANCE = 1e-5  # float32 sums in another order
 
 
 def batches(name: str, count: int = 2) -> list[dict]:
-  return [random_batch(8, 32, 5, seed, sparse=name.endswith("partial")) for seed in range(count)]
+  streams = ("labeled", "unlabeled", "source")[: 3 if name.endswith("domains") else 2]
+  sparse = name.endswith("partial")
+  return [random_batch(8, 32, 5, seed, sparse, streams) for seed in range(count)]
 
 
 def assert_same(left, right, tolerance=TOLERANCE):
@@ -112,6 +115,14 @@ def test_teacher_copies_the_student_at_the_first_update():
   different = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.teacher.batch_stats,
                            state.batch_stats)  # fmt: skip
   assert max(jax.tree.leaves(different)) > 1e-3  # its statistics are its own
+
+
+def test_images_of_another_domain_are_learnt_from():
+  both = [random_batch(8, 32, 5, 0, streams=("labeled", "source"))]
+  alone = [{"labeled": both[0]["labeled"]}]
+  params = [run_steps(METHODS["supervised"], OPTIMIZER, 2, b).params for b in (both, alone)]
+  moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), *params)
+  assert max(jax.tree.leaves(moved)) > 1e-3
 
 
 def test_a_batch_that_cannot_be_shared_out():

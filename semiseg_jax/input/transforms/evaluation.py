@@ -1,11 +1,13 @@
 """What happens to a whole image before a network is scored on it, or to every image of a set."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
+
 from semiseg_jax.input.sources import Dataset, Record, Source, largest_size
-from semiseg_jax.input.transforms.scale_crop import resize
+from semiseg_jax.input.transforms import geometry
+from semiseg_jax.labels import IGNORE
 
 
 class EvalTransform(Protocol):
@@ -31,16 +33,43 @@ class Whole:
 class ShorterSide:
   """`length` pixels along the shorter side: Pillow's antialiased bilinear, labels nearest."""
 
-  length: int
+  length: int = 512
 
   def __call__(self, record: Record) -> Record:
-    size = self.output_size(record["label"].shape)
-    image, label = resize(record["image"], record["label"], size)
-    return {**record, "image": image, "label": label}
+    size = self.output_size(record["image"].shape[:2])
+    return geometry.each(
+      record,
+      lambda image: geometry.pillow_bilinear(image, size),
+      lambda label: geometry.pillow_nearest(label, size),
+    )
 
   def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
     factor = self.length / min(size)
     return round(size[0] * factor), round(size[1] * factor)
+
+
+@dataclass(frozen=True)
+class Pad:
+  """Right and bottom margins up to `size`, black and IGNORE (DST-CBC's VOC: 505, 505).
+
+  Images that are larger stay as they are.
+  """
+
+  size: tuple[int, int] = (505, 505)
+
+  def __call__(self, record: Record) -> Record:
+    return geometry.fill(record, self.size, IGNORE)
+
+  def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+    return max(size[0], self.size[0]), max(size[1], self.size[1])
+
+
+def pad(
+  image: np.ndarray, label: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+  """What fills a batch of images of several sizes: margins at right and bottom, reflected in the
+  image, IGNORE in the label."""
+  return geometry.reflect_to(image, size), geometry.fill_to(label, size, IGNORE)
 
 
 class Transformed:
@@ -49,7 +78,7 @@ class Transformed:
   def __init__(self, source: Source, transform: EvalTransform):
     self.source, self.transform = source, transform
     self.ids, self.labeled = source.ids, source.labeled
-    self.sizes: Sequence = sorted({transform.output_size(size) for size in source.sizes})
+    self.sizes = sorted({transform.output_size(size) for size in source.sizes})
 
   def __len__(self) -> int:
     return len(self.source)
@@ -62,9 +91,8 @@ class Transformed:
 
 
 def resized_dataset(dataset: Dataset, shorter_side: int) -> Dataset:
-  """Both splits with `shorter_side` pixels along their images' shorter sides."""
-  resized = ShorterSide(shorter_side)
-  train, val = Transformed(dataset.train, resized), Transformed(dataset.val, resized)
-  return replace(
-    dataset, info=replace(dataset.info, size=largest_size(val.sizes)), train=train, val=val
-  )
+  """Every split with `shorter_side` pixels along its images' shorter sides."""
+  resized = lambda source: Transformed(source, ShorterSide(shorter_side))
+  train, val = resized(dataset.train), resized(dataset.val)
+  extra = None if dataset.extra is None else resized(dataset.extra)
+  return Dataset(replace(dataset.info, size=largest_size(val.sizes)), train, val, extra)

@@ -1,0 +1,94 @@
+"""Kvasir-SEG: 1000 endoscopic images with the outlines of polyps, 2 classes."""
+
+import hashlib
+import pathlib
+from types import MappingProxyType
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from data import common
+
+CLASS_NAMES = ("background", "polyp")
+PALETTE = np.asarray([(0, 0, 0), (120, 120, 120)], np.uint8)
+CLASS_OF_ID = common.class_of_id({0: 0, 1: 1})
+_HELD_OUT = 0.12  # 120 of 1000, as in the official lists
+_THRESHOLD = 128
+
+
+class Builder(common.FileBuilder):
+  """Variants: two ways to make classes of masks that are grey JPEGs. Images byte for byte."""
+
+  name = "semiseg_kvasir"
+  VERSION = tfds.core.Version("1.0.0")
+  BUILDER_CONFIGS = (
+    tfds.core.BuilderConfig(
+      name="dithered", description="masks as in the original: Pillow's mode 1, error diffusion"
+    ),
+    tfds.core.BuilderConfig(name="threshold", description=f"polyp where grey >= {_THRESHOLD}"),
+  )
+  CLASS_NAMES, PALETTE, CLASS_OF_ID = CLASS_NAMES, PALETTE, CLASS_OF_ID
+  NUM_IMAGES = MappingProxyType({"train": 880, "val": 120})
+  HOMEPAGE = "https://datasets.simula.no/kvasir-seg/"
+  LICENSE = "research and education; see https://datasets.simula.no/kvasir-seg/"
+  MANUAL_DOWNLOAD_INSTRUCTIONS = """\
+Download kvasir-seg.zip (44 MB) from https://datasets.simula.no/kvasir-seg/ and unpack it, so that
+  RAW/images/*.jpg
+  RAW/masks/*.jpg
+  RAW/train.txt, RAW/val.txt       optional: ids, one per line; else 12% are held out
+A tree that is already split is taken as it is:
+  RAW/images_split/{train,val}/jpg_images/*.jpg
+  RAW/masks_split/{train,val}/jpg_masks/*.jpg
+"""
+
+  def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
+    if (raw / "images_split").is_dir():
+      return {split: list_split(raw, split) for split in common.SPLITS}
+    return list_whole(raw)
+
+  def read_mask(self, path: pathlib.Path) -> Image.Image:
+    mask = common.decode(path.read_bytes(), path)
+    return dithered(mask) if self.builder_config.name == "dithered" else thresholded(mask)
+
+
+def list_split(raw: pathlib.Path, split: str) -> list[common.Item]:
+  """A split of the tree that has been split. Raises FileNotFoundError if it has no images."""
+  images = common.list_files(raw / "images_split" / split / "jpg_images", "*.jpg")
+  masks = raw / "masks_split" / split / "jpg_masks"
+  return [common.Item(image.stem, image, masks / image.name) for image in images]
+
+
+def list_whole(raw: pathlib.Path) -> dict[str, list[common.Item]]:
+  """The official tree by its lists of ids, or without them by `hold_out`."""
+  files = {split: raw / f"{split}.txt" for split in common.SPLITS}
+  if any(path.is_file() for path in files.values()):
+    names = {split: common.read_ids(path) for split, path in files.items()}
+  else:
+    names = hold_out([image.stem for image in common.list_files(raw / "images", "*.jpg")])
+  item = lambda name: common.Item(
+    name, raw / "images" / f"{name}.jpg", raw / "masks" / f"{name}.jpg"
+  )
+  return {split: [item(name) for name in names[split]] for split in common.SPLITS}
+
+
+def hold_out(names: list[str]) -> dict[str, list[str]]:
+  """train and val, each in the order of `names`: val are the 12% with the smallest SHA-256.
+
+  So it depends on the names alone, not on their order or on a random generator.
+  """
+  digest = lambda name: hashlib.sha256(name.encode()).digest()
+  val = set(sorted(names, key=digest)[: max(1, round(_HELD_OUT * len(names)))])
+  return {
+    "train": [name for name in names if name not in val],
+    "val": [name for name in names if name in val],
+  }
+
+
+def dithered(mask: Image.Image) -> Image.Image:
+  """Classes by Pillow's mode 1, whose error diffusion speckles the grey edges of JPEG masks."""
+  return Image.fromarray(np.asarray(mask.convert("1")).astype(np.uint8))
+
+
+def thresholded(mask: Image.Image) -> Image.Image:
+  return Image.fromarray((np.asarray(mask.convert("L")) >= _THRESHOLD).astype(np.uint8))

@@ -1,0 +1,130 @@
+"""Pascal VOC 2012 with SBD's annotations ("train_aug"): 10,582 training, 1449 validation images."""
+
+import pathlib
+from types import MappingProxyType
+
+import numpy as np
+import scipy.io
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from data import common, published
+from semiseg_jax.input.decode import DataError
+from semiseg_jax.labels import IGNORE
+
+_CLASSES = (  # class = id in the files, colour
+  ("background", (0, 0, 0)),
+  ("aeroplane", (128, 0, 0)),
+  ("bicycle", (0, 128, 0)),
+  ("bird", (128, 128, 0)),
+  ("boat", (0, 0, 128)),
+  ("bottle", (128, 0, 128)),
+  ("bus", (0, 128, 128)),
+  ("car", (128, 128, 128)),
+  ("cat", (64, 0, 0)),
+  ("chair", (192, 0, 0)),
+  ("cow", (64, 128, 0)),
+  ("diningtable", (192, 128, 0)),
+  ("dog", (64, 0, 128)),
+  ("horse", (192, 0, 128)),
+  ("motorbike", (64, 128, 128)),
+  ("person", (192, 128, 128)),
+  ("pottedplant", (0, 64, 0)),
+  ("sheep", (128, 64, 0)),
+  ("sofa", (0, 192, 0)),
+  ("train", (128, 192, 0)),
+  ("tvmonitor", (0, 64, 128)),
+)
+CLASS_NAMES = tuple(name for name, _ in _CLASSES)
+PALETTE = np.asarray([color for _, color in _CLASSES], np.uint8)
+CLASS_OF_ID = common.class_of_id({**{i: i for i in range(21)}, 255: IGNORE})
+
+
+class Builder(common.FileBuilder):
+  """Images byte for byte, in the sorted order of the published lists."""
+
+  name = "semiseg_pascal"
+  VERSION = tfds.core.Version("1.0.0")
+  CLASS_NAMES, PALETTE, CLASS_OF_ID = CLASS_NAMES, PALETTE, CLASS_OF_ID
+  NUM_IMAGES = MappingProxyType({"train": 10582, "val": 1449})
+  HOMEPAGE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
+  LICENSE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/#rights"
+  MANUAL_DOWNLOAD_INSTRUCTIONS = """\
+Download VOCtrainval_11-May-2012.tar (2 GB) from http://host.robots.ox.ac.uk/pascal/VOC/voc2012/
+and unpack it into RAW, so that it holds (directly, or under VOC2012/ or VOCdevkit/VOC2012/)
+  RAW/JPEGImages/*.jpg
+  RAW/SegmentationClass/*.png
+For the 9118 training images that VOC did not annotate, add one of
+  RAW/SegmentationClassAug/*.png            the widely copied conversion, class ids as pixel values
+  RAW/benchmark_RELEASE/dataset/cls/*.mat   SBD itself: benchmark.tgz (1.4 GB), from
+                                            http://home.bharathh.info/pubs/codes/SBD/download.html
+"""
+
+  def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
+    images, candidates = find_root(raw) / "JPEGImages", mask_candidates(raw)
+
+    def item(name: str, candidates: list[tuple[pathlib.Path, str]]) -> common.Item:
+      mask = first_file([folder / f"{name}{suffix}" for folder, suffix in candidates])
+      return common.Item(name, images / f"{name}.jpg", mask)
+
+    return {
+      "train": [item(name, candidates) for name in listing("train")],
+      "val": [item(name, candidates[:1]) for name in listing("val")],  # never scored against SBD's
+    }
+
+  def read_mask(self, path: pathlib.Path) -> Image.Image:
+    return read_sbd(path) if path.suffix == ".mat" else common.read_mask(path)
+
+  def own_lists(self, raw: pathlib.Path, split: str, ids: list[str]) -> dict[str, list[str]]:
+    own = find_root(raw) / "ImageSets" / "Segmentation" / "train.txt"
+    if split != "train" or not own.is_file():
+      return {}
+    members = set(common.read_ids(own))
+    return {"voc/train": [name for name in ids if name in members]}
+
+
+def listing(split: str) -> list[str]:
+  """The ids of train (train_aug) or val, sorted as published."""
+  return published.listing("pascal", split)
+
+
+def find_root(raw: pathlib.Path) -> pathlib.Path:
+  """The folder that holds JPEGImages. Raises FileNotFoundError."""
+  roots = [raw, raw / "VOC2012", raw / "VOCdevkit" / "VOC2012"]
+  for root in roots:
+    if (root / "JPEGImages").is_dir():
+      return root
+  raise FileNotFoundError(f"no JPEGImages in {', '.join(map(str, roots))}")
+
+
+def mask_candidates(raw: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
+  """Where a mask may lie (folder, suffix), the first to be preferred.
+
+  VOC's own annotation comes before SBD's, as in SegmentationClassAug, which was made by copying the
+  one over the other. Raises FileNotFoundError if most training images would have none.
+  """
+  root = find_root(raw)
+  for folder in (root / "SegmentationClassAug", raw / "SegmentationClassAug"):
+    if folder.is_dir():
+      return [(folder, ".png")]
+  for pattern in ("dataset/cls", "*/dataset/cls", "*/*/dataset/cls"):
+    if found := sorted(raw.glob(pattern)):
+      return [(root / "SegmentationClass", ".png"), (found[0], ".mat")]
+  raise FileNotFoundError(
+    f"the annotations of SBD are missing: neither {root}/SegmentationClassAug nor a folder "
+    f"dataset/cls (of benchmark_RELEASE) is in {raw}"
+  )
+
+
+def first_file(paths: list[pathlib.Path]) -> pathlib.Path:
+  """The first that exists, else the last, for the message that it is missing."""
+  return next((path for path in paths if path.is_file()), paths[-1])
+
+
+def read_sbd(path: pathlib.Path) -> Image.Image:
+  """The class ids of an SBD file. Raises DataError naming a damaged one."""
+  try:
+    ids = scipy.io.loadmat(path)["GTcls"]["Segmentation"][0, 0]
+  except Exception as error:  # of many kinds, depending on where the file breaks off
+    raise DataError("damaged file", f"{path}: damaged or not of SBD ({error})") from error
+  return Image.fromarray(np.asarray(ids, np.uint8))

@@ -1,0 +1,99 @@
+"""From a config to datasets and the streams of a run."""
+
+import dataclasses
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from semiseg_jax.input.partial import PartialLabels
+from semiseg_jax.input.pipeline import Stream
+from semiseg_jax.input.sources import (
+  Dataset,
+  DatasetInfo,
+  Joined,
+  Source,
+  Subset,
+  largest_size,
+  open_dataset,
+)
+from semiseg_jax.input.splits import labeled_indices, unlabeled_indices, val_indices
+from semiseg_jax.input.transforms import Transformed, make_eval_transform, make_transform
+
+
+def open_data(config: ConfigDict) -> Dataset:
+  """The dataset of config.data; its validation images as config.evaluation wants to see them."""
+  data, evaluation = config.data, config.evaluation
+  names = data.class_names.split(",") if data.class_names else None
+  dataset = open_dataset(
+    data.name,
+    data_dir=data.data_dir,
+    root=data.root,
+    variant=data.variant,
+    class_names=names,
+    ignore_index=data.ignore_index,
+    palette=colors(data.palette) if data.palette else None,
+    resize=data.resize,
+  )
+  val = Subset(dataset.val, val_indices(evaluation.subset, dataset.val))
+  val = Transformed(val, make_eval_transform(evaluation.transform))
+  info = dataclasses.replace(dataset.info, size=largest_size(val.sizes))
+  return dataclasses.replace(dataset, info=info, val=val)
+
+
+def open_source(config: ConfigDict, target: DatasetInfo) -> Source:
+  """The labelled images of another domain, config.data.source.
+
+  Raises ValueError if its classes are not the target's.
+  """
+  dataset = open_dataset(
+    config.source.name, data_dir=config.data_dir, variant=config.source.variant
+  )
+  ours, theirs = target.class_names, dataset.info.class_names
+  if ours != theirs:
+    raise ValueError(
+      f"config.data.source.name={config.source.name!r} has other classes ({', '.join(theirs)}) "
+      f"than {target.name} ({', '.join(ours)})"
+    )
+  return Subset(dataset.train, np.flatnonzero(dataset.train.labeled))
+
+
+def colors(text: str) -> list[list[int]]:
+  """RGB of "4682b4,804080". ValueError for anything else."""
+  try:
+    palette = [list(bytes.fromhex(color)) for color in text.split(",")]
+  except ValueError:
+    palette = [[]]
+  if any(len(color) != 3 for color in palette):
+    raise ValueError(f'config.data.palette={text!r} should be colours such as "4682b4,804080"')
+  return palette
+
+
+def train_streams(config: ConfigDict, dataset: Dataset, unlabeled: bool) -> dict[str, Stream]:
+  """What the batches of a run are made of; unlabeled: whether the method wants that stream."""
+  data, source = config.data, dataset.train
+  transform = lambda config: make_transform(config, tuple(data.crop))
+  labeled = labeled_indices(
+    data.labeled, source, dataset.info, rule=data.rule, min_classes=data.min_classes
+  )
+  others = unlabeled_indices(labeled, source, data.unlabeled)
+  if data.partial:
+    source = PartialLabels(source, data.partial, config.seed, dataset.info.num_classes)
+  streams = {
+    "labeled": Stream(
+      Subset(source, labeled), transform(data.labeled_transform), data.labeled_batch
+    )
+  }
+  if unlabeled:
+    rest = Subset(source, others)
+    if data.extra_unlabeled:
+      if dataset.extra is None:
+        raise ValueError(
+          f"config.data.extra_unlabeled is set, but {dataset.info.name} was prepared without "
+          "further unlabelled images"
+        )
+      rest = Joined(rest, dataset.extra)
+    streams["unlabeled"] = Stream(rest, transform(data.unlabeled_transform), data.unlabeled_batch)
+  if data.source.name:
+    other = open_source(data, dataset.info)
+    streams["source"] = Stream(other, transform(data.source.transform), data.source.batch)
+  return streams

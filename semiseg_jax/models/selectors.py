@@ -73,8 +73,8 @@ class ClassLinear(nnx.Module):
 
   def __call__(self, x: jax.Array, classes: jax.Array) -> jax.Array:
     """x [G,P,I], a block of each of classes [G] -> [G,P,O]."""
-    kernel = self.kernel[...][classes]
-    return jnp.matmul(x, kernel, precision=_EXACT) + self.bias[...][classes][:, None]
+    kernel, bias = (jnp.asarray(p[...])[classes] for p in (self.kernel, self.bias))
+    return jnp.matmul(x, kernel, precision=_EXACT) + bias[:, None]
 
 
 class ClassBatchNorm(nnx.Module):
@@ -104,7 +104,8 @@ class ClassBatchNorm(nnx.Module):
       count, mean, var = class_moments(x, classes, filled, mean.shape[0], self.axis_name)
       self._average(count, mean, var, update)
     factor = lax.rsqrt(var + BATCH_NORM_EPSILON) * self.scale[...]
-    mean, factor, bias = (table[classes][:, None] for table in (mean, factor, self.bias[...]))
+    tables = (mean, factor, self.bias[...])
+    mean, factor, bias = (jnp.asarray(table)[classes][:, None] for table in tables)
     return (x - mean) * factor + bias
 
   def _average(

@@ -1,10 +1,14 @@
-"""Cross-entropies over pixels; with an axis name their means are over the global batch."""
+"""Losses of single pixels; with an axis name their means are over the global batch."""
+
+import math
 
 import jax
 import jax.numpy as jnp
 
-from semiseg_jax.collectives import psum
+from semiseg_jax.collectives import device_count, psum
 from semiseg_jax.labels import IGNORE
+
+_SMALLEST_PROB = 1e-30  # in a logarithm
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -53,6 +57,78 @@ def confidence_weighted_loss(
   valid = (pseudo_label != IGNORE).sum(axis=(1, 2))
   weight = confident / jnp.maximum(valid, 1)  # an image without valid pixels has no loss to weight
   return _mean_where(weight[:, None, None] * loss, loss > 0, axis_name)
+
+
+def class_weighted_loss(
+  logits: jax.Array,
+  labels: jax.Array,
+  class_weights: jax.Array,
+  axis_name: str | None = None,
+) -> jax.Array:
+  """Cross-entropy of the labelled pixels, weighted by their classes: sum w CE / sum w.
+
+  0 without a labelled pixel. Shapes as in `cross_entropy`; class_weights: [C].
+  """
+  weight = _weight_of_label(labels, class_weights)
+  own = (weight * cross_entropy(logits, labels)).sum(), weight.sum()
+  total, total_weight = psum(own, axis_name)
+  return total / jnp.where(total_weight > 0, total_weight, 1)
+
+
+def pseudo_label_loss(
+  logits: jax.Array,
+  pseudo_label: jax.Array,
+  pixel_weights: jax.Array,
+  class_weights: jax.Array,
+  axis_name: str | None = None,
+) -> jax.Array:
+  """Cross-entropy weighted by pixel and class, summed, over the number of all pixels.
+
+  Ignored pixels count in that number. Shapes as in `cross_entropy`; pixel_weights: [B,H,W];
+  class_weights: [C].
+  Source: Alonso et al. 2021, as their code has it.
+  """
+  weight = pixel_weights * _weight_of_label(pseudo_label, class_weights)
+  total = psum((weight * cross_entropy(logits, pseudo_label)).sum(), axis_name)
+  return total / (pseudo_label.size * device_count(axis_name))
+
+
+def pseudo_label_weights(confidence: jax.Array, step: jax.Array, ramp_steps: int) -> jax.Array:
+  """ramp(step) * confidence^6, the pixel weights of `pseudo_label_loss`."""
+  return ramp_up(step, ramp_steps) * confidence**6
+
+
+def ramp_up(step: jax.Array, ramp_steps: int) -> jax.Array:
+  """exp(-5 (1 - step/ramp_steps)^2), 1 from ramp_steps on."""
+  missing = jnp.maximum(1 - jnp.asarray(step, jnp.float32) / ramp_steps, 0)
+  return jnp.exp(-5 * jnp.square(missing))
+
+
+def entropy_loss(
+  logits: jax.Array,
+  labels: jax.Array,
+  axis_name: str | None = None,
+  *,
+  broadcast: bool = False,
+) -> jax.Array:
+  """Mean entropy of the predictions at labelled pixels, in units of that of C equal classes.
+
+  0 without a labelled pixel. logits: [B,H,W,C]; labels: [B,H,W] int32, only where they are IGNORE
+  matters. broadcast: each image's entropies count under the mask of every image of the global
+  batch and are added up, about B times as much, as the authors' variants of their script have it.
+  """
+  probs = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+  entropy = -(probs * jnp.log2(probs + _SMALLEST_PROB)).sum(axis=-1)
+  mask = (labels != IGNORE).astype(jnp.float32)
+  weight = psum(mask.sum(axis=0), axis_name) if broadcast else mask  # [H,W] or [B,H,W]
+  total, count = psum(((weight * entropy).sum(), mask.sum()), axis_name)
+  return total / (math.log2(logits.shape[-1]) * jnp.maximum(count, 1))
+
+
+def _weight_of_label(labels: jax.Array, class_weights: jax.Array) -> jax.Array:
+  """The class weights [B,H,W] of the labels; 0 where there is none."""
+  is_label = labels[..., None] == jnp.arange(class_weights.shape[0])
+  return jnp.where(is_label, class_weights, 0).sum(axis=-1)
 
 
 def _mean_where(values: jax.Array, mask: jax.Array, axis_name: str | None) -> jax.Array:

@@ -1,10 +1,21 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from semiseg_jax.labels import IGNORE
-from semiseg_jax.losses.pixel import confidence_weighted_loss, cross_entropy, supervised_loss
+from semiseg_jax.losses.pixel import (
+  class_weighted_loss,
+  confidence_weighted_loss,
+  cross_entropy,
+  entropy_loss,
+  pseudo_label_loss,
+  pseudo_label_weights,
+  ramp_up,
+  supervised_loss,
+)
 from tests import golden
 from tests.losses.law import value_and_grad
 
@@ -41,6 +52,63 @@ def test_the_divisor_leaves_out_pixels_that_are_exactly_right(case):
   assert int((loss > 0).sum()) == case["num_positive_loss_pixels"]
 
 
+def _known(labels: np.ndarray, ignore_label: int) -> np.ndarray:
+  return np.where((labels < 0) | (labels == ignore_label), IGNORE, labels)
+
+
+@golden.cases("memory_bank/cross_entropy")
+def test_weighted_cross_entropies_equal_the_original(case):
+  logits = golden.nhwc(case["logits"])
+  labels, negative = (_known(case[k], case["ignore_label"]) for k in ("labels", "labels_negative"))
+  weights, ones = case["class_weights"], np.ones_like(case["class_weights"])
+  by_class = jax.jit(jax.value_and_grad(class_weighted_loss))
+  for class_weights, kind in ((weights, ""), (ones, "_unweighted")):
+    loss, grad = by_class(logits, labels, class_weights)
+    np.testing.assert_allclose(loss, case[f"sup_loss{kind}"], **_VALUE)
+    np.testing.assert_allclose(grad, golden.nhwc(case[f"sup_grad{kind}"]), **_GRAD)
+  loss, _ = by_class(logits, negative, weights)
+  np.testing.assert_allclose(loss, case["sup_loss_negative"], **_VALUE)
+  loss, grad = jax.jit(jax.value_and_grad(pseudo_label_loss))(
+    logits, labels, case["pixel_weights"], weights
+  )
+  np.testing.assert_allclose(loss, case["pixel_loss"], **_VALUE)
+  np.testing.assert_allclose(grad, golden.nhwc(case["pixel_grad"]), **_GRAD)
+
+
+@pytest.mark.parametrize("broadcast", [False, True])
+@golden.cases("memory_bank/entropy")
+def test_the_entropy_equals_the_original(case, broadcast):
+  kind = "_broadcast" if broadcast else ""
+  labels = np.where(case["mask"][:, 0] > 0, 0, IGNORE)
+  loss = lambda logits: entropy_loss(logits, labels, broadcast=broadcast)
+  value, grad = jax.jit(jax.value_and_grad(loss))(golden.nhwc(case["logits"]))
+  np.testing.assert_allclose(value, case[f"loss{kind}"], **_VALUE)
+  np.testing.assert_allclose(grad, golden.nhwc(case[f"grad_logits{kind}"]), **_GRAD)
+
+
+@golden.cases("memory_bank/pseudo_weight")
+def test_weights_of_pseudo_labels_equal_the_original(case):
+  weights = jax.vmap(pseudo_label_weights, (None, 0, None))(
+    case["max_probs"], case["iterations"], case["ramp_up_iters"]
+  )
+  np.testing.assert_allclose(weights, case["pixel_weights"], rtol=1e-5)
+
+
+def test_the_ramp_ends_at_one():
+  steps = np.array([0, 1999, 2000, 2001, 10**6])
+  ramp = np.asarray(ramp_up(steps, 2000))
+  assert ramp[0] == np.float32(np.exp(-5)) and (np.diff(ramp) >= 0).all()
+  assert (ramp[2:] == 1).all() and ramp[1] < 1
+
+
+@pytest.mark.parametrize("name", ["class", "pseudo_label", "entropy", "entropy_broadcast"])
+def test_without_a_labelled_pixel_the_loss_is_zero(name):
+  weight, batch = _batch()
+  batch["labels"][:] = IGNORE
+  loss, grad = jax.value_and_grad(_LOSSES[name])(weight, batch)
+  assert loss == 0 and not grad.any()
+
+
 def _batch(images: int = 8) -> tuple[np.ndarray, dict[str, np.ndarray]]:
   """A weight and a batch in which images differ in their numbers of labels, one having none."""
   rng = np.random.default_rng(0)
@@ -64,10 +132,40 @@ def _weighted(weight, batch, axis_name=None):
   return confidence_weighted_loss(logits, batch["labels"], batch["confidence"], 0.6, axis_name)
 
 
+_CLASS_WEIGHTS = np.array([0.5, 1.0, 2.0, 0.1, 3.0], np.float32)
+
+
+def _class_weighted(weight, batch, axis_name=None):
+  logits = batch["features"] @ weight
+  return class_weighted_loss(logits, batch["labels"], _CLASS_WEIGHTS, axis_name)
+
+
+def _pseudo_label(weight, batch, axis_name=None):
+  pixel_weights = pseudo_label_weights(batch["confidence"], 1500, 2000)
+  logits = batch["features"] @ weight
+  return pseudo_label_loss(logits, batch["labels"], pixel_weights, _CLASS_WEIGHTS, axis_name)
+
+
+def _entropy(weight, batch, axis_name=None, broadcast=False):
+  logits = batch["features"] @ weight
+  return entropy_loss(logits, batch["labels"], axis_name, broadcast=broadcast)
+
+
+_LOSSES = {
+  "supervised": _supervised,
+  "confidence_weighted": _weighted,
+  "class": _class_weighted,
+  "pseudo_label": _pseudo_label,
+  "entropy": _entropy,
+  "entropy_broadcast": functools.partial(_entropy, broadcast=True),
+}
+
+
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
-@pytest.mark.parametrize("loss", [_supervised, _weighted])
-def test_devices_share_one_mean(loss, devices):
+@pytest.mark.parametrize("name", _LOSSES)
+def test_devices_share_one_mean(name, devices):
   weight, batch = _batch()
+  loss = _LOSSES[name]
   expected = jax.value_and_grad(loss)(weight, batch)
   actual = value_and_grad(lambda w, b: loss(w, b, "data"), devices, weight, batch)
   jax.tree.map(
@@ -75,8 +173,9 @@ def test_devices_share_one_mean(loss, devices):
   )
 
 
-@pytest.mark.parametrize("loss", [_supervised, _weighted])
-def test_the_order_of_images_is_immaterial(loss):
+@pytest.mark.parametrize("name", _LOSSES)
+def test_the_order_of_images_is_immaterial(name):
+  loss = _LOSSES[name]
   weight, batch = _batch()
   order = np.random.default_rng(1).permutation(8)
   permuted = jax.tree.map(lambda x: x[order], batch)

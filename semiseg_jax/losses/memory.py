@@ -42,15 +42,16 @@ def contrastive_loss(
   is_class = classes == jnp.arange(num_classes)[:, None]  # [K,M]
   features = features.astype(jnp.float32)
   # A feature's norm goes with its weight, so that no normalised copy of the features is made.
-  weight = jnp.where(is_class, scores, 0)
-  pixel_sum = jnp.matmul(weight * _inverse_norm(features), features, precision=_EXACT)
+  scaled = jnp.where(is_class, scores * _inverse_norm(features), 0)
+  pixel_sum = jnp.matmul(scaled, features, precision=_EXACT)
+  pixel_total = jnp.where(is_class, scores, 0).sum(axis=1)
 
   rows, in_use = lax.stop_gradient(bank.rows), filled(bank, axis_name)
   memory_weight = jnp.where(in_use, 1.0 if memory_scores is None else memory_scores, 0)
   scaled = (memory_weight * _inverse_norm(rows))[:, None]
   memory_sum = jnp.matmul(scaled, rows, precision=_EXACT)[:, 0]
 
-  own = (pixel_sum, weight.sum(axis=1), memory_sum, memory_weight.sum(axis=1))
+  own = (pixel_sum, pixel_total, memory_sum, memory_weight.sum(axis=1))
   pixel_sum, pixel_total, memory_sum, memory_total = psum(own, axis_name)
   takes_part = contrasted(class_counts(classes, num_classes, axis_name), bank)
   total = jnp.where(takes_part, pixel_total * memory_total, 1)

@@ -128,7 +128,7 @@ def main() -> None:
   args = parser.parse_args()
   if args.small:
     args.images, args.size, args.channels, args.classes = 2, 9, 8, 3
-    args.slots, args.repeats = [8, 32], 1
+    args.slots, args.repeats = [8], 1
 
   pixels = args.images * args.size**2
   print(f"{jax.devices()[0].device_kind}: {pixels} pixels, {args.classes} classes")

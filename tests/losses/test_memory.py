@@ -1,4 +1,5 @@
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from semiseg_jax.losses.bank import Bank, filled, from_contents
 from semiseg_jax.losses.memory import contrastive_loss, selected_contrast
 from semiseg_jax.models import networks
 from tests import golden
+from tests.benchmarks import memory_bank
 from tests.losses.law import value_and_grad
 from tests.losses.pairwise import contrastive_loss_direct
 from tests.models import stacked
@@ -210,7 +212,7 @@ def _law_loss(weight, batch, ring, statistics, axis_name):
   return loss + 0.01 * sum(x.sum() for x in jax.tree.leaves(after))
 
 
-@functools.lru_cache
+@functools.cache
 def _law_case():
   data = _data(1)
   data["count"][:2] = 7, _S
@@ -236,3 +238,11 @@ def test_devices_share_one_loss(devices):
   assert all(x.any() for x in jax.tree.leaves(expected[1]))
   for part in ("features", "selectors"):
     stacked.assert_close(grad[part], expected[1][part], 1e-5)
+
+
+def test_the_benchmark_runs(monkeypatch, capsys):
+  monkeypatch.setattr(sys, "argv", ["memory_bank", "--small"])
+  memory_bank.main()
+  lines = capsys.readouterr().out.splitlines()
+  assert sum("forward + backward" in line for line in lines) == 3
+  assert sum("times the time" in line for line in lines) == 2

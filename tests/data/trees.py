@@ -10,6 +10,7 @@ from PIL import Image
 
 from data.camvid import builder as camvid
 from data.cityscapes import builder as cityscapes
+from data.gta5 import builder as gta5
 from data.pascal import builder as pascal
 from semiseg_jax.labels import IGNORE
 
@@ -175,11 +176,29 @@ def write_kvasir(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
   return Tree(pairs, labels, None, pair("val", "cju0qkwl"), "dithered")
 
 
+def write_gta5(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
+  """Divided already, labels as RGB."""
+  pair = lambda split, name: Pair(
+    root / "images" / split / f"{name}.png", root / "labels" / split / f"{name}.png"
+  )
+  names = {"train": ["00001", "00002", "00007"], "val": ["00003"]}
+  pairs = {
+    split: {name: pair(split, name) for name in of_split} for split, of_split in names.items()
+  }
+  labels = draw_labels([*names["train"], *names["val"]], 19)
+  colors = np.zeros((256, 3), np.uint8)
+  colors[:19] = gta5.Builder.PALETTE
+  write_pairs(pairs, labels, lambda label: colors[label])
+  unknown = np.full((*SIZE, 3), (1, 2, 3), np.uint8)
+  return Tree(pairs, labels, unknown, pair("val", "00001"), "full")
+
+
 TREES: dict[str, Callable[[pathlib.Path, pytest.MonkeyPatch], Tree]] = {
   # dataset, and which of its layouts; the patch shortens lists of ids that a builder carries
   "cityscapes": write_cityscapes,
   "pascal": write_pascal,
   "camvid": write_camvid,
   "camvid release": write_camvid_release,
+  "gta5": write_gta5,
   "kvasir": write_kvasir,
 }

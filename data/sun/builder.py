@@ -50,6 +50,7 @@ _CLASSES = (
   ("bag", (161, 176, 169)),
 )
 SIZE = (512, 384)  # width, height of what is stored
+TRAIN_IMAGES = 5285
 TEST_IMAGES = 5050  # the labels of training images are numbered behind those of the test images
 
 
@@ -75,15 +76,9 @@ RAW, so that it holds
 """
 
   def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
-    items = []
-    for folder, offset in (("SUNRGBD-test_images", 0), ("SUNRGBD-train_images", TEST_IMAGES)):
-      for image in common.list_files(raw / folder, "img-*.jpg"):
-        name = f"img-{int(image.stem.removeprefix('img-')) + offset:06d}"
-        mask = raw / "sunrgbd_train_test_labels" / f"{name}.png"
-        items.append(common.Item(name, image, mask))
     chosen = {f"img-{number:06d}" for number in test_numbers()}
     listed: dict[str, list[common.Item]] = {split: [] for split in common.SPLITS}
-    for item in items:
+    for item in list_images(raw):
       listed["val" if item.name in chosen else "train"].append(item)
     if not listed["val"]:
       raise FileNotFoundError(f"{raw / 'SUNRGBD-test_images'} has none of the 475 test images")
@@ -91,6 +86,27 @@ RAW, so that it holds
 
   def resize(self, image: Image.Image) -> Image.Image:
     return image if image.size == SIZE else image.resize(SIZE, Image.Resampling.BICUBIC)
+
+
+def list_images(raw: pathlib.Path) -> list[common.Item]:
+  """All images and the places of their masks, by the number of the mask.
+
+  ReCo's preparation, in place, gives training images the numbers of their masks and puts test
+  images among them: a tree in that state has numbers beyond those of the download.
+  Raises FileNotFoundError if one of the folders has no images.
+  """
+  tests, trains = (
+    common.list_files(raw / folder, "img-*.jpg")
+    for folder in ("SUNRGBD-test_images", "SUNRGBD-train_images")
+  )
+  number_of = lambda image: int(image.stem.removeprefix("img-"))
+  offset = 0 if number_of(trains[-1]) > TRAIN_IMAGES else TEST_IMAGES
+  numbers = [*map(number_of, tests), *(number_of(image) + offset for image in trains)]
+  masks = raw / "sunrgbd_train_test_labels"
+  return [
+    common.Item(f"img-{number:06d}", image, masks / f"img-{number:06d}.png")
+    for number, image in zip(numbers, tests + trains, strict=True)
+  ]
 
 
 def test_numbers() -> list[int]:

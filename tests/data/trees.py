@@ -195,11 +195,25 @@ def write_gta5(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
 
 
 def write_sun(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
-  """Labels number training images behind the test images, of which not all are tested on."""
+  """As downloaded: labels number training images behind the test images."""
+  places = {1: "test/1", 2: "test/2", 3: "test/3", 4: "train/1", 5: "train/2"}
+  return write_sun_images(root, patch, places)
+
+
+def write_sun_of_reco(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
+  """As ReCo's preparation leaves it: all but the chosen test images are in the training folder."""
+  places = {1: "train/1", 2: "test/2", 3: "train/3", 4: "train/4", 5: "train/5"}
+  tree = write_sun_images(root, patch, places)
+  mask = root / "sunrgbd_train_test_labels" / "img-000001.png"
+  return tree._replace(twin=Pair(root / "SUNRGBD-test_images" / "img-000001.jpg", mask))
+
+
+def write_sun_images(root: pathlib.Path, patch: pytest.MonkeyPatch, places: dict[int, str]) -> Tree:
+  """places: number of the label -> folder and number of the image. Only the second is tested on."""
+  patch.setattr(sun, "TRAIN_IMAGES", 2)
   patch.setattr(sun, "TEST_IMAGES", 3)
   patch.setattr(sun, "test_numbers", lambda: [2])
   patch.setattr(sun, "SIZE", SIZE[::-1])  # so that nothing is resized
-  places = {1: "test/1", 2: "test/2", 3: "test/3", 4: "train/1", 5: "train/2"}
 
   def pair(number: int) -> Pair:
     folder, image = places[number].split("/")
@@ -285,4 +299,5 @@ TREES: dict[str, Callable[[pathlib.Path, pytest.MonkeyPatch], Tree]] = {
   "kvasir": write_kvasir,
   "pascal": write_pascal,
   "sun": write_sun,
+  "sun rearranged": write_sun_of_reco,
 }

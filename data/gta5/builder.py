@@ -1,5 +1,6 @@
 """GTA5 (Playing for Data): 24,966 rendered street scenes with the 19 classes of Cityscapes."""
 
+import io
 import pathlib
 from types import MappingProxyType
 
@@ -17,6 +18,8 @@ _OTHER = (  # colours of the Cityscapes scheme that are no training class
   (0, 0, 0), (20, 20, 20), (111, 74, 0), (81, 0, 81), (250, 170, 160), (230, 150, 140),
   (180, 165, 180), (150, 100, 100), (150, 120, 90), (0, 0, 90), (0, 0, 110),
 )  # fmt: skip
+# the labels' ids end at 34, the license plate, which is drawn in the colour of cars
+CLASS_OF_ID = np.where(np.arange(256) <= 34, cityscapes.CLASS_OF_ID, -1).astype(np.int16)
 ID_OF_COLOR = {color: 0 for color in _OTHER} | {
   tuple(color): int(np.flatnonzero(class_id == cityscapes.CLASS_OF_ID)[0])
   for class_id, color in enumerate(cityscapes.PALETTE.tolist())
@@ -33,7 +36,7 @@ class Builder(common.FileBuilder):
     tfds.core.BuilderConfig(name="full", description="1914x1052, images byte for byte"),
   )
   CLASS_NAMES, PALETTE = cityscapes.CLASS_NAMES, cityscapes.PALETTE
-  CLASS_OF_ID = cityscapes.CLASS_OF_ID
+  CLASS_OF_ID = CLASS_OF_ID
   NUM_IMAGES = MappingProxyType({})  # how the 24,966 are divided is not the same everywhere
   HOMEPAGE = "https://download.visinf.tu-darmstadt.de/data/from_games/"
   LICENSE = "research and education, see the homepage"
@@ -78,13 +81,14 @@ Some official images and labels differ in size: add --skip_bad to leave them out
 
 
 def read_split(path: pathlib.Path) -> dict[str, str]:
-  """Image id -> train, val or test, from the official split.mat."""
-  content = scipy.io.loadmat(path)
-  return {
-    f"{int(number):05d}": split
-    for split in ("train", "val", "test")
-    for number in content[f"{split}Ids"].ravel()
-  }
+  """Image id -> train, val or test, from the official split.mat. DataError if it is damaged."""
+  try:
+    content = scipy.io.loadmat(io.BytesIO(path.read_bytes()))
+    ids = {split: content[f"{split}Ids"].ravel() for split in ("train", "val", "test")}
+  except Exception as error:  # whatever a damaged file makes the reader raise
+    message = f"{path}: no division into trainIds, valIds and testIds ({error})"
+    raise DataError("damaged file", message) from error
+  return {f"{int(number):05d}": split for split, numbers in ids.items() for number in numbers}
 
 
 def _items(raw: pathlib.Path, folder: str) -> list[common.Item]:

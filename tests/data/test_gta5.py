@@ -35,6 +35,18 @@ def test_official_labels_are_cityscapes_ids(tmp_path, monkeypatch):
   np.testing.assert_array_equal(train[0]["label"], cityscapes.CLASS_OF_ID[ids])
 
 
+def test_an_index_that_is_no_label_id(tmp_path):
+  write_official(tmp_path / "raw", 2)
+  path = tmp_path / "raw" / "labels" / "00002.png"
+  ids = np.asarray(Image.open(path)).copy()
+  ids[3, 4] = 35  # the palette of a file that another program has saved
+  mask = Image.fromarray(ids, mode="P")
+  mask.putpalette(bytes(768))
+  mask.save(path)
+  with pytest.raises(ValueError, match=r"00002\.png: \[35\] are no label ids"):
+    prepare.prepare("gta5", tmp_path / "raw", tmp_path / "out", "full")
+
+
 def test_official_division(tmp_path):
   write_official(tmp_path / "raw", 4)
   division = {"trainIds": [[1], [4]], "valIds": [[2]], "testIds": [[3]]}
@@ -45,6 +57,9 @@ def test_official_division(tmp_path):
   division["valIds"] = []
   scipy.io.savemat(tmp_path / "raw" / "split.mat", division)
   with pytest.raises(FileNotFoundError, match="no image for the split val"):
+    prepare.prepare("gta5", tmp_path / "raw", tmp_path / "other", "full")
+  scipy.io.savemat(tmp_path / "raw" / "split.mat", {"trainIds": [[1]]})
+  with pytest.raises(ValueError, match=r"split\.mat: no division into trainIds, valIds"):
     prepare.prepare("gta5", tmp_path / "raw", tmp_path / "other", "full")
 
 

@@ -24,7 +24,7 @@ class Builder(common.FileBuilder):
   CLASS_OF_ID = common.class_of_id({0: IGNORE} | {i + 1: i for i in range(150)})
   NUM_IMAGES = MappingProxyType({"train": 20_210, "val": 2_000})
   HOMEPAGE = "http://sceneparsing.csail.mit.edu"
-  LICENSE = "see https://groups.csail.mit.edu/vision/datasets/ADE20K/terms/"
+  LICENSE = "non-commercial, see https://groups.csail.mit.edu/vision/datasets/ADE20K/terms/"
   MANUAL_DOWNLOAD_INSTRUCTIONS = """\
 Download ADEChallengeData2016.zip (923 MB) from http://sceneparsing.csail.mit.edu and unpack it into
 a directory RAW, so that it holds

@@ -25,7 +25,7 @@ class Builder(common.FileBuilder):
   CLASS_OF_ID = common.class_of_id({i: i for i in range(19)} | {IGNORE: IGNORE})
   NUM_IMAGES = MappingProxyType({"train": 7000, "val": 1000})
   HOMEPAGE = "https://bdd-data.berkeley.edu"
-  LICENSE = "see the homepage"
+  LICENSE = "https://doc.bdd100k.com/license.html"
   MANUAL_DOWNLOAD_INSTRUCTIONS = """\
 Register at https://bdd-data.berkeley.edu, download "10K Images" and "Segmentation" and unpack both
 into one directory RAW, so that it holds

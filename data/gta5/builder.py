@@ -39,7 +39,7 @@ class Builder(common.FileBuilder):
   CLASS_OF_ID = CLASS_OF_ID
   NUM_IMAGES = MappingProxyType({})  # how the 24,966 are divided is not the same everywhere
   HOMEPAGE = "https://download.visinf.tu-darmstadt.de/data/from_games/"
-  LICENSE = "research and education, see the homepage"
+  LICENSE = "see the homepage"
   MANUAL_DOWNLOAD_INSTRUCTIONS = """\
 From https://download.visinf.tu-darmstadt.de/data/from_games/ download the ten parts of images and
 of labels (57 GB) and unpack them into one directory RAW, so that it holds

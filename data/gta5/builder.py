@@ -71,7 +71,10 @@ Some official images and labels differ in size: add --skip_bad to leave them out
       return mask
     if mask.mode in ("RGB", "RGBA"):
       return common.ids_of_colors(mask, ID_OF_COLOR, path)
-    message = f"{path}: a mask of mode {mask.mode}; neither a palette of label ids nor colours"
+    message = (
+      f"{path}: a mask of mode {mask.mode}; neither a palette of label ids nor colours. If another "
+      "program has converted it, unpack the official labels anew"
+    )
     raise DataError("mask format", message)
 
   def resize(self, image: Image.Image) -> Image.Image:

@@ -41,8 +41,9 @@ def main(argv: list[str]) -> int:
       options = {"overlays": _OVERLAYS.value, "skip_bad": _SKIP_BAD.value}
       run.predict(config, workdir, _IMAGES.value, _OUT.value, **options)
     else:
-      if config.data.name != "folder":
-        prepare.ensure(config.data.name, config.data.variant, config.data.data_dir)
+      for domain in (config.data, config.data.source):
+        if domain.name and domain.name != "folder":
+          prepare.ensure(domain.name, domain.variant, config.data.data_dir)
       getattr(run, _MODE.value)(config, workdir)
   except (ValueError, FileNotFoundError, DivergedError) as error:
     if logging.level_debug():

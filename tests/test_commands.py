@@ -172,7 +172,9 @@ def make_folder(root: pathlib.Path) -> None:
       r"(?s)leftImg8bit_trainvaltest\.zip.*gtFine_trainvaltest\.zip"
       r".*python -m data\.prepare cityscapes",
     ),
-    ("configs/pascal_reco.py", [], "prepare the dataset pascal first"),
+    ("configs/pascal_reco.py", [], r"(?s)VOCtrainval.*python -m data\.prepare pascal"),
+    ("configs/toy_reco.py", ["--config.data.name=streets"], "prepare the dataset streets first"),
+    ("configs/toy_reco.py", ["--config.data.source.name=gta5"], r"python -m data\.prepare gta5"),
     ("configs/folder_reco.py", ["--config.data.root=/no/such/folder"], "/no/such/folder"),
     ("configs/folder_reco.py", [], "needs root"),
     ("configs/folder_reco.py", ["--config.data.palette=red"], "should be colours such as"),

@@ -16,6 +16,7 @@ import numpy as np
 from absl import flags
 
 from semiseg_jax.input.sources import Record, Source
+from semiseg_jax.input.transforms import geometry
 from semiseg_jax.labels import IGNORE
 
 _ENDLESS = 1 << 40
@@ -173,10 +174,9 @@ class _PaddedRecord:
         f"image {self.source.ids[row]!r} has {valid_size[0]}x{valid_size[1]} pixels (height x "
         f"width), more than the evaluation size {self.size[0]}x{self.size[1]}; raise that size"
       )
-    bottom, right = self.size[0] - valid_size[0], self.size[1] - valid_size[1]
     finer = label.shape[0] // valid_size[0]  # an original may score a shrunken image at full size
-    image = np.pad(image, ((0, bottom), (0, right), (0, 0)), "reflect")
-    label = np.pad(label, ((0, finer * bottom), (0, finer * right)), constant_values=IGNORE)
+    image = geometry.reflect_to(image, self.size)
+    label = geometry.fill_to(label, (finer * self.size[0], finer * self.size[1]), IGNORE)
     if row < 0:
       label = np.full_like(label, IGNORE)
     valid_size = np.asarray(valid_size, np.int32)

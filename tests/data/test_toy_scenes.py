@@ -97,6 +97,6 @@ def test_data_dir_from_the_environment(small, monkeypatch, capsys):
   assert "sidewalk" in capsys.readouterr().out
   assert prepare.ensure("toy_scenes") == path
   assert prepare.main(["streets"]) == 1
-  assert "unknown dataset 'streets'; there are ['camvid', 'cityscapes'" in capsys.readouterr().err
+  assert "unknown dataset 'streets'; there are ['ade20k', 'bdd100k'," in capsys.readouterr().err
   with pytest.raises(ValueError, match="no variant 'huge'"):
     prepare.ensure("toy_scenes", "huge")

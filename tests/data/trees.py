@@ -10,7 +10,9 @@ from PIL import Image
 
 from data.camvid import builder as camvid
 from data.cityscapes import builder as cityscapes
+from data.gta5 import builder as gta5
 from data.pascal import builder as pascal
+from data.sun import builder as sun
 from semiseg_jax.labels import IGNORE
 
 SIZE = (20, 30)  # height, width
@@ -175,11 +177,127 @@ def write_kvasir(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
   return Tree(pairs, labels, None, pair("val", "cju0qkwl"), "dithered")
 
 
+def write_gta5(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
+  """Divided already, labels as RGB."""
+  pair = lambda split, name: Pair(
+    root / "images" / split / f"{name}.png", root / "labels" / split / f"{name}.png"
+  )
+  names = {"train": ["00001", "00002", "00007"], "val": ["00003"]}
+  pairs = {
+    split: {name: pair(split, name) for name in of_split} for split, of_split in names.items()
+  }
+  labels = draw_labels([*names["train"], *names["val"]], 19)
+  colors = np.zeros((256, 3), np.uint8)
+  colors[:19] = gta5.Builder.PALETTE
+  write_pairs(pairs, labels, lambda label: colors[label])
+  unknown = np.full((*SIZE, 3), (1, 2, 3), np.uint8)
+  return Tree(pairs, labels, unknown, pair("val", "00001"), "full")
+
+
+def write_sun(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
+  """As downloaded: labels number training images behind the test images."""
+  places = {1: "test/1", 2: "test/2", 3: "test/3", 4: "train/1", 5: "train/2"}
+  return write_sun_images(root, patch, places)
+
+
+def write_sun_of_reco(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
+  """As ReCo's preparation leaves it: all but the chosen test images are in the training folder."""
+  places = {1: "train/1", 2: "test/2", 3: "train/3", 4: "train/4", 5: "train/5"}
+  tree = write_sun_images(root, patch, places)
+  mask = root / "sunrgbd_train_test_labels" / "img-000001.png"
+  return tree._replace(twin=Pair(root / "SUNRGBD-test_images" / "img-000001.jpg", mask))
+
+
+def write_sun_images(root: pathlib.Path, patch: pytest.MonkeyPatch, places: dict[int, str]) -> Tree:
+  """places: number of the label -> folder and number of the image. Only the second is tested on."""
+  patch.setattr(sun, "TRAIN_IMAGES", 2)
+  patch.setattr(sun, "TEST_IMAGES", 3)
+  patch.setattr(sun, "test_numbers", lambda: [2])
+  patch.setattr(sun, "SIZE", SIZE[::-1])  # so that nothing is resized
+
+  def pair(number: int) -> Pair:
+    folder, image = places[number].split("/")
+    return Pair(
+      root / f"SUNRGBD-{folder}_images" / f"img-{int(image):06d}.jpg",
+      root / "sunrgbd_train_test_labels" / f"img-{number:06d}.png",
+    )
+
+  numbers = {"train": [1, 3, 4, 5], "val": [2]}
+  pairs = {
+    split: {f"img-{n:06d}": pair(n) for n in of_split} for split, of_split in numbers.items()
+  }
+  labels = draw_labels([*pairs["train"], *pairs["val"]], 37)
+  write_pairs(pairs, labels, lambda label: (label + 1) & 255)
+  return Tree(pairs, labels, np.full(SIZE, 38, np.uint8), twin=None)
+
+
+def write_bdd100k(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
+  """The newer release."""
+  root = root / "bdd100k"
+  return write_flat(
+    root / "images" / "10k", root / "labels" / "sem_seg" / "masks", ("train", "val"), 19,
+    lambda label: label, unknown=19,
+  )  # fmt: skip
+
+
+def write_bdd100k_old(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
+  return write_flat(
+    root / "seg" / "images", root / "seg" / "labels", ("train", "val"), 19, lambda label: label,
+    unknown=34, suffix="_train_id.png",
+  )  # fmt: skip
+
+
+def write_ade20k(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
+  root = root / "ADEChallengeData2016"
+  return write_flat(
+    root / "images", root / "annotations", ("training", "validation"), 150,
+    lambda label: (label + 1) & 255, unknown=151,
+  )  # fmt: skip
+
+
+def write_cocostuff(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
+  tree = write_flat(
+    root / "images", root / "annotations", ("train2017", "val2017"), 182, lambda label: label,
+    unknown=200,
+  )  # fmt: skip
+  return tree._replace(variant="164k")
+
+
+def write_flat(
+  images: pathlib.Path,
+  masks: pathlib.Path,
+  folders: tuple[str, str],
+  num_classes: int,
+  ids_of: Callable[[np.ndarray], np.ndarray],
+  unknown: int,
+  suffix: str = ".png",
+) -> Tree:
+  """One folder of JPEGs and one of masks for each of train and val."""
+  pair = lambda folder, name: Pair(
+    images / folder / f"{name}.jpg", masks / folder / f"{name}{suffix}"
+  )
+  train, val = folders
+  pairs = {
+    "train": {name: pair(train, name) for name in ("a_1", "a_2", "b_0")},
+    "val": {"c_9": pair(val, "c_9")},
+  }
+  labels = draw_labels([*pairs["train"], *pairs["val"]], num_classes)
+  write_pairs(pairs, labels, ids_of)
+  return Tree(pairs, labels, np.full(SIZE, unknown, np.uint8), pair(val, "a_1"))
+
+
 TREES: dict[str, Callable[[pathlib.Path, pytest.MonkeyPatch], Tree]] = {
   # dataset, and which of its layouts; the patch shortens lists of ids that a builder carries
-  "cityscapes": write_cityscapes,
-  "pascal": write_pascal,
+  "ade20k": write_ade20k,
+  "bdd100k": write_bdd100k,
+  "bdd100k older release": write_bdd100k_old,
   "camvid": write_camvid,
   "camvid release": write_camvid_release,
+  "cityscapes": write_cityscapes,
+  "cocostuff": write_cocostuff,
+  "gta5": write_gta5,
   "kvasir": write_kvasir,
+  "pascal": write_pascal,
+  "sun": write_sun,
+  "sun rearranged": write_sun_of_reco,
 }

@@ -18,7 +18,6 @@ from semiseg_jax.input.transforms.evaluation import (
   ShorterSide,
   Transformed,
   Whole,
-  pad,
   resized_dataset,
 )
 from semiseg_jax.input.transforms.memory_bank import MemoryBank, MemoryBankEval
@@ -30,7 +29,6 @@ __all__ = [
   "Transformed",
   "make_eval_transform",
   "make_transform",
-  "pad",
   "resized_dataset",
 ]
 

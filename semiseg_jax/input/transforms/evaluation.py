@@ -3,8 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import numpy as np
-
 from semiseg_jax.input.sources import Dataset, Record, Source, largest_size
 from semiseg_jax.input.transforms import geometry
 from semiseg_jax.labels import IGNORE
@@ -62,14 +60,6 @@ class Pad:
 
   def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
     return max(size[0], self.size[0]), max(size[1], self.size[1])
-
-
-def pad(
-  image: np.ndarray, label: np.ndarray, size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-  """What fills a batch of images of several sizes: margins at right and bottom, reflected in the
-  image, IGNORE in the label."""
-  return geometry.reflect_to(image, size), geometry.fill_to(label, size, IGNORE)
 
 
 class Transformed:

@@ -1,0 +1,59 @@
+"""BDD100K, segmentation: 7,000 training and 1,000 validation driving scenes, 19 classes."""
+
+import pathlib
+from types import MappingProxyType
+
+import tensorflow_datasets as tfds
+
+from data import common
+from data.cityscapes import builder as cityscapes
+from semiseg_jax.labels import IGNORE
+
+_LAYOUTS = (  # folders of images and of masks below RAW, and what follows an image's stem
+  ("images/10k", "labels/sem_seg/masks", ".png"),
+  ("images", "labels", "_train_id.png"),
+)
+_ROOTS = (".", "bdd100k", "seg", "bdd100k/seg")
+
+
+class Builder(common.FileBuilder):
+  """1280x720 JPEGs as they are; the masks hold Cityscapes' train ids."""
+
+  name = "semiseg_bdd100k"
+  VERSION = tfds.core.Version("1.0.0")
+  CLASS_NAMES, PALETTE = cityscapes.CLASS_NAMES, cityscapes.PALETTE
+  CLASS_OF_ID = common.class_of_id({i: i for i in range(19)} | {IGNORE: IGNORE})
+  NUM_IMAGES = MappingProxyType({"train": 7000, "val": 1000})
+  HOMEPAGE = "https://bdd-data.berkeley.edu"
+  LICENSE = "https://doc.bdd100k.com/license.html"
+  MANUAL_DOWNLOAD_INSTRUCTIONS = """\
+Register at https://bdd-data.berkeley.edu, download "10K Images" and "Segmentation" and unpack both
+into one directory RAW, so that it holds
+  RAW/[bdd100k/]images/10k/{train,val}/*.jpg
+  RAW/[bdd100k/]labels/sem_seg/masks/{train,val}/*.png
+or, of the older release,
+  RAW/[bdd100k/][seg/]images/{train,val}/*.jpg
+  RAW/[bdd100k/][seg/]labels/{train,val}/*_train_id.png
+"""
+
+  def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
+    images, masks, suffix = find_layout(raw)
+    return {
+      split: [
+        common.Item(image.stem, image, masks / split / f"{image.stem}{suffix}")
+        for image in common.list_files(images / split, "*.jpg")
+      ]
+      for split in common.SPLITS
+    }
+
+
+def find_layout(raw: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path, str]:
+  """(folder of images, folder of masks, what follows the stem); FileNotFoundError if none fits."""
+  for root in _ROOTS:
+    for images, masks, suffix in _LAYOUTS:
+      if (raw / root / images / "train").is_dir() and (raw / root / masks / "train").is_dir():
+        return raw / root / images, raw / root / masks, suffix
+  raise FileNotFoundError(
+    f"{raw} holds neither images/10k/train with labels/sem_seg/masks/train nor images/train with "
+    "labels/train"
+  )

@@ -1,0 +1,92 @@
+"""COCO-Stuff: things and stuff of COCO's photographs, 182 class ids; 164k and 10k images."""
+
+import io
+import pathlib
+
+import numpy as np
+import scipy.io
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from data import common
+from semiseg_jax.input.decode import DataError
+from semiseg_jax.labels import IGNORE
+
+CLASS_NAMES = tuple((pathlib.Path(__file__).parent / "classes.txt").read_text().splitlines())
+_CYCLE = (  # the original draws the classes in ten colours, over and over
+  (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189),
+  (140, 86, 75), (227, 119, 194), (127, 127, 127), (188, 189, 34), (23, 190, 207),
+)  # fmt: skip
+_SQUARE = (513, 513)
+_COUNTS = {
+  "164k": {"train": 118_287, "val": 5_000},
+  "10k": {"train": 9_000, "val": 1_000},
+  "10k_513": {"train": 9_000, "val": 1_000},
+}
+
+
+class Builder(common.FileBuilder):
+  """Variants: 164k (2017's images, masks as PNG), 10k (masks as .mat), 10k_513 (all 513x513)."""
+
+  name = "semiseg_cocostuff"
+  VERSION = tfds.core.Version("1.0.0")
+  BUILDER_CONFIGS = (
+    tfds.core.BuilderConfig(name="164k", description="train2017 and val2017, byte for byte"),
+    tfds.core.BuilderConfig(name="10k", description="COCO-Stuff 10k, byte for byte"),
+    tfds.core.BuilderConfig(
+      name="10k_513", description="COCO-Stuff 10k, resized to 513x513 (pytorch-segmentation)"
+    ),
+  )
+  CLASS_NAMES = CLASS_NAMES
+  PALETTE = np.resize(np.asarray(_CYCLE, np.uint8), (len(CLASS_NAMES), 3))
+  CLASS_OF_ID = common.class_of_id({i: i for i in range(182)} | {IGNORE: IGNORE})
+  HOMEPAGE = "https://github.com/nightrome/cocostuff"
+  LICENSE = "annotations: CC BY 4.0; images: Flickr's terms of use"
+  MANUAL_DOWNLOAD_INSTRUCTIONS = """\
+Links to everything are at https://github.com/nightrome/cocostuff (and cocostuff10k).
+Variant 164k: train2017.zip (18 GB), val2017.zip (1 GB), stuffthingmaps_trainval2017.zip (0.7 GB):
+  RAW/images/{train2017,val2017}/*.jpg
+  RAW/annotations/{train2017,val2017}/*.png
+Variants 10k and 10k_513: cocostuff-10k-v1.1.zip (2 GB):
+  RAW/imageLists/{train,test}.txt    RAW/images/*.jpg    RAW/annotations/*.mat
+"""
+
+  @property
+  def NUM_IMAGES(self) -> dict[str, int]:
+    return _COUNTS[self.builder_config.name]
+
+  def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
+    if self.builder_config.name == "164k":
+      return {split: _list_164k(raw, f"{split}2017") for split in common.SPLITS}
+    return {"train": _list_10k(raw, "train"), "val": _list_10k(raw, "test")}
+
+  def read_mask(self, path: pathlib.Path) -> Image.Image:
+    return read_mat(path) if path.suffix == ".mat" else common.read_mask(path)
+
+  def resize(self, image: Image.Image) -> Image.Image:
+    if self.builder_config.name != "10k_513":
+      return image
+    return image.resize(_SQUARE, Image.Resampling.BILINEAR)
+
+
+def read_mat(path: pathlib.Path) -> Image.Image:
+  """Class ids of a mask of COCO-Stuff 10k: its field S less one, so that 0 becomes IGNORE."""
+  try:
+    stored = scipy.io.loadmat(io.BytesIO(path.read_bytes()))["S"].astype(np.int64)
+  except Exception as error:  # whatever a damaged file makes the reader raise
+    raise DataError("damaged file", f"{path}: not a readable mask ({error})") from error
+  if stored.ndim != 2 or stored.min() < 0 or stored.max() > 182:
+    raise DataError("label range", f"{path}: S should be a map of 0..182, not {stored.shape}")
+  return Image.fromarray((stored - 1).astype(np.uint8))
+
+
+def _list_164k(raw: pathlib.Path, folder: str) -> list[common.Item]:
+  images = common.list_files(raw / "images" / folder, "*.jpg")
+  masks = raw / "annotations" / folder
+  return [common.Item(image.stem, image, masks / f"{image.stem}.png") for image in images]
+
+
+def _list_10k(raw: pathlib.Path, name: str) -> list[common.Item]:
+  ids = common.read_ids(raw / "imageLists" / f"{name}.txt")
+  images, masks = raw / "images", raw / "annotations"
+  return [common.Item(i, images / f"{i}.jpg", masks / f"{i}.mat") for i in ids]

@@ -1,0 +1,99 @@
+"""GTA5 (Playing for Data): 24,966 rendered street scenes with the 19 classes of Cityscapes."""
+
+import io
+import pathlib
+from types import MappingProxyType
+
+import numpy as np
+import scipy.io
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from data import common
+from data.cityscapes import builder as cityscapes
+from semiseg_jax.input.decode import DataError
+
+HELD_OUT = 50  # without a split of its own, every so many-th image is for validation
+_OTHER = (  # colours of the Cityscapes scheme that are no training class
+  (0, 0, 0), (20, 20, 20), (111, 74, 0), (81, 0, 81), (250, 170, 160), (230, 150, 140),
+  (180, 165, 180), (150, 100, 100), (150, 120, 90), (0, 0, 90), (0, 0, 110),
+)  # fmt: skip
+# the labels' ids end at 34, the license plate, which is drawn in the colour of cars
+CLASS_OF_ID = np.where(np.arange(256) <= 34, cityscapes.CLASS_OF_ID, -1).astype(np.int16)
+ID_OF_COLOR = {color: 0 for color in _OTHER} | {
+  tuple(color): int(np.flatnonzero(class_id == cityscapes.CLASS_OF_ID)[0])
+  for class_id, color in enumerate(cityscapes.PALETTE.tolist())
+}
+
+
+class Builder(common.FileBuilder):
+  """Variants: full (1914x1052, the files' own bytes), and half as the memory bank trains on it."""
+
+  name = "semiseg_gta5"
+  VERSION = tfds.core.Version("1.0.0")
+  BUILDER_CONFIGS = (
+    tfds.core.BuilderConfig(name="half", description="957x526: bilinear images (memory bank)"),
+    tfds.core.BuilderConfig(name="full", description="1914x1052, images byte for byte"),
+  )
+  CLASS_NAMES, PALETTE = cityscapes.CLASS_NAMES, cityscapes.PALETTE
+  CLASS_OF_ID = CLASS_OF_ID
+  NUM_IMAGES = MappingProxyType({})  # how the 24,966 are divided is not the same everywhere
+  HOMEPAGE = "https://download.visinf.tu-darmstadt.de/data/from_games/"
+  LICENSE = "see the homepage"
+  MANUAL_DOWNLOAD_INSTRUCTIONS = """\
+From https://download.visinf.tu-darmstadt.de/data/from_games/ download the ten parts of images and
+of labels (57 GB) and unpack them into one directory RAW, so that it holds
+  RAW/images/*.png and RAW/labels/*.png          (optional: RAW/split.mat, its official division)
+or, divided already,
+  RAW/images/{train,val}/*.png and RAW/labels/{train,val}/*.png
+Some official images and labels differ in size: add --skip_bad to leave them out.
+"""
+
+  def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
+    if (raw / "images" / "train").is_dir():
+      return {split: _items(raw, split) for split in common.SPLITS}
+    items = _items(raw, ".")
+    if (raw / "split.mat").is_file():
+      split_of = read_split(raw / "split.mat")
+    else:
+      split_of = {i.name: "train" if row % HELD_OUT else "val" for row, i in enumerate(items)}
+    listed: dict[str, list[common.Item]] = {}
+    for item in items:
+      listed.setdefault(split_of.get(item.name, "train"), []).append(item)
+    if missing := set(common.SPLITS) - set(listed):
+      raise FileNotFoundError(f"{raw / 'images'} has no image for the split {missing.pop()}")
+    return listed
+
+  def read_mask(self, path: pathlib.Path) -> Image.Image:
+    """The official palette PNGs hold Cityscapes' label ids; others are drawn in its colours."""
+    mask = common.decode(path.read_bytes(), path)
+    if mask.mode == "P":
+      return mask
+    if mask.mode in ("RGB", "RGBA"):
+      return common.ids_of_colors(mask, ID_OF_COLOR, path)
+    message = (
+      f"{path}: a mask of mode {mask.mode}; neither a palette of label ids nor colours. If another "
+      "program has converted it, unpack the official labels anew"
+    )
+    raise DataError("mask format", message)
+
+  def resize(self, image: Image.Image) -> Image.Image:
+    if self.builder_config.name == "full":
+      return image
+    return image.resize((image.width // 2, image.height // 2), Image.Resampling.BILINEAR)
+
+
+def read_split(path: pathlib.Path) -> dict[str, str]:
+  """Image id -> train, val or test, from the official split.mat. DataError if it is damaged."""
+  try:
+    content = scipy.io.loadmat(io.BytesIO(path.read_bytes()))
+    ids = {split: content[f"{split}Ids"].ravel() for split in ("train", "val", "test")}
+  except Exception as error:  # whatever a damaged file makes the reader raise
+    message = f"{path}: no division into trainIds, valIds and testIds ({error})"
+    raise DataError("damaged file", message) from error
+  return {f"{int(number):05d}": split for split, numbers in ids.items() for number in numbers}
+
+
+def _items(raw: pathlib.Path, folder: str) -> list[common.Item]:
+  images = common.list_files(raw / "images" / folder, "*.png")
+  return [common.Item(image.stem, image, raw / "labels" / folder / image.name) for image in images]

@@ -4,19 +4,61 @@ On the device an image is float32 levels, whole numbers 0..255, until `normalize
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # ImageNet, RGB, of level / 255
-STD = np.array([0.229, 0.224, 0.225], np.float32)
 BLACKED_OUT = np.array([123, 116, 103], np.float32)  # the level of zero in normalised space
 
 
-def normalize(images: jax.Array) -> jax.Array:
-  """Levels [...,3] to the network's float32 input, (level / 255 - mean) / std."""
-  return (_unit(images.astype(jnp.float32)) - MEAN) / STD
+class Normalization(NamedTuple):
+  """How levels become a network's input; it must be the one that its weights were trained with.
+
+  mean, std: of each channel of the input, in its order. bgr: the input's channels are blue, green,
+  red. unit: levels are divided by 255 first.
+  """
+
+  mean: tuple[float, float, float]
+  std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+  bgr: bool = False
+  unit: bool = False
+
+
+def _centered(rgb_mean: tuple[float, float, float], bgr: bool) -> Normalization:
+  """(level - mean) / 255 (Alonso et al. 2021)."""
+  return Normalization(rgb_mean[::-1] if bgr else rgb_mean, (255.0, 255.0, 255.0), bgr)
+
+
+_PASCAL = (122.6789143, 116.66876762, 104.00698793)
+_CITYSCAPES = (73.15835921, 82.90891754, 72.39239876)
+_HALF = (127.5, 127.5, 127.5)
+
+IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), unit=True)
+COCO = Normalization((104.008, 116.669, 122.675), bgr=True)  # DST-CBC
+MEAN, STD = (np.array(x, np.float32) for x in (IMAGENET.mean, IMAGENET.std))
+NORMALIZATIONS = {
+  "imagenet": IMAGENET,
+  "coco": COCO,
+  "pascal_rgb": _centered(_PASCAL, bgr=False),
+  "pascal_bgr": _centered(_PASCAL, bgr=True),
+  "cityscapes_rgb": _centered(_CITYSCAPES, bgr=False),
+  "cityscapes_bgr": _centered(_CITYSCAPES, bgr=True),
+  "half_rgb": _centered(_HALF, bgr=False),
+  "half_bgr": _centered(_HALF, bgr=True),
+}
+
+
+def normalize(images: jax.Array, normalization: Normalization = IMAGENET) -> jax.Array:
+  """RGB levels [...,3] to the network's float32 input, (level - mean) / std."""
+  levels = images.astype(jnp.float32)
+  if normalization.bgr:
+    levels = levels[..., ::-1]
+  if normalization.unit:
+    levels = _unit(levels)
+  mean, std = (np.array(x, np.float32) for x in (normalization.mean, normalization.std))
+  return (levels - mean) / std
 
 
 def eight_bit_pass(images: jax.Array) -> jax.Array:

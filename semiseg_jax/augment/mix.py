@@ -1,6 +1,6 @@
 """Mixing inside a batch: CutOut, CutMix and ClassMix. The partner is the next image of the batch.
 
-Masks are bool [B,H,W]: True keeps an image's own pixel.
+Masks are bool [B,H,W]: True keeps an image's own pixel, except in `paste`.
 """
 
 from typing import Any, NamedTuple
@@ -61,9 +61,29 @@ def draw_classes(keys: jax.Array, labels: jax.Array) -> jax.Array:
   keys: [B]; labels: int [B,H,W] in 0..255. IGNORE counts as a label of its own where it occurs.
   """
   present = present_labels(labels)
+  return _choose(keys, present, present.sum(1) // 2)
+
+
+def draw_pasted_classes(
+  keys: jax.Array, labels: jax.Array, background: int | None = None
+) -> jax.Array:
+  """The classes that each image gives to the one before it, with `paste`: bool [B,256].
+
+  Of an image's n labels, n // 2 + 1 at random. IGNORE is none of them where there is another, nor
+  then is `background` (Alonso et al. 2021: 0 for Pascal). keys: [B]; labels: int [B,H,W] in 0..255.
+  """
+  present = present_labels(labels)
+  for label in (IGNORE,) if background is None else (IGNORE, background):
+    is_single = present.sum(1, keepdims=True) == 1
+    present &= is_single | (jnp.arange(256) != label)
+  return _choose(keys, present, present.sum(1) // 2 + 1)
+
+
+def _choose(keys: jax.Array, members: jax.Array, count: jax.Array) -> jax.Array:
+  """`count` [B] of the members [B,256] of each image, at random: bool [B,256]."""
   scores = jax.vmap(lambda key: jax.random.uniform(key, (256,)))(keys)
-  place = jnp.argsort(jnp.argsort(jnp.where(present, scores, 2), axis=1), axis=1)
-  return place < present.sum(1, keepdims=True) // 2
+  place = jnp.argsort(jnp.argsort(jnp.where(members, scores, 2), axis=1), axis=1)
+  return place < count[:, None]
 
 
 def present_labels(labels: jax.Array) -> jax.Array:
@@ -111,6 +131,16 @@ def mix(
     jnp.where(mask, labels, other_labels),
     jnp.where(mask, confidence, other_confidence),
   )
+
+
+def paste(x: Any, mask: jax.Array, axis_name: str | None = None) -> Any:
+  """The partner's pixels where the partner's own mask holds (ClassMix of Alonso et al. 2021).
+
+  x: pytree of arrays [B,H,W,...]; mask: bool [B,H,W]; axis_name: see `roll_partner`.
+  """
+  partner, mask = roll_partner((x, mask), axis_name)
+  at = lambda leaf: mask.reshape(*mask.shape, *[1] * (leaf.ndim - mask.ndim))
+  return jax.tree.map(lambda own, other: jnp.where(at(own), other, own), x, partner)
 
 
 def cutout(

@@ -1,5 +1,6 @@
 """The optimiser and its schedule, all from optax."""
 
+import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
@@ -10,10 +11,16 @@ def poly_schedule(
 ) -> optax.Schedule:
   """lr * (1 - epoch/epochs)^power, stepped once per epoch, never below floor (ReCo, `PolyLR`).
 
-  Constant within the steps of an epoch. Past the last epoch it stays at the floor.
+  Constant within the steps of an epoch; an epoch of one step follows every step. Past the last
+  epoch it stays at the floor. The epochs left are counted in whole numbers: towards the end of a
+  long run, 1 - epoch/epochs in float32 is off by a percent.
   """
-  poly = optax.polynomial_schedule(learning_rate, 0.0, power, epochs)
-  return lambda step: jnp.maximum(poly(step // steps_per_epoch), floor)
+
+  def schedule(step: jax.Array) -> jax.Array:
+    left = jnp.maximum(epochs - step // steps_per_epoch, 0)
+    return jnp.maximum(learning_rate * (left / epochs) ** power, floor)
+
+  return schedule
 
 
 def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:

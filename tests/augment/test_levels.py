@@ -18,6 +18,21 @@ def test_normalize(case):
   np.testing.assert_allclose(np.asarray(normalised).T, case["normalised"], rtol=0, atol=ULP)
 
 
+@golden.cases("memory_bank/flip_normalize*")
+def test_normalize_by_mean_alone(case):
+  for name, dataset in (("pascal", "pascal_voc"), ("cityscapes", "cityscapes"), ("half", "other")):
+    for order in ("rgb", "bgr"):
+      images = golden.nhwc(case["image"])[..., :: 1 if order == "rgb" else -1]
+      got = levels.normalize(images, levels.NORMALIZATIONS[f"{name}_{order}"])
+      assert got.dtype == jnp.float32
+      np.testing.assert_allclose(got, golden.nhwc(case[f"{order}_{dataset}"]), rtol=0, atol=ULP)
+
+
+def test_normalize_for_coco_weights():
+  got = levels.normalize(np.array([[10, 20, 30]], np.uint8), levels.NORMALIZATIONS["coco"])
+  np.testing.assert_allclose(got, [[30 - 104.008, 20 - 116.669, 10 - 122.675]], rtol=1e-6)
+
+
 @golden.cases("reco/quantisation")
 def test_eight_bit_passes(case):
   one = jax.jit(levels.eight_bit_pass)(ALL_LEVELS)

@@ -102,6 +102,50 @@ def test_half_of_the_labels_is_kept_and_each_equally_often():
   assert kept[:, 1].sum() == kept[:, 1, present].sum()
 
 
+def kept_labels(case, index):
+  kept = np.zeros(256, bool)
+  picked = case[f"picked.{index}"]
+  kept[np.where(picked == case["ignore_label"], IGNORE, picked)] = True
+  return kept
+
+
+def background_of(case):
+  return 0 if case["is_pascal"] else None
+
+
+@golden.cases("memory_bank/classmix_*")
+def test_recorded_pasting(case):
+  labels = np.where(case["labels"] == case["ignore_label"], IGNORE, case["labels"]).astype(np.int32)
+  mask = mix.class_mask(labels, np.stack([kept_labels(case, i) for i in range(len(labels))]))
+  np.testing.assert_array_equal(mask, case["mask"] == 1)
+  images, labels, confidence = mix.paste((golden.nhwc(case["image"]), labels, case["probs"]), mask)
+  np.testing.assert_array_equal(images, golden.nhwc(case["mixed_image"]))
+  np.testing.assert_array_equal(confidence, case["mixed_probs"])
+  wanted = case["mixed_labels"]
+  np.testing.assert_array_equal(labels, np.where(wanted == case["ignore_label"], IGNORE, wanted))
+
+
+@golden.cases("memory_bank/classmix_*")
+def test_drawn_classes_to_paste_obey_the_recorded_rules(case):
+  labels = np.where(case["labels"] == case["ignore_label"], IGNORE, case["labels"]).astype(np.int32)
+  keys = jax.random.split(jax.random.key(0), (400, len(labels)))
+  draw = lambda keys: mix.draw_pasted_classes(keys, labels, background_of(case))
+  drawn = np.asarray(jax.jit(jax.vmap(draw))(keys))
+  np.testing.assert_array_equal(drawn.sum(2), np.tile(case["num_picked"], (400, 1)))
+  for i, (count, picked) in enumerate(zip(case["num_candidates"], case["num_picked"], strict=True)):
+    candidates = drawn[:, i].any(0)
+    assert candidates.sum() == count and candidates[kept_labels(case, i)].all()
+    np.testing.assert_allclose(drawn[:, i, candidates].mean(0), picked / count, atol=0.1)
+
+
+def test_background_and_ignored_pixels_are_pasted_only_where_there_is_nothing_else():
+  labels = np.array([[[0, IGNORE]], [[IGNORE, IGNORE]], [[0, 7]], [[IGNORE, 7]]])
+  keys = jax.random.split(jax.random.key(0), 4)
+  for background, wanted in ((0, [[0], [IGNORE], [7], [7]]), (None, [[0], [IGNORE], [0, 7], [7]])):
+    kept = jax.jit(mix.draw_pasted_classes, static_argnums=2)(keys, labels, background)
+    assert [np.flatnonzero(image).tolist() for image in kept] == wanted
+
+
 def test_present_labels():
   labels = np.random.default_rng(0).integers(0, 256, (4, 9, 11))
   wanted = np.zeros((4, 256), bool)
@@ -153,6 +197,20 @@ def test_global_partner_on_devices(count, mixing):
   wanted = jax.jit(functools.partial(mixed, axis_name=None, mixing=mixing))(*arrays)
   got = on_devices(count, lambda *x: mixed(*x, "data", mixing), *arrays)
   jax.tree.map(np.testing.assert_array_equal, got, wanted)
+
+
+@pytest.mark.parametrize("count", DEVICE_COUNTS)
+def test_pasting_across_devices(count):
+  def pasted(keys, images, labels, confidence):
+    mask = mix.class_mask(labels, mix.draw_pasted_classes(keys, labels, 0))
+    return mix.paste((images, labels, confidence), mask, "data")
+
+  keys, *arrays = eight_images()
+  mask = np.asarray(mix.class_mask(arrays[1], mix.draw_pasted_classes(keys, arrays[1], 0)))
+  mask = np.roll(mask, -1, axis=0)
+  for got, own in zip(on_devices(count, pasted, keys, *arrays), arrays, strict=True):
+    at = mask[..., None] if own.ndim == 4 else mask
+    np.testing.assert_array_equal(got, np.where(at, np.roll(own, -1, axis=0), own))
 
 
 @pytest.mark.parametrize("count", DEVICE_COUNTS)

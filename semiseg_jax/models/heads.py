@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from semiseg_jax.models.layers import Make, Relu, Sequential, normal
+from semiseg_jax.models.layers import Make, Relu, Sequential, dropout, normal
 
 
 def conv_norm_relu(make: Make, channels: int, out_channels: int, size: int, rate: int = 1) -> list:
@@ -26,10 +26,12 @@ class GlobalPool(nnx.Module):
 class ASPP(nnx.Module):
   """Atrous spatial pyramid pooling: 1x1, dilated 3x3 and pooled branches, projected to dim.
 
-  No dropout. In training the pooled branch's BatchNorm sees one value per image and channel.
+  In training the pooled branch's BatchNorm sees one value per image and channel.
   """
 
-  def __init__(self, channels: int, dim: int, rates: Sequence[int], make: Make):
+  def __init__(
+    self, channels: int, dim: int, rates: Sequence[int], make: Make, dropout_rate: float = 0.0
+  ):
     self.convs = nnx.List(
       [
         Sequential(conv_norm_relu(make, channels, dim, 1)),
@@ -38,11 +40,14 @@ class ASPP(nnx.Module):
       ]
     )
     self.project = Sequential(conv_norm_relu(make, dim * len(self.convs), dim, 1))
+    self.dropout_rate = dropout_rate
 
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array, train: bool, keys: jax.Array | None = None) -> jax.Array:
+    """x [B,h,w,C] -> [B,h,w,dim]; keys: [B] for dropout, None for none."""
     branches = [branch(x, train) for branch in self.convs]
     branches[-1] = jnp.broadcast_to(branches[-1], branches[0].shape)
-    return self.project(jnp.concatenate(branches, axis=-1), train)
+    x = self.project(jnp.concatenate(branches, axis=-1), train)
+    return dropout(x, self.dropout_rate, keys)
 
 
 def pixel_head(channels: int, dim: int, out_channels: int, make: Make) -> Sequential:
@@ -52,13 +57,20 @@ def pixel_head(channels: int, dim: int, out_channels: int, make: Make) -> Sequen
 
 
 class SummedConvs(nnx.Module):
-  """DeepLabV2's classifier: the sum of 3x3 convolutions of several dilations, in float32."""
+  """DeepLabV2's classifier: the sum of 3x3 convolutions of several dilations, in float32.
 
-  def __init__(self, channels: int, num_classes: int, rates: Sequence[int], make: Make):
-    options = {"use_bias": True, "dtype": jnp.float32, "init": normal(0.01)}
-    self.conv2d_list = nnx.List(
-      [make.conv(channels, num_classes, 3, padding=r, dilation=r, **options) for r in rates]
-    )
+  branches: how many are added up; the others are kept as they are and never trained.
+  """
+
+  def __init__(
+    self, channels: int, num_classes: int, rates: Sequence[int], branches: int, make: Make
+  ):
+    def branch(rate: int, trained: bool):
+      options = {"use_bias": True, "dtype": jnp.float32, "init": normal(0.01), "trained": trained}
+      return make.conv(channels, num_classes, 3, padding=rate, dilation=rate, **options)
+
+    self.conv2d_list = nnx.List([branch(rate, i < branches) for i, rate in enumerate(rates)])
+    self.branches = branches
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    return sum(conv(x) for conv in self.conv2d_list)
+    return sum(conv(x) for conv in list(self.conv2d_list)[: self.branches])

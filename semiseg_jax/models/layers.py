@@ -39,10 +39,15 @@ def normal(std: float) -> Init:
   return lambda rng, shape: rng.standard_normal(shape, np.float32) * np.float32(std)
 
 
+class Frozen(nnx.Param):
+  """A parameter that stays as it was loaded: no gradient, and no weight decay either."""
+
+
 class Conv(nnx.Module):
   """Square convolution with symmetric zero padding; kernel HWIO.
 
   init: of the kernel; PyTorch's default without one, which the bias always has.
+  trained: whether the parameters are; if not they are `Frozen`.
   """
 
   def __init__(
@@ -58,10 +63,12 @@ class Conv(nnx.Module):
     use_bias: bool = False,
     dtype: jax.typing.DTypeLike = jnp.float32,
     init: Init | None = None,
+    trained: bool = True,
   ):
+    param = nnx.Param if trained else Frozen
     shape, fan_in = (size, size, in_channels, out_channels), size * size * in_channels
-    self.kernel = nnx.Param(init(rng, shape) if init else uniform_fan_in(rng, shape, fan_in))
-    self.bias = nnx.Param(uniform_fan_in(rng, (out_channels,), fan_in)) if use_bias else None
+    self.kernel = param(init(rng, shape) if init else uniform_fan_in(rng, shape, fan_in))
+    self.bias = param(uniform_fan_in(rng, (out_channels,), fan_in)) if use_bias else None
     self.stride, self.padding, self.dilation = stride, padding, dilation
     self.dtype = jnp.dtype(dtype)
 
@@ -76,19 +83,42 @@ class Conv(nnx.Module):
     return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
 
+class Linear(nnx.Module):
+  """A linear layer on the last axis; kernel [I,O], bias [O], both with PyTorch's initialisation."""
+
+  def __init__(
+    self,
+    in_channels: int,
+    out_channels: int,
+    *,
+    rng: np.random.Generator,
+    dtype: jax.typing.DTypeLike = jnp.float32,
+  ):
+    self.kernel = nnx.Param(uniform_fan_in(rng, (in_channels, out_channels), in_channels))
+    self.bias = nnx.Param(uniform_fan_in(rng, (out_channels,), in_channels))
+    self.dtype = jnp.dtype(dtype)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """x [...,I] -> [...,O] in the layer's dtype."""
+    y = jnp.matmul(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
+    return y + self.bias[...].astype(self.dtype)
+
+
 class BatchNorm(nnx.Module):
   """BatchNorm over all axes but the last, as PyTorch has it.
 
   Normalises with the biased variance, averages the unbiased one: new = 0.9 old + 0.1 batch.
-  With axis_name the batch is that of all devices of the axis.
+  With axis_name the batch is that of all devices of the axis. trained: whether scale and bias are;
+  if not they are `Frozen`, while the running statistics move all the same.
   """
 
-  def __init__(self, channels: int, *, axis_name: str | None = None):
-    self.scale = nnx.Param(np.ones(channels, np.float32))
-    self.bias = nnx.Param(np.zeros(channels, np.float32))
+  def __init__(self, channels: int, *, axis_name: str | None = None, trained: bool = True):
+    param = nnx.Param if trained else Frozen
+    self.scale = param(np.ones(channels, np.float32))
+    self.bias = param(np.zeros(channels, np.float32))
     self.mean = nnx.BatchStat(np.zeros(channels, np.float32))
     self.var = nnx.BatchStat(np.ones(channels, np.float32))
-    self.axis_name = axis_name
+    self.axis_name, self.trained = axis_name, trained
 
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """x [...,C], normalised in float32, returned in its own dtype.
@@ -96,26 +126,35 @@ class BatchNorm(nnx.Module):
     Raises ValueError for a training batch with a single value per channel, which has no variance.
     """
     values = x.astype(jnp.float32)
+    mean, var = self.mean[...], self.var[...]
     if train:
       mean, var = batch_moments(values, self.axis_name)
-      self._average(mean, var, x.size // x.shape[-1] * device_count(self.axis_name))
-    else:
-      mean, var = self.mean[...], self.var[...]
-    factor = lax.rsqrt(var + BATCH_NORM_EPSILON) * self.scale[...]
-    return ((values - mean) * factor + self.bias[...]).astype(x.dtype)
+      count = x.size // x.shape[-1] * device_count(self.axis_name)
+      if count == 1:
+        raise ValueError(
+          "BatchNorm has one value per channel to train on (a pooled batch of 1 image): "
+          "use at least 2 images per batch"
+        )
+      self.average(mean, var * (count / (count - 1)))
+    return self.normalise(values, mean, var).astype(x.dtype)
 
-  def _average(self, mean: jax.Array, var: jax.Array, count: int) -> None:
-    if count == 1:
-      raise ValueError(
-        "BatchNorm has one value per channel to train on (a pooled batch of 1 image): "
-        "use at least 2 images per batch"
-      )
-    unbiased = var * (count / (count - 1))
-    for running, batch in ((self.mean, mean), (self.var, unbiased)):
-      average = (1 - BATCH_NORM_MOMENTUM) * running[...] + BATCH_NORM_MOMENTUM * batch
-      running.set_value(
-        lax.stop_gradient(average)
-      )  # `running[...] =` would write into numpy's array
+  def normalise(self, values: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
+    scale, bias = self.scale[...], self.bias[...]
+    if not self.trained:
+      scale, bias = lax.stop_gradient((scale, bias))
+    return (values - mean) * (lax.rsqrt(var + BATCH_NORM_EPSILON) * scale) + bias
+
+  def average(
+    self, mean: jax.Array, unbiased_var: jax.Array, moves: jax.Array | bool = True
+  ) -> None:
+    """Takes a batch into the running statistics, if it moves them."""
+    for running, batch in ((self.mean, mean), (self.var, unbiased_var)):
+      old = running[...]
+      average = (1 - BATCH_NORM_MOMENTUM) * old + BATCH_NORM_MOMENTUM * batch
+      if moves is not True:
+        average = jnp.where(moves, average, old)
+      # `running[...] =` would write into numpy's array
+      running.set_value(lax.stop_gradient(average))
 
 
 def batch_moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
@@ -145,10 +184,14 @@ def make_layers(
   dtype: jax.typing.DTypeLike = jnp.float32,
   axis_name: str | None = None,
   init: Init | None = None,
+  train_norms: bool = True,
 ) -> Make:
-  """init: of the kernels; PyTorch's default without one."""
+  """init: of the convolutions' kernels; PyTorch's default without one.
+
+  train_norms: whether the scales and biases of BatchNorms are trained.
+  """
   conv = functools.partial(Conv, rng=rng, dtype=dtype, init=init)
-  return Make(conv, functools.partial(BatchNorm, axis_name=axis_name))
+  return Make(conv, functools.partial(BatchNorm, axis_name=axis_name, trained=train_norms))
 
 
 class Relu(nnx.Module):
@@ -165,6 +208,17 @@ class Sequential(nnx.List):
     for layer in self:
       x = layer(x, train) if isinstance(layer, BatchNorm) else layer(x)
     return x
+
+
+def dropout(x: jax.Array, rate: float, keys: jax.Array | None) -> jax.Array:
+  """Each value of x [B,...] is 0 with probability rate, the others are divided by 1 - rate.
+
+  keys: [B], one for each image; without them x comes back as it is.
+  """
+  if keys is None:
+    return x
+  draw_kept = lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:])
+  return jnp.where(jax.vmap(draw_kept)(keys), x / (1 - rate), 0)
 
 
 def max_pool(

@@ -1,10 +1,11 @@
-"""Whole networks, and the functions that run any of them on plain trees of arrays.
+"""Whole networks by name, and the functions that run any of them on plain trees of arrays.
 
 Module paths are the PyTorch originals' state-dict keys, except that the trunk is `resnet.` here and
-`resnet_` there, and that weights are called kernel, scale, mean and var.
+`resnet_` or nothing there, that all DeepLabs name their parts as ReCo's does, that the selectors of
+all classes are one module, and that weights are called kernel, scale, mean and var.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -12,84 +13,48 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from semiseg_jax.models.heads import ASPP, SummedConvs, conv_norm_relu, pixel_head
-from semiseg_jax.models.layers import Make, Sequential, he_normal_fan_out, make_layers
-from semiseg_jax.models.resize import resize_bilinear
-from semiseg_jax.models.resnet import BACKBONES, ResNet
+from semiseg_jax.models.deeplab import DeepLabV2, DeepLabV3P, DeepLabV3Plus, Outputs
+from semiseg_jax.models.layers import Frozen, Init, he_normal_fan_out, make_layers, normal
+from semiseg_jax.models.resnet import BACKBONES, TORCHVISION, Layout, ResNet
+from semiseg_jax.models.rows import RowHead
+from semiseg_jax.models.selectors import ClassSelectors
 
 Tree = dict[str, Any]
 
-LOW_LEVEL_CHANNELS = 48  # of DeepLabV3+'s features at stride 4
+
+class Original(NamedTuple):
+  """What the original of a network does its own way.
+
+  rates: of the dilated 3x3 convolutions on the trunk, by output stride; the first stride is the
+  default. branches: how many of DeepLabV2's are added up. layout: of the trunk. trunk_init and
+  init: of the kernels in the trunk and elsewhere; PyTorch's default without one. train_norms:
+  whether scales and biases of the trunk's BatchNorms are trained.
+  """
+
+  rates: dict[int, tuple[int, ...]]
+  branches: int = 4
+  layout: Layout = TORCHVISION
+  trunk_init: Init = he_normal_fan_out
+  init: Init | None = None
+  train_norms: bool = True
 
 
-class Outputs(NamedTuple):
-  """float32, at the network's own stride: logits [B,h,w,K]; embedding [B,h,w,D], not normalised."""
-
-  logits: jax.Array
-  embedding: jax.Array | None = None
-
-
-class DeepLabV3Plus(nnx.Module):
-  """ReCo's DeepLabV3+: outputs at stride 4 (side n gives ceil(n/4)); one 3x3 in each head."""
-
-  def __init__(
-    self,
-    trunk: ResNet,
-    num_classes: int,
-    embedding_dim: int | None,
-    rates: Sequence[int],
-    decoder_dim: int,
-    make: Make,
-  ):
-    self.resnet = trunk
-    self.ASPP = ASPP(trunk.channels, decoder_dim, rates, make)
-    self.project = Sequential(conv_norm_relu(make, trunk.low_channels, LOW_LEVEL_CHANNELS, 1))
-    channels = LOW_LEVEL_CHANNELS + decoder_dim
-    self.classifier = pixel_head(channels, decoder_dim, num_classes, make)
-    self.representation = (
-      pixel_head(channels, decoder_dim, embedding_dim, make) if embedding_dim else None
-    )
-
-  def __call__(self, images: jax.Array, train: bool) -> Outputs:
-    """images [B,H,W,3], normalised."""
-    features = self.resnet(images, train)
-    high = self.ASPP(features.high, train)
-    low = self.project(features.low, train)
-    high = resize_bilinear(high, low.shape[1:3], align_corners=True)
-    x = jnp.concatenate([low, high], axis=-1)
-    embedding = None if self.representation is None else self.representation(x, train)
-    return Outputs(self.classifier(x, train), embedding)
-
-
-class DeepLabV2(nnx.Module):
-  """ReCo's DeepLabV2: outputs at the trunk's stride."""
-
-  def __init__(
-    self,
-    trunk: ResNet,
-    num_classes: int,
-    embedding_dim: int | None,
-    rates: Sequence[int],
-    make: Make,
-  ):
-    self.resnet = trunk
-    self.classifier = SummedConvs(trunk.channels, num_classes, rates, make)
-    self.representation = (
-      Sequential([make.conv(trunk.channels, embedding_dim, 1, use_bias=True, dtype=jnp.float32)])
-      if embedding_dim
-      else None
-    )
-
-  def __call__(self, images: jax.Array, train: bool) -> Outputs:
-    """images [B,H,W,3], normalised."""
-    x = self.resnet(images, train).high
-    embedding = None if self.representation is None else self.representation(x, train)
-    return Outputs(self.classifier(x), embedding)
-
-
-ASPP_RATES = {  # by network and output stride; the first stride is the default
-  "deeplabv3p": {16: (6, 12, 18), 8: (12, 24, 36)},
-  "deeplabv2": {8: (6, 12, 18, 24)},
+_MEMORY_BANK = Original(
+  rates={8: (6, 12, 18, 24)},
+  branches=2,  # its code returns from within the loop over four
+  layout=Layout(dilate_first=True),
+  trunk_init=normal(0.01),
+  init=normal(0.01),
+  train_norms=False,
+)
+ORIGINALS = {
+  "deeplabv3p": Original(rates={16: (6, 12, 18), 8: (12, 24, 36)}),
+  "deeplabv2": Original(rates={8: (6, 12, 18, 24)}),
+  "deeplabv2_coco": _MEMORY_BANK._replace(
+    layout=Layout(stride_in_1x1=True, dilate_first=True, ceil_pool=True)
+  ),
+  "deeplabv2_imagenet": _MEMORY_BANK,
+  "deeplabv3plus": _MEMORY_BANK._replace(rates={16: (6, 12, 18)}),
 }
 
 
@@ -99,7 +64,9 @@ def create(
   num_classes: int,
   backbone: str = "resnet101",
   embedding_dim: int | None = None,
+  head_dim: int | None = None,
   output_stride: int | None = None,
+  classifier_branches: int | None = None,
   width: int = 64,
   decoder_dim: int = 256,
   dtype: jax.typing.DTypeLike = jnp.float32,
@@ -107,28 +74,59 @@ def create(
   remat: bool = False,
   seed: int = 0,
 ) -> nnx.Module:
-  """A network from scratch: module(images, train) -> Outputs. Its weights are numpy arrays.
+  """A network from scratch: module(images, train, keys) -> Outputs. Its weights are numpy arrays.
 
-  name: deeplabv3p | deeplabv2. backbone: resnet18 | resnet34 | resnet50 | resnet101.
+  name: deeplabv3p, deeplabv2 (ReCo's) | deeplabv2_coco, deeplabv2_imagenet, deeplabv3plus (the
+  memory bank's, for weights from there). backbone: resnet18 | resnet34 | resnet50 | resnet101.
   embedding_dim: of the representation head; None for none.
-  output_stride: of the trunk; 16 or 8 for deeplabv3p, 8 for deeplabv2; None for the first of these.
-  width: of the trunk's stem, 64 as published. decoder_dim: of deeplabv3p's ASPP and heads.
+  head_dim: of the memory bank's projection_head, prediction_head, selectors and memory_selectors,
+  which work on rows of features and not on images; None for none.
+  output_stride: of the trunk; 16 or 8 for deeplabv3p, 16 for deeplabv3plus, 8 for the others; None
+  for the first of these.
+  classifier_branches: how many of DeepLabV2's 4 are added up; None for the original's number.
+  width: of the trunk's stem, 64 as published. decoder_dim: of DeepLabV3+'s ASPP and heads.
   dtype: of convolutions and activations; weights, BatchNorm and outputs are float32 anyway.
   axis_name: the mesh axis over which BatchNorm is synchronised. remat: recompute the trunk's blocks
-  in the backward pass. Raises ValueError for a name, backbone or stride that is not there.
+  in the backward pass. Raises ValueError for a name, backbone, stride or number that is not
+  there.
   """
-  _check_choice("name", name, ASPP_RATES)
+  _check_choice("name", name, ORIGINALS)
   _check_choice("backbone", backbone, BACKBONES)
-  rates = ASPP_RATES[name]
-  output_stride = next(iter(rates)) if output_stride is None else output_stride
-  _check_choice(f"output_stride of {name}", output_stride, rates)
+  original = ORIGINALS[name]
+  output_stride = next(iter(original.rates)) if output_stride is None else output_stride
+  _check_choice(f"output_stride of {name}", output_stride, original.rates)
+  rates = original.rates[output_stride]
   rng = np.random.default_rng(seed)
-  trunk_layers = make_layers(rng, dtype, axis_name, init=he_normal_fan_out)
-  trunk = ResNet(backbone, output_stride, width, trunk_layers, remat)
-  make = make_layers(rng, dtype, axis_name)
-  if name == "deeplabv2":
-    return DeepLabV2(trunk, num_classes, embedding_dim, rates[output_stride], make)
-  return DeepLabV3Plus(trunk, num_classes, embedding_dim, rates[output_stride], decoder_dim, make)
+  trunk_layers = make_layers(rng, dtype, axis_name, original.trunk_init, original.train_norms)
+  trunk = ResNet(backbone, output_stride, width, trunk_layers, remat, original.layout)
+  common = (trunk, num_classes, embedding_dim, rates)
+  make = make_layers(rng, dtype, axis_name, original.init)
+  if name == "deeplabv3p":
+    module = DeepLabV3P(*common, decoder_dim, make)
+  elif name == "deeplabv3plus":
+    module = DeepLabV3Plus(*common, decoder_dim, make)
+  else:
+    branches = original.branches if classifier_branches is None else classifier_branches
+    _check_choice("classifier_branches", branches, range(1, len(rates) + 1))
+    module = DeepLabV2(*common, branches, make)
+  if head_dim:
+    _add_row_heads(module, num_classes, head_dim, rng, dtype, axis_name)
+  return module
+
+
+def _add_row_heads(
+  module: nnx.Module,
+  num_classes: int,
+  dim: int,
+  rng: np.random.Generator,
+  dtype: jax.typing.DTypeLike,
+  axis_name: str | None,
+) -> None:
+  options = {"rng": rng, "axis_name": axis_name}
+  module.projection_head = RowHead(module.feature_dim, dim, dtype=dtype, **options)
+  module.prediction_head = RowHead(dim, dim, dtype=dtype, **options)
+  module.selectors = ClassSelectors(num_classes, dim, **options)
+  module.memory_selectors = ClassSelectors(num_classes, dim, **options)
 
 
 def _check_choice(what: str, value: Any, allowed: Collection) -> None:
@@ -145,14 +143,40 @@ def split(module: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
   return graphdef, _to_dict(params), _to_dict(batch_stats)
 
 
-def forward(
-  graphdef: nnx.GraphDef, params: Tree, batch_stats: Tree, images: jax.Array, train: bool
-) -> tuple[Outputs, Tree]:
-  """Runs a network; (its outputs, batch_stats after this batch: unchanged unless train)."""
+def frozen(module: nnx.Module) -> Tree:
+  """Which parameters are never trained nor decayed: bools, in the shape of `split`'s params."""
+  is_variable = lambda x: isinstance(x, nnx.Variable)
+  is_frozen = lambda variable: isinstance(variable, Frozen)
+  return _to_dict(jax.tree.map(is_frozen, nnx.state(module, nnx.Param), is_leaf=is_variable))
+
+
+def apply(
+  graphdef: nnx.GraphDef, params: Tree, batch_stats: Tree, function: Callable[[nnx.Module], Any]
+) -> tuple[Any, Tree]:
+  """(function(module), batch_stats as it leaves them); function runs the network or any part.
+
+  The module is a copy that ends with the function: its results must be arrays.
+  """
   trees = (nnx.restore_int_paths(tree) for tree in (params, batch_stats))
   module = nnx.merge(graphdef, *trees, copy=True)
-  outputs = module(images, train)
-  return outputs, _to_dict(nnx.state(module, nnx.BatchStat))
+  result = function(module)
+  return result, _to_dict(nnx.state(module, nnx.BatchStat))
+
+
+def forward(
+  graphdef: nnx.GraphDef,
+  params: Tree,
+  batch_stats: Tree,
+  images: jax.Array,
+  train: bool,
+  keys: jax.Array | None = None,
+) -> tuple[Outputs, Tree]:
+  """Runs a network; (its outputs, batch_stats after this batch: unchanged unless train).
+
+  keys: [B], one for each image, for dropout in training; without them there is none.
+  """
+  inputs = (images, train) if keys is None else (images, train, keys)
+  return apply(graphdef, params, batch_stats, lambda module: module(*inputs))
 
 
 def _to_dict(state: nnx.State) -> Tree:

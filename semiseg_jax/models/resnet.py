@@ -10,6 +10,23 @@ from semiseg_jax.models.layers import Make, Sequential, max_pool
 OUTPUT_STRIDES = (8, 16, 32)
 
 
+class Layout(NamedTuple):
+  """What ResNets for segmentation disagree about; the defaults are torchvision's.
+
+  stride_in_1x1: a bottleneck's stride is in its first 1x1 instead of its 3x3 (as in Caffe's
+  weights). dilate_first: the first block of a stage that gave up its stride is dilated like the
+  others instead of half as much. ceil_pool: the stem's max-pool rounds the size up (n/2 + 1 of an
+  even n).
+  """
+
+  stride_in_1x1: bool = False
+  dilate_first: bool = False
+  ceil_pool: bool = False
+
+
+TORCHVISION = Layout()
+
+
 class Features(NamedTuple):
   """low [B,H/4,W/4,low_channels]: stage 1's; high [B,H/s,W/s,channels]: stage 4's, at stride s."""
 
@@ -23,7 +40,13 @@ class BasicBlock(nnx.Module):
   expansion = 1
 
   def __init__(
-    self, channels: int, width: int, stride: int, dilations: tuple[int, int], make: Make
+    self,
+    channels: int,
+    width: int,
+    stride: int,
+    dilations: tuple[int, int],
+    layout: Layout,
+    make: Make,
   ):
     first, rest = dilations
     self.conv1 = make.conv(channels, width, 3, stride=stride, padding=first, dilation=first)
@@ -39,17 +62,24 @@ class BasicBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-  """1x1, 3x3, 1x1 convolutions; the 3x3 may have the stride."""
+  """1x1, 3x3, 1x1 convolutions; the 3x3, or by the layout the first 1x1, may have the stride."""
 
   expansion = 4
 
   def __init__(
-    self, channels: int, width: int, stride: int, dilations: tuple[int, int], make: Make
+    self,
+    channels: int,
+    width: int,
+    stride: int,
+    dilations: tuple[int, int],
+    layout: Layout,
+    make: Make,
   ):
     first, _ = dilations
-    self.conv1 = make.conv(channels, width, 1)
+    strides = (stride, 1) if layout.stride_in_1x1 else (1, stride)
+    self.conv1 = make.conv(channels, width, 1, stride=strides[0])
     self.bn1 = make.norm(width)
-    self.conv2 = make.conv(width, width, 3, stride=stride, padding=first, dilation=first)
+    self.conv2 = make.conv(width, width, 3, stride=strides[1], padding=first, dilation=first)
     self.bn2 = make.norm(width)
     self.conv3 = make.conv(width, 4 * width, 1)
     self.bn3 = make.norm(4 * width)
@@ -81,11 +111,20 @@ class ResNet(nnx.Module):
 
   A stage past the output stride gives up its stride of 2: the convolution that had it keeps the
   dilation of the stage before, every later 3x3 has twice that (so the weights mean the same).
+  With layout.dilate_first the first one has twice that too.
   width: channels of the stem, 64 in the paper; all stages scale with it.
   remat: recompute each block in the backward pass rather than keep its activations.
   """
 
-  def __init__(self, name: str, output_stride: int, width: int, make: Make, remat: bool = False):
+  def __init__(
+    self,
+    name: str,
+    output_stride: int,
+    width: int,
+    make: Make,
+    remat: bool = False,
+    layout: Layout = TORCHVISION,
+  ):
     if output_stride not in OUTPUT_STRIDES:
       raise ValueError(f"output_stride is {output_stride!r}: choose from {OUTPUT_STRIDES}")
     block, depths = BACKBONES[name]
@@ -95,18 +134,20 @@ class ResNet(nnx.Module):
     for stage, depth in enumerate(depths):
       wanted = 1 if stage == 0 else 2
       used = wanted if stride * wanted <= output_stride else 1
-      dilations = (dilation, dilation * wanted // used)
-      stride, dilation = stride * used, dilations[1]
-      args = (block, channels, width << stage, used, dilations, depth, make)
+      rest = dilation * wanted // used
+      dilations = (rest if layout.dilate_first else dilation, rest)
+      stride, dilation = stride * used, rest
+      args = (block, channels, width << stage, used, dilations, depth, layout, make)
       setattr(self, f"layer{stage + 1}", _stage(*args))
       channels = (width << stage) * block.expansion
     self.low_channels, self.channels = width * block.expansion, channels
-    self.remat = remat
+    self.remat, self.ceil_pool = remat, layout.ceil_pool
 
   def __call__(self, images: jax.Array, train: bool) -> Features:
     """images [B,H,W,3], normalised."""
     x = nnx.relu(self.bn1(self.conv1(images), train))
-    x = low = self._run(self.layer1, max_pool(x, 3, 2, padding=1), train)
+    x = max_pool(x, 3, 2, padding=1, ceil_mode=self.ceil_pool)
+    x = low = self._run(self.layer1, x, train)
     for stage in (self.layer2, self.layer3, self.layer4):
       x = self._run(stage, x, train)
     return Features(low, x)
@@ -127,9 +168,10 @@ def _stage(
   stride: int,
   dilations: tuple[int, int],
   depth: int,
+  layout: Layout,
   make: Make,
 ) -> nnx.List:
-  first = block(channels, width, stride, dilations, make)
+  first = block(channels, width, stride, dilations, layout, make)
   rest = (dilations[1],) * 2
-  others = [block(width * block.expansion, width, 1, rest, make) for _ in range(depth - 1)]
-  return nnx.List([first, *others])
+  other = lambda: block(width * block.expansion, width, 1, rest, layout, make)
+  return nnx.List([first, *(other() for _ in range(depth - 1))])

@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 from semiseg_jax.collectives import as_varying
 from semiseg_jax.models import networks
-from semiseg_jax.models.layers import BatchNorm, Conv, Relu, Sequential, max_pool
+from semiseg_jax.models.layers import BatchNorm, Conv, Relu, Sequential, dropout, max_pool
 from tests import golden
 from tests.models import torch_layout
 
@@ -146,6 +146,18 @@ def test_default_initialisation_is_uniform_in_the_fan_in():
     assert np.abs(weight).max() <= bound
     assert np.abs(weight).max() > 0.9 * bound
   np.testing.assert_allclose(np.std(conv.kernel[...]), bound / np.sqrt(3), rtol=0.02)
+
+
+def test_dropout_keeps_the_mean_and_draws_for_each_image():
+  x = np.full((3, 40, 40, 8), 2.0, np.float32)
+  keys = jax.random.split(jax.random.key(0), 3)
+  y = np.asarray(dropout(x, 0.25, keys))
+  kept = y != 0
+  np.testing.assert_allclose(y[kept], 2 / 0.75, rtol=1e-6)
+  np.testing.assert_allclose(kept.mean((1, 2, 3)), 0.75, atol=0.02)
+  np.testing.assert_array_equal(dropout(x[1:], 0.25, keys[1:]), y[1:])  # whoever else is there
+  assert not np.array_equal(kept[0], kept[1])
+  assert dropout(x, 0.25, None) is x
 
 
 def test_relu_takes_a_number_but_holds_nothing():

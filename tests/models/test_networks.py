@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from semiseg_jax.collectives import as_varying
 from semiseg_jax.models import networks
 from semiseg_jax.models.layers import Make, make_layers
-from semiseg_jax.models.resnet import BACKBONES, ResNet
+from semiseg_jax.models.resnet import BACKBONES, Layout, ResNet
 
 TOY = {"num_classes": 5, "backbone": "resnet18", "width": 4, "decoder_dim": 8}
 
@@ -44,7 +44,31 @@ def test_deeplabv2_has_stride_eight(side, expected):
   assert outputs.embedding.shape == (2, expected, expected, 6)
 
 
-@pytest.mark.parametrize("name", networks.ASPP_RATES)
+@pytest.mark.parametrize(
+  ("name", "side", "expected"),
+  [
+    *[("deeplabv2_coco", side, n) for side, n in ((321, 41), (512, 65), (256, 33))],
+    *[("deeplabv2_imagenet", side, n) for side, n in ((321, 41), (512, 64), (256, 32))],
+    *[("deeplabv3plus", side, n) for side, n in ((321, 81), (512, 128))],
+  ],
+)
+def test_the_memory_banks_networks_have_its_feature_sizes(name, side, expected):
+  outputs, _ = _shapes(*_toy(name), np.zeros((2, side, side, 3)))
+  assert outputs.logits.shape == (2, expected, expected, 5)
+  assert outputs.features.shape == (2, expected, expected, 8 if name == "deeplabv3plus" else 32)
+
+
+@pytest.mark.parametrize("name", networks.ORIGINALS)
+def test_heads_read_the_features_of_any_network(name):
+  module = networks.create(name, **TOY, head_dim=6)
+  graphdef, params, batch_stats = networks.split(module)
+  outputs, _ = _shapes(graphdef, params, batch_stats, _images(2))
+  assert params["projection_head"]["0"]["kernel"].shape == (outputs.features.shape[-1], 6)
+  assert params["memory_selectors"]["0"]["kernel"].shape == (5, 6, 6)
+  assert not {"projection_head", "selectors"} & set(_toy(name)[1])
+
+
+@pytest.mark.parametrize("name", networks.ORIGINALS)
 def test_without_embedding_dim_there_is_no_representation(name):
   graphdef, params, batch_stats = _toy(name)
   assert "representation" not in params
@@ -64,10 +88,92 @@ def test_published_size_is_made_at_once_on_the_host(name, millions):
   assert all(x.dtype == np.float32 for x in jax.tree.leaves((params, batch_stats)))
 
 
+@pytest.mark.parametrize(
+  ("name", "classes", "count", "tensors"),  # the original has a class's selectors one by one
+  [("deeplabv2_coco", 21, 47_567_038, 376), ("deeplabv3plus", 19, 43_145_177, 322)],
+)
+def test_the_memory_banks_networks_have_its_sizes(name, classes, count, tensors):
+  backbone = "resnet50" if name == "deeplabv3plus" else "resnet101"
+  module = networks.create(name, num_classes=classes, backbone=backbone, head_dim=256)
+  _, params, _ = networks.split(module)
+  assert sum(x.size for x in jax.tree.leaves(params)) == count
+  is_trained = jax.tree.map(lambda frozen: not frozen, networks.frozen(module))
+  trained = {part: sum(jax.tree.leaves(of_part)) for part, of_part in is_trained.items()}
+  stacked = trained["selectors"] + trained["memory_selectors"]
+  unused = 4 if name == "deeplabv2_coco" else 0  # in the original's optimiser, without a gradient
+  assert sum(trained.values()) - stacked + classes * stacked + unused == tensors
+
+
+@pytest.mark.parametrize("name", networks.ORIGINALS)
+def test_frozen_are_the_trunks_affine_and_the_unused_branches(name):
+  module = networks.create(name, **TOY, head_dim=6)
+  frozen = networks.frozen(module)
+  assert jax.tree.structure(frozen) == jax.tree.structure(networks.split(module)[1])
+  paths = {
+    jax.tree_util.keystr(path, simple=True, separator=".")
+    for path, is_frozen in jax.tree_util.tree_leaves_with_path(frozen)
+    if is_frozen
+  }
+  if name in ("deeplabv2", "deeplabv3p"):
+    assert not paths
+    return
+  branches = {path for path in paths if path.startswith("classifier")}
+  unused = [f"classifier.conv2d_list.{i}.{name}" for i in (2, 3) for name in ("kernel", "bias")]
+  assert branches == (set() if name == "deeplabv3plus" else set(unused))
+  norms = jax.tree_util.tree_leaves_with_path(networks.split(module)[2]["resnet"])
+  assert len(paths - branches) == len(norms)  # scale and bias to each mean and variance
+  assert all(
+    path.startswith("resnet.") and path.endswith((".scale", ".bias")) for path in paths - branches
+  )
+
+
+def test_frozen_parameters_get_no_gradient_and_their_statistics_move():
+  module = networks.create("deeplabv2_coco", **TOY)
+  graphdef, params, batch_stats = networks.split(module)
+
+  @jax.jit
+  def run(params, batch_stats, images):
+    def loss_fn(params):
+      outputs, after = networks.forward(graphdef, params, batch_stats, images, True)
+      return jnp.square(outputs.logits).mean(), after
+
+    return jax.grad(loss_fn, has_aux=True)(params)
+
+  grads, after = run(params, batch_stats, _images(2))
+  has_gradient = jax.tree.map(lambda grad: bool(np.abs(grad).max() > 0), grads)
+  assert has_gradient == jax.tree.map(lambda frozen: not frozen, networks.frozen(module))
+  moved = jax.tree.map(lambda new, old: bool((new != old).any()), after, batch_stats)
+  assert all(jax.tree.leaves(moved))
+
+
+def test_all_branches_of_the_classifier_can_be_added_up():
+  module = networks.create("deeplabv2_imagenet", **TOY, classifier_branches=4)
+  assert not any(jax.tree.leaves(networks.frozen(module)["classifier"]))
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 7, 7, 32)), jnp.float32)
+  expected = sum(conv(x) for conv in module.classifier.conv2d_list)
+  np.testing.assert_allclose(module.classifier(x), expected, rtol=1e-6)
+
+
 def test_the_seed_decides_the_weights():
   weights = lambda seed: jax.tree.leaves(_toy("deeplabv3p", seed=seed)[1])
   assert all(map(np.array_equal, weights(3), weights(3)))
   assert not np.array_equal(weights(3)[0], weights(4)[0])
+
+
+def test_the_memory_banks_initial_values():
+  """Convolutions from N(0, 0.01^2); their biases and linear layers as PyTorch makes them."""
+  module = networks.create(
+    "deeplabv3plus", num_classes=19, backbone="resnet18", width=32, decoder_dim=64, head_dim=64
+  )
+  _, params, _ = networks.split(module)
+  for path, x in jax.tree_util.tree_leaves_with_path(params):
+    if x.ndim == 4 and x.size > 2000:
+      np.testing.assert_allclose(x.std(), 0.01, rtol=0.1, err_msg=str(path))
+  for head in ("projection_head", "prediction_head"):
+    for layer in ("0", "3"):
+      for x in params[head][layer].values():
+        assert 0.9 / 8 < np.abs(x).max() <= 1 / 8  # fan in 64
+  assert 0.8 / 8 < np.abs(params["classifier"]["bias"]).max() <= 1 / 8
 
 
 def test_initial_spreads_are_the_originals():
@@ -84,6 +190,10 @@ def test_initial_spreads_are_the_originals():
     ({"name": "unet"}, "name is 'unet': choose from deeplabv3p, deeplabv2"),
     ({"backbone": "vgg16"}, "backbone is 'vgg16': choose from resnet18, resnet34"),
     ({"output_stride": 4}, "output_stride of deeplabv3p is 4: choose from 16, 8"),
+    (
+      {"name": "deeplabv2_coco", "classifier_branches": 5},
+      "classifier_branches is 5: choose from 1, 2, 3, 4",
+    ),
     ({"name": "deeplabv2", "output_stride": 16}, "output_stride of deeplabv2 is 16: choose from 8"),
   ],
 )
@@ -92,8 +202,9 @@ def test_bad_arguments_are_named(options, message):
     networks.create(**{"name": "deeplabv3p", **TOY, **options})
 
 
-def _trunk(backbone, output_stride):
-  return ResNet(backbone, output_stride, 2, make_layers(np.random.default_rng(0)))
+def _trunk(backbone, output_stride, **layout):
+  make = make_layers(np.random.default_rng(0))
+  return ResNet(backbone, output_stride, 2, make, layout=Layout(**layout))
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -120,6 +231,21 @@ def test_first_block_of_a_dilated_stage_has_half_the_dilation(output_stride, sta
   trunk = _trunk("resnet18", output_stride)  # only the convolution that lost its stride
   for stage, (first, rest) in ((trunk.layer3, stage3), (trunk.layer4, stage4)):
     assert [(b.conv1.dilation, b.conv2.dilation) for b in stage] == [(first, rest), (rest, rest)]
+
+
+def test_all_blocks_of_a_dilated_stage_can_have_its_dilation():
+  for output_stride, dilations in ((16, (1, 1, 1, 2)), (8, (1, 1, 2, 4))):
+    trunk = _trunk("resnet50", output_stride, dilate_first=True)
+    for stage, dilation in enumerate(dilations, start=1):
+      blocks = getattr(trunk, f"layer{stage}")
+      assert {block.conv2.dilation for block in blocks} == {dilation}
+
+
+@pytest.mark.parametrize("stride_in_1x1", [False, True])
+def test_a_bottlenecks_stride_is_where_the_layout_has_it(stride_in_1x1):
+  trunk = _trunk("resnet50", 16, stride_in_1x1=stride_in_1x1)
+  strides = [block.conv1.stride for block in trunk.layer2], [b.conv2.stride for b in trunk.layer2]
+  assert strides == (([2, 1, 1, 1], [1] * 4) if stride_in_1x1 else ([1] * 4, [2, 1, 1, 1]))
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
@@ -230,3 +356,40 @@ def test_forward_runs_any_module_with_the_same_call():
   jax.tree.map(np.testing.assert_array_equal, batch_stats, before)  # trees go in unharmed
   assert not np.array_equal(trained["bn1"]["mean"], batch_stats["bn1"]["mean"])
   np.testing.assert_array_equal(module.bn1.mean[...], 0)  # the merged copy was trained, not this
+
+
+def test_dropout_needs_keys_and_leaves_the_features():
+  graphdef, params, batch_stats = _toy("deeplabv3plus")
+  keys = jax.random.split(jax.random.key(0), 2)
+  run = jax.jit(functools.partial(networks.forward, graphdef), static_argnums=3)
+  dropped, _ = run(params, batch_stats, _images(2), True, keys)
+  other, _ = run(params, batch_stats, _images(2), True, keys[::-1])
+  plain, _ = run(params, batch_stats, _images(2), True)
+  assert not np.allclose(dropped.logits, plain.logits)
+  assert not np.allclose(dropped.logits, other.logits)
+  logits = dropped.features @ params["classifier"]["kernel"][0, 0] + params["classifier"]["bias"]
+  assert not np.allclose(dropped.logits, logits)  # dropped after the features
+  logits = plain.features @ params["classifier"]["kernel"][0, 0] + params["classifier"]["bias"]
+  np.testing.assert_allclose(plain.logits, logits, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("name", "train"), [("deeplabv2_coco", True), ("deeplabv3p", True), ("deeplabv3plus", False)]
+)
+def test_nothing_is_dropped_in_evaluation_nor_where_there_is_no_dropout(name, train):
+  graphdef, params, batch_stats = _toy(name)
+  run = functools.partial(networks.forward, graphdef, train=train)
+  keys = jax.random.split(jax.random.key(0), 2)
+  jaxpr = jax.make_jaxpr(run)(params, batch_stats, _images(2), keys=keys)
+  assert "random_bits" not in str(jaxpr)
+
+
+def test_apply_runs_any_part():
+  graphdef, params, batch_stats = _toy("deeplabv2_coco", head_dim=6)
+  rows = np.random.default_rng(0).normal(size=(8, 32)).astype(np.float32)
+  project = lambda module: module.projection_head(rows, np.ones(8, bool), True)
+  projected, after = networks.apply(graphdef, params, batch_stats, project)
+  assert projected.shape == (8, 6)
+  same = lambda part: jax.tree.map(np.array_equal, after[part], batch_stats[part])
+  changed = [part for part in after if not all(jax.tree.leaves(same(part)))]
+  assert changed == ["projection_head"]

@@ -1,16 +1,38 @@
-"""A PyTorch state dict of the original as our trees: a rule, not a list."""
+"""A PyTorch state dict of an original as our trees: a rule, not a list."""
 
+import re
 from typing import Any
 
+import jax
 import numpy as np
 
 _STATISTICS = {"running_mean": "mean", "running_var": "var"}
+_SELECTOR = re.compile(r"contrastive_class_selector_(memory)?(\d+)\.")
+_LAYERS = (  # of the memory bank's networks, by ReCo's names
+  (r"(conv1|bn1|layer[1-4])\b", r"resnet.\1"),
+  (r"layer5\b", "classifier"),
+  (r"aspp\.global_avg_pool\b", "ASPP.convs.4"),
+  (r"aspp\.conv1\b", "ASPP.project.0"),
+  (r"aspp\.bn1\b", "ASPP.project.1"),
+  (r"decoder\.conv1\b", "project.0"),
+  (r"decoder\.bn1\b", "project.1"),
+  (r"decoder\.pre_last_conv\b", "decoder"),
+  (r"decoder\.last_conv\b", "classifier"),
+)
 
 
 def to_trees(state_dict: dict[str, np.ndarray]) -> tuple[dict, dict]:
-  """(params, batch_stats) as `networks.split` has them; every key is used once."""
-  params, batch_stats = {}, {}
+  """(params, batch_stats) as `networks.split` has them; every key is used once.
+
+  The selectors of the classes, where there are any, are stacked.
+  """
+  params, batch_stats, selectors = {}, {}, {}
   for key, array in state_dict.items():
+    if selector := _SELECTOR.match(key):
+      name = "memory_selectors" if selector[1] else "selectors"
+      own = selectors.setdefault(name, {}).setdefault(int(selector[2]), {})
+      own[key.removeprefix(selector[0])] = array
+      continue
     *path, leaf = key.replace("resnet_", "resnet.").split(".")
     if leaf == "num_batches_tracked":
       continue
@@ -18,9 +40,27 @@ def to_trees(state_dict: dict[str, np.ndarray]) -> tuple[dict, dict]:
       _insert(batch_stats, path, _STATISTICS[leaf], array)
     elif leaf == "weight" and array.ndim == 4:
       _insert(params, path, "kernel", array.transpose(2, 3, 1, 0))  # OIHW -> HWIO
+    elif leaf == "weight" and array.ndim == 2:
+      _insert(params, path, "kernel", array.T)
     else:
       _insert(params, path, {"weight": "scale", "bias": "bias"}[leaf], array)
+  for name, of_class in selectors.items():
+    trees = [to_trees(of_class[c]) for c in range(len(of_class))]
+    stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *trees)
+    params[name], batch_stats[name] = stacked
   return params, batch_stats
+
+
+def memory_bank_key(key: str) -> str:
+  """The key of a layer or array in the memory bank's networks as ReCo's would have it."""
+  if branch := re.match(r"aspp\.aspp(\d)\.(atrous_conv|bn)\b", key):
+    layer = f"ASPP.convs.{int(branch[1]) - 1}.{['atrous_conv', 'bn'].index(branch[2])}"
+    return layer + key.removeprefix(branch[0])
+  for pattern, name in _LAYERS:
+    key, replaced = re.subn(f"^{pattern}", name, key)
+    if replaced:
+      return key
+  return key
 
 
 def at(tree: dict, layer: str) -> Any:

@@ -42,12 +42,16 @@ def base_config() -> ConfigDict:
   config.data.buffer = 4  # batches read ahead
 
   config.model = ConfigDict()
-  config.model.name = "deeplabv3p"  # deeplabv3p | deeplabv2
+  config.model.name = "deeplabv3p"  # deeplabv3p | deeplabv2; the memory bank's: deeplabv2_coco |
+  # deeplabv2_imagenet | deeplabv3plus
   config.model.backbone = "resnet101"  # resnet18 | resnet34 | resnet50 | resnet101
   config.model.width = 64  # channels of the backbone's stem; smaller for toys
   config.model.decoder_dim = 256  # channels of ASPP and heads
   config.model.output_stride = 16  # deeplabv3p: 16 | 8; deeplabv2: 8
   config.model.embedding_dim = 256  # of the representation head, where the method has one
+  config.model.head_dim = 256  # of the projection head and all behind it, where it has them
+  config.model.classifier_branches = config_dict.placeholder(int)  # DeepLabV2: of 4; None: as coded
+  config.model.normalization = "imagenet"  # that the weights want: coco | cityscapes_bgr | ...
   config.model.dtype = "auto"  # compute: float32 | bfloat16 | auto (bfloat16 on accelerators)
   config.model.sync_batch_norm = True  # batch statistics of all devices together
   config.model.remat = False  # recompute the backbone's blocks in the backward pass: less memory

@@ -7,11 +7,17 @@ Batch  {"labeled": {"image", "label", "position"}, "unlabeled": {the same}, "sou
        domain, where a run has them.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
+from flax import nnx
+from jax.sharding import PartitionSpec as P
+
+from semiseg_jax.augment.levels import IMAGENET, Normalization, normalize
+from semiseg_jax.models import networks
 
 Tree = Any
 Batch = dict[str, dict[str, jax.Array]]
@@ -24,12 +30,55 @@ class Variables(NamedTuple):
   batch_stats: Tree
 
 
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """A network without its arrays, and the input that its weights expect.
+
+  frozen: paths of the parameters that are never trained.
+  """
+
+  graphdef: nnx.GraphDef
+  normalization: Normalization = IMAGENET
+  frozen: tuple[tuple[str, ...], ...] = ()
+
+  def __call__(
+    self,
+    params: Tree,
+    batch_stats: Tree,
+    images: jax.Array,
+    train: bool,
+    keys: jax.Array | None = None,
+  ) -> tuple[networks.Outputs, Tree]:
+    """(outputs, batch_stats) of RGB levels [B,H,W,3]; keys [B]: of dropout, None = without."""
+    images = normalize(images, self.normalization)
+    return networks.forward(self.graphdef, params, batch_stats, images, train, keys)
+
+  def apply(
+    self, params: Tree, batch_stats: Tree, function: Callable[[nnx.Module], Any]
+  ) -> tuple[Any, Tree]:
+    """(function(module), batch_stats): any part of the network, which takes normalised images."""
+    return networks.apply(self.graphdef, params, batch_stats, function)
+
+
+class Facts(NamedTuple):
+  """What is fixed for a run before it starts.
+
+  steps: of the run; images of each stream; rows of each global batch, 0 without that stream.
+  """
+
+  num_classes: int
+  steps: int
+  labeled_images: int
+  unlabeled_images: int
+  labeled_batch: int
+  unlabeled_batch: int
+
+
 @flax.struct.dataclass
 class TrainState:
   """Everything that a run needs to go on; every array of it is checkpointed.
 
-  forward(params, batch_stats, images, train) -> (Outputs, batch_stats) is the network itself; it
-  is not part of the pytree.
+  forward, the network, and facts are not part of the pytree.
   """
 
   step: jax.Array
@@ -39,7 +88,8 @@ class TrainState:
   opt_state: Tree
   method_state: Tree
   rng: jax.Array
-  forward: Callable = flax.struct.field(pytree_node=False)
+  forward: Network = flax.struct.field(pytree_node=False)
+  facts: Facts = flax.struct.field(pytree_node=False)
 
   @property
   def student(self) -> Variables:
@@ -59,25 +109,52 @@ class Aux(NamedTuple):
   update: Tree = None
 
 
-class Method(Protocol):
-  """A frozen dataclass of hyper-parameters (exactly the keys of config.method beside `name`).
+class Method:
+  """What every method's class inherits: a frozen dataclass whose fields are the keys of
+  config.method beside `name`.
 
-  All functions run per device inside the mapped step, over the mesh axis "data". The step
-  minimises the mean over devices of the loss. `key` is equal on all devices.
+  All functions run per device inside the mapped step, over the mesh axis "data", but for `init`
+  and `init_teacher`, which see whole arrays on the host. The step minimises the mean over devices
+  of the loss. `key` is equal on all devices.
   """
 
-  uses_teacher: bool
-  uses_unlabeled: bool
-  uses_embedding: bool
+  uses_teacher = False
+  uses_unlabeled = False
+  uses_embedding = False  # the network's representation head
+  uses_row_heads = False  # its projection and prediction heads and selectors
 
-  def init(self, num_classes: int) -> Tree: ...
+  # How method_state lies on the mesh: a tree of PartitionSpecs, or the start of one.
+  state_spec: Tree = P()
 
-  def targets(self, state: TrainState, batch: Batch, key: jax.Array) -> Tree: ...
+  def init(self, facts: Facts) -> Tree:
+    """The method_state at the start of a run."""
+    return None
+
+  def init_teacher(self, student: Variables) -> Variables:
+    """The teacher at the start of a run, and after a best network was loaded again."""
+    return student
+
+  def targets(self, state: TrainState, batch: Batch, key: jax.Array) -> Tree:
+    """The views to learn from, without a gradient."""
+    raise NotImplementedError
 
   def loss(
     self, params: Tree, state: TrainState, views: Tree, key: jax.Array
-  ) -> tuple[jax.Array, Aux]: ...
+  ) -> tuple[jax.Array, Aux]:
+    """What is differentiated with respect to params."""
+    raise NotImplementedError
 
-  def update(self, state: TrainState, aux: Aux) -> Tree: ...
+  def update(self, state: TrainState, aux: Aux) -> Tree:
+    """The method_state after the gradient."""
+    return state.method_state
 
-  def teacher_decay(self, step: jax.Array) -> jax.Array: ...
+  def trained(self, state: TrainState) -> dict[str, jax.Array]:
+    """Top-level modules that are trained only in part: 0 or 1, [] or [K] along their leading axis.
+
+    What is 0 is neither moved nor decayed. state: after `update`.
+    """
+    return {}
+
+  def teacher_decay(self, state: TrainState) -> jax.Array:
+    """The share of the teacher that this step's update keeps."""
+    raise NotImplementedError

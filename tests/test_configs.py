@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from semiseg_jax.contract import TrainState
+from semiseg_jax.contract import Facts, TrainState
 from semiseg_jax.methods import make_method
 from semiseg_jax.training.mesh import make_mesh
 from semiseg_jax.training.optimizers import make_optimizer
@@ -45,11 +45,12 @@ def test_every_config_steps(name):
   config = get(name)
   method, optimizer = make_method(config.method), make_optimizer(config.optimizer, 10)
   check(config, method)
-  variables, forward = make_network(config, 19, method.uses_embedding)
+  variables, forward = make_network(config, 19, method)
+  facts = Facts(19, 10, 40, 80, config.data.labeled_batch, config.data.unlabeled_batch)
   state = TrainState(
     np.int32(0), *variables, variables if method.uses_teacher else None,
-    jax.eval_shape(optimizer.init, variables.params), method.init(19), jax.random.PRNGKey(0),
-    forward,
+    jax.eval_shape(optimizer.init, variables.params), method.init(facts), jax.random.PRNGKey(0),
+    forward, facts,
   )  # fmt: skip
   shapes = jax.eval_shape(lambda: state)
 

@@ -9,7 +9,6 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from semiseg_jax.augment.levels import normalize
 from semiseg_jax.collectives import DATA_AXIS, psum
 from semiseg_jax.contract import Batch, Tree
 from semiseg_jax.evaluation.metrics import Scores, confusion_matrix, scores
@@ -30,14 +29,14 @@ def make_evaluate_step(
 ) -> Callable[[Tree, Tree, Batch], Counts]:
   """The jitted step(params, batch_stats, batch) -> Counts, summed over the devices of mesh.
 
-  forward(params, batch_stats, images, train) -> (Outputs, batch_stats), here in evaluation mode.
+  forward(params, batch_stats, levels, train) -> (Outputs, batch_stats), here in evaluation mode.
   batch: {"image" uint8 [B,H,W,3], "label" uint8 [B,H,W]}, rows over "data". The logits are resized
   to the labels (bilinear, align_corners) and decided by argmax (ReCo, section "Evaluation").
   """
 
   def per_device(params: Tree, batch_stats: Tree, batch: Batch) -> Counts:
     images, labels = batch["image"].astype(jnp.float32), batch["label"].astype(jnp.int32)
-    outputs, _ = forward(params, batch_stats, normalize(images), train=False)
+    outputs, _ = forward(params, batch_stats, images, train=False)
     logits = resize_bilinear(outputs.logits, labels.shape[1:], align_corners=True)
     confusion = confusion_matrix(logits.argmax(-1), labels, num_classes)
     return psum(Counts(confusion, cross_entropy_sum(logits, labels)), DATA_AXIS)

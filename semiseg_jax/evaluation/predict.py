@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from semiseg_jax.augment.levels import normalize
 from semiseg_jax.contract import Tree
 from semiseg_jax.evaluation.pictures import legend, overlay, write_palette_png
 from semiseg_jax.input.decode import DataError, decode_image
@@ -98,8 +97,7 @@ def make_predict(forward: Callable, num_classes: int) -> Callable[..., jax.Array
   """The jitted predict(params, batch_stats, image uint8 [H,W,3]) -> label uint8 [H,W]."""
 
   def predict(params: Tree, batch_stats: Tree, image: jax.Array) -> jax.Array:
-    network_input = normalize(image[None].astype(jnp.float32))
-    logits = forward(params, batch_stats, network_input, train=False)[0].logits
+    logits = forward(params, batch_stats, image[None].astype(jnp.float32), train=False)[0].logits
     if logits.shape[-1] != num_classes:
       raise ValueError(f"the network has {logits.shape[-1]} classes, {num_classes} have a name")
     logits = resize_bilinear(logits, image.shape[:2], align_corners=True)

@@ -25,7 +25,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from semiseg_jax.augment.levels import MEAN, STD
 from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Batch, Method, TrainState, Tree
 from semiseg_jax.evaluation.contact_sheet import Sample, Section, contact_sheet
@@ -41,6 +40,7 @@ from semiseg_jax.training.mesh import make_mesh, shard_batch
 from semiseg_jax.training.optimizers import make_optimizer
 from semiseg_jax.training.run import trained_network
 from semiseg_jax.training.state import make_state
+from semiseg_jax.training.step import state_spec
 
 _SIZES = 4  # that are listed
 _NAMES = {"labeled": "labelled", "unlabeled": "unlabelled", "source": "source"}
@@ -84,7 +84,7 @@ def inspect(
   setup.check(config, method)
   dataset = open_data(config)
   streams = train_streams(config, dataset, method.uses_unlabeled)
-  state, about = make_networks(config, dataset, method, workdir)
+  state, about = make_networks(config, dataset, streams, method, workdir)
   batches = first_batches(config, streams, images)
   console.print(stream_table(streams, dataset, batches, config.evaluation.batch))
   for name, transform in transforms(streams, dataset).items():
@@ -240,7 +240,7 @@ def view_sections(
     jax.shard_map(
       lambda state, batch, key: labeled_images(method.targets(state, batch, key)),
       mesh=mesh,
-      in_specs=(P(), P(DATA_AXIS), P()),
+      in_specs=(state_spec(method, state), P(DATA_AXIS), P()),
       out_specs=P(DATA_AXIS),
     )
   )
@@ -249,7 +249,7 @@ def view_sections(
     batch = {name: {k: v for k, v in part.items() if k != "row"} for name, part in batch.items()}
     key = jax.random.fold_in(state.rng, step)
     for name, view in jax.device_get(targets(state, shard_batch(batch, mesh), key)).items():
-      pictures = _levels(255 * (view["image"] * STD + MEAN))
+      pictures = _levels(view["image"])
       samples = [Sample("", *pair) for pair in zip(pictures, view["label"], strict=True)]
       shown.setdefault(name, []).extend(samples)
   return [
@@ -259,7 +259,11 @@ def view_sections(
 
 
 def make_networks(
-  config: ConfigDict, dataset: Dataset, method: Method, workdir: pathlib.Path | None
+  config: ConfigDict,
+  dataset: Dataset,
+  streams: Streams,
+  method: Method,
+  workdir: pathlib.Path | None,
 ) -> tuple[TrainState, str]:
   """The state at the start of a run, or with the best network of workdir as student and teacher.
 
@@ -267,7 +271,7 @@ def make_networks(
   """
   info = dataset.info
   if workdir is None:
-    variables, forward = setup.make_network(config, info.num_classes, method.uses_embedding)
+    variables, forward = setup.make_network(config, info.num_classes, method)
     about = "augmented by the method; networks are untrained"
     about += ", so pseudo-labels mean nothing yet" * method.uses_teacher
   else:
@@ -280,7 +284,8 @@ def make_networks(
     about = f"augmented by the method; networks are the best of {workdir}, step {found['step']}"
   optimizer = make_optimizer(config.optimizer, config.training.steps)
   mesh = make_mesh(jax.devices()[:1])
-  state = make_state(variables, forward, method, optimizer, info.num_classes, config.seed, mesh)
+  facts = setup.make_facts(config, info.num_classes, streams)
+  state = make_state(variables, forward, method, optimizer, facts, config.seed, mesh)
   return state, about
 
 

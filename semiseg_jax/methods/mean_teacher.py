@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from semiseg_jax import contract
 from semiseg_jax.augment import mix
 from semiseg_jax.augment.geometry import draw_scale_crop, scale_crop
-from semiseg_jax.augment.levels import eight_bit_confidence, eight_bit_pass, normalize
+from semiseg_jax.augment.levels import eight_bit_confidence, eight_bit_pass
 from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Aux, TrainState, Tree
 from semiseg_jax.labels import IGNORE
@@ -23,7 +24,7 @@ MIXINGS = ("cutout", "cutmix", "classmix")
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class Method(contract.Method):
   """The consistency method of the original's semi-supervised scripts.
 
   mixing: cutout | cutmix | classmix. strong_threshold: confidence above which a pixel counts for
@@ -44,18 +45,14 @@ class Method:
 
   uses_teacher = True
   uses_unlabeled = True
-  uses_embedding = False
 
   def __post_init__(self):
     require("mixing", self.mixing, MIXINGS)
     require("scope", self.scope, ("global", "device"))
 
-  def init(self, num_classes: int) -> None:
-    return None
-
-  def teacher_decay(self, step: jax.Array) -> jax.Array:
+  def teacher_decay(self, state: TrainState) -> jax.Array:
     """0 at the first update, which copies the student."""
-    return jnp.minimum(1 - 1 / (step + 1), self.ema_decay)
+    return jnp.minimum(1 - 1 / (state.step + 1), self.ema_decay)
 
   def targets(self, state: TrainState, batch: dict, key: jax.Array) -> dict:
     unlabeled = batch["unlabeled"]
@@ -76,7 +73,7 @@ class Method:
     The teacher is in train mode: it normalises with the batch's statistics and keeps running
     averages of its own.
     """
-    outputs, batch_stats = state.forward(*state.teacher, normalize(images), train=True)
+    outputs, batch_stats = state.forward(*state.teacher, images, train=True)
     probs = jax.nn.softmax(at_label_size(outputs.logits, images), axis=-1)
     pseudo_label, confidence = probs.argmax(-1).astype(jnp.int32), probs.max(-1)
     if self.partial:
@@ -108,7 +105,7 @@ class Method:
     images, (pseudo_label, confidence) = strong_view(
       images, (pseudo_label, confidence), image_keys(key, position, 3)
     )
-    return {"image": normalize(images), "label": pseudo_label, "confidence": confidence}
+    return {"image": images, "label": pseudo_label, "confidence": confidence}
 
   def through_eight_bits(
     self, images: jax.Array, confidence: jax.Array
@@ -149,9 +146,6 @@ class Method:
   ) -> tuple[jax.Array, Aux]:
     student = self.student(params, state, views)
     return student.loss, Aux(student.metrics, student.batch_stats, views["teacher_batch_stats"])
-
-  def update(self, state: TrainState, aux: Aux) -> None:
-    return None
 
 
 def require(name: str, value: object, allowed: tuple) -> None:

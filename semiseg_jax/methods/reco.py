@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from semiseg_jax import contract
 from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Aux, TrainState, Tree
 from semiseg_jax.labels import IGNORE
@@ -19,7 +20,7 @@ _SURE = 0.97  # the original's constant for its own labels of sparsely labelled 
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class Method(contract.Method):
   """A base method plus the ReCo loss, with weight 1.
 
   mixing: the mean teacher's, or None for ReCo on top of the supervised method. weak_threshold:
@@ -62,11 +63,8 @@ class Method:
   def uses_unlabeled(self) -> bool:
     return self.base.uses_unlabeled
 
-  def init(self, num_classes: int) -> None:
-    return None
-
-  def teacher_decay(self, step: jax.Array) -> jax.Array:
-    return self.base.teacher_decay(step)
+  def teacher_decay(self, state: TrainState) -> jax.Array:
+    return self.base.teacher_decay(state)
 
   def targets(self, state: TrainState, batch: dict, key: jax.Array) -> dict:
     return self.base.targets(state, batch, key)
@@ -80,9 +78,6 @@ class Method:
     return student.loss + contrast, Aux(
       metrics, student.batch_stats, views.get("teacher_batch_stats")
     )
-
-  def update(self, state: TrainState, aux: Aux) -> None:
-    return None
 
   def contrast(self, student: Student, views: dict, key: jax.Array) -> jax.Array:
     """The ReCo loss over labelled and unlabelled pixels, at the network's stride."""

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from semiseg_jax import contract
 from semiseg_jax.augment.geometry import draw_flip, flip
-from semiseg_jax.augment.levels import normalize
 from semiseg_jax.augment.photometric import (
   color_jitter,
   draw_blur,
@@ -32,15 +32,8 @@ class Student(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class Method(contract.Method):
   """Cross-entropy over the labelled pixels of augmented crops; no hyper-parameters of its own."""
-
-  uses_teacher = False
-  uses_unlabeled = False
-  uses_embedding = False
-
-  def init(self, num_classes: int) -> None:
-    return None
 
   def targets(self, state: TrainState, batch: dict, key: jax.Array) -> dict:
     return {"labeled": labeled_view(batch, key)}
@@ -60,15 +53,12 @@ class Method:
     student = self.student(params, state, views)
     return student.loss, Aux(student.metrics, student.batch_stats)
 
-  def update(self, state: TrainState, aux: Aux) -> None:
-    return None
-
 
 def labeled_view(batch: dict, key: jax.Array) -> dict[str, jax.Array]:
   """All labelled images, those of another domain ("source") behind the others.
 
-  {"image", "label", "rank"}: colour jitter, blur and flip, normalised; the crop came from the
-  input. rank int32 [B] is the image's place among all devices' labelled images.
+  {"image", "label", "rank"}: colour jitter, blur and flip; the crop came from the input.
+  rank int32 [B] is the image's place among all devices' labelled images.
   """
   parts = [augment_labeled(batch["labeled"], key, 0)]
   if "source" in batch:
@@ -81,7 +71,7 @@ def augment_labeled(batch: dict[str, jax.Array], key: jax.Array, use: int) -> di
   """One stream's images [B,H,W,3] and labels [B,H,W]; `use` as in `image_keys`."""
   images, labels = batch["image"].astype(jnp.float32), batch["label"].astype(jnp.int32)
   images, labels = strong_view(images, (labels,), image_keys(key, batch["position"], use))
-  return {"image": normalize(images), "label": labels[0]}
+  return {"image": images, "label": labels[0]}
 
 
 def ranks(sizes: list[int]) -> list[jax.Array]:

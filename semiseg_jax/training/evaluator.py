@@ -10,7 +10,6 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from semiseg_jax.augment.levels import normalize
 from semiseg_jax.contract import TrainState, Variables
 from semiseg_jax.evaluation.evaluate import evaluate, make_evaluate_step
 from semiseg_jax.evaluation.metrics import Scores
@@ -84,7 +83,7 @@ class Evaluator:
     return panels, ids
 
   def _probabilities(self, params, batch_stats, images):
-    images = normalize(images.astype(jnp.float32))
+    images = images.astype(jnp.float32)
     outputs, _ = self._run.forward(params, batch_stats, images, train=False)
     return jax.nn.softmax(at_label_size(outputs.logits, images), axis=-1)
 

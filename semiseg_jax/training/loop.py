@@ -54,7 +54,7 @@ class _Training:
     self.run, self.workdir, self.stop = run, workdir, stop
     self.config = run.config
     self.checkpoints, self.best_checkpoints = checkpoints, best_checkpoints
-    self.stream = TrainStream(run.config, run.dataset, run.method.uses_unlabeled)
+    self.stream = TrainStream(run.config, run.streams)
     self.step_fn = make_train_step(
       run.method, run.optimizer, run.mesh, run.config.training.accumulate
     )
@@ -92,9 +92,8 @@ class _Training:
   def start(self) -> TrainState:
     """The newest checkpoint's state, or a fresh one."""
     run = self.run
-    classes, seed = run.dataset.info.num_classes, run.config.seed
     state = make_state(
-      run.variables, run.forward, run.method, run.optimizer, classes, seed, run.mesh
+      run.variables, run.forward, run.method, run.optimizer, run.facts, run.config.seed, run.mesh
     )
     restored = self.checkpoints.restore(arrays_of(state))
     if restored is None:

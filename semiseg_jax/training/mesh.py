@@ -29,10 +29,21 @@ def check_divisible(mesh: Mesh, **batches: int) -> None:
 
 def replicate(tree: Tree, mesh: Mesh) -> Tree:
   """The same host arrays on every device of the mesh."""
-  sharding = NamedSharding(mesh, P())
-  return jax.tree.map(
-    lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree
-  )
+  return place(tree, P(), mesh)
+
+
+def place(tree: Tree, specs: Tree, mesh: Mesh) -> Tree:
+  """Host arrays, equal on all hosts, laid over the mesh; specs: a tree of them, or its start."""
+
+  def put(spec: P, part: Tree) -> Tree:
+    sharding = NamedSharding(mesh, spec)
+    return jax.tree.map(lambda x: _put(np.asarray(x), sharding), part)
+
+  return jax.tree.map(put, specs, tree, is_leaf=lambda x: isinstance(x, P))
+
+
+def _put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+  return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def shard_batch(batch: Tree, mesh: Mesh, leading: int = 0) -> Tree:

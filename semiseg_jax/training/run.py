@@ -90,7 +90,6 @@ def trained_network(config: ConfigDict, workdir: pathlib.Path) -> tuple[Variable
     if about is None:
       raise FileNotFoundError(f"{directory} holds no checkpoint yet: no evaluation has finished")
     num_classes = len(about["class_names"])
-    uses_embedding = make_method(config.method).uses_embedding
-    fresh, forward = make_network(config, num_classes, uses_embedding)
+    fresh, forward = make_network(config, num_classes, make_method(config.method))
     restored, _ = checkpoints.restore(fresh)
   return restored, forward, about

@@ -1,8 +1,6 @@
 """From a config to everything that a run needs, checked before anything is compiled."""
 
 import dataclasses
-from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +8,12 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from semiseg_jax import fields
+from semiseg_jax.augment.levels import NORMALIZATIONS
 from semiseg_jax.collectives import DATA_AXIS
-from semiseg_jax.contract import Method, Variables
+from semiseg_jax.contract import Facts, Method, Network, Variables
+from semiseg_jax.input.build import train_streams
+from semiseg_jax.input.pipeline import Stream
 from semiseg_jax.input.sources import Dataset, DatasetInfo
 from semiseg_jax.methods import make_method
 from semiseg_jax.models import networks
@@ -21,15 +23,17 @@ from semiseg_jax.training.optimizers import make_optimizer
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """The parts of a run. forward(params, batch_stats, images, train) is the network."""
+  """The parts of a run. forward is the network, streams what its batches are made of."""
 
   config: ConfigDict
   dataset: Dataset
+  streams: dict[str, Stream]
   method: Method
   mesh: Mesh
   optimizer: optax.GradientTransformation
-  forward: Callable
+  forward: Network
   variables: Variables
+  facts: Facts
 
 
 def build(config: ConfigDict, dataset: Dataset) -> Run:
@@ -44,9 +48,25 @@ def build(config: ConfigDict, dataset: Dataset) -> Run:
   if config.data.source.name:
     batches["data.source.batch"] = config.data.source.batch
   check_divisible(mesh, **batches, **{"evaluation.batch": config.evaluation.batch})
-  variables, forward = make_network(config, dataset.info.num_classes, method.uses_embedding)
+  streams = train_streams(config, dataset, method.uses_unlabeled)
+  facts = make_facts(config, dataset.info.num_classes, streams)
+  variables, forward = make_network(config, dataset.info.num_classes, method)
   optimizer = make_optimizer(config.optimizer, config.training.steps)
-  return Run(config, dataset, method, mesh, optimizer, forward, variables)
+  return Run(config, dataset, streams, method, mesh, optimizer, forward, variables, facts)
+
+
+def make_facts(config: ConfigDict, num_classes: int, streams: dict[str, Stream]) -> Facts:
+  """What the method may know of the run."""
+  images = {name: len(stream.source) for name, stream in streams.items()}
+  rows = {name: stream.batch for name, stream in streams.items()}
+  return Facts(
+    num_classes,
+    config.training.steps,
+    images["labeled"],
+    images.get("unlabeled", 0),
+    rows["labeled"],
+    rows.get("unlabeled", 0),
+  )
 
 
 def check(config: ConfigDict, method: Method) -> None:
@@ -80,12 +100,10 @@ def check_size(config: ConfigDict, info: DatasetInfo) -> None:
     )
 
 
-def make_network(
-  config: ConfigDict, num_classes: int, with_embedding: bool
-) -> tuple[Variables, Callable]:
-  """The network of config.model with fresh parameters on the host, and its forward function.
+def make_network(config: ConfigDict, num_classes: int, method: Method) -> tuple[Variables, Network]:
+  """The network of config.model with fresh parameters on the host.
 
-  Without a method that uses it there is no representation head, so nothing decays it.
+  Without a method that uses them there are no further heads, so nothing decays them.
   """
   model = config.model
   module = networks.create(
@@ -95,14 +113,24 @@ def make_network(
     width=model.width,
     decoder_dim=model.decoder_dim,
     output_stride=model.output_stride,
-    embedding_dim=model.embedding_dim if with_embedding else None,
+    embedding_dim=model.embedding_dim if method.uses_embedding else None,
+    head_dim=model.head_dim if method.uses_row_heads else None,
+    classifier_branches=model.classifier_branches,
     dtype=compute_dtype(model.dtype),
     axis_name=DATA_AXIS if model.sync_batch_norm else None,
     remat=model.remat,
     seed=config.seed,
   )
+  if model.normalization not in NORMALIZATIONS:
+    raise ValueError(
+      f"config.model.normalization={model.normalization!r}: "
+      f"{fields.nearest(model.normalization, NORMALIZATIONS)}"
+    )
   graphdef, params, batch_stats = networks.split(module)
-  return Variables(params, batch_stats), partial(networks.forward, graphdef)
+  is_frozen = jax.tree.leaves_with_path(networks.frozen(module))
+  frozen = tuple(tuple(entry.key for entry in path) for path, value in is_frozen if value)
+  network = Network(graphdef, NORMALIZATIONS[model.normalization], frozen)
+  return Variables(params, batch_stats), network
 
 
 def compute_dtype(name: str) -> jnp.dtype:

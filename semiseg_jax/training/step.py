@@ -27,8 +27,19 @@ def make_train_step(
   """
   rows = P(DATA_AXIS) if accumulate == 1 else P(None, DATA_AXIS)
   per_device = partial(train_step, method=method, optimizer=optimizer, accumulate=accumulate)
-  mapped = jax.shard_map(per_device, mesh=mesh, in_specs=(P(), rows), out_specs=(P(), P()))
-  return jax.jit(mapped, donate_argnums=0)
+
+  def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    spec = state_spec(method, state)
+    mapped = jax.shard_map(per_device, mesh=mesh, in_specs=(spec, rows), out_specs=(spec, P()))
+    return mapped(state, batch)
+
+  return jax.jit(step, donate_argnums=0)
+
+
+def state_spec(method: Method, state: TrainState) -> TrainState:
+  """How the state lies on the mesh: replicated, but for what the method shards of its own."""
+  replicated = jax.tree.map(lambda _: P(), state)
+  return replicated.replace(method_state=method.state_spec)
 
 
 def train_step(
@@ -45,15 +56,35 @@ def train_step(
     state, grads, metrics = gradients(state, batch, key, method)
   else:
     state, grads, metrics = accumulated_gradients(state, batch, key, method, accumulate)
-  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  grads, decayed = (trained_part(tree, state, method) for tree in (grads, state.params))
+  updates, opt_state = optimizer.update(grads, state.opt_state, decayed)
   params = optax.apply_updates(state.params, updates)
   teacher = state.teacher
   if method.uses_teacher:
-    decay = method.teacher_decay(state.step)
+    decay = method.teacher_decay(state)
     teacher = Variables(moving_average(teacher.params, params, decay), teacher.batch_stats)
   metrics["gradient_norm"] = optax.tree.norm(grads)
   state = state.replace(step=state.step + 1, params=params, teacher=teacher, opt_state=opt_state)
   return state, metrics
+
+
+def trained_part(tree: Tree, state: TrainState, method: Method) -> Tree:
+  """A tree like the parameters, with zeros for those that this step does not train.
+
+  Such a parameter gets neither a gradient nor weight decay, so its momentum stays zero, as in
+  PyTorch, whose optimisers skip what has no gradient.
+  """
+  trained, frozen = method.trained(state), set(state.forward.frozen)
+
+  def part(path: tuple, leaf: jax.Array) -> jax.Array:
+    names = tuple(entry.key for entry in path)
+    if names in frozen:
+      return jnp.zeros_like(leaf)
+    if (mask := trained.get(names[0])) is None:
+      return leaf
+    return leaf * mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
+
+  return jax.tree.map_with_path(part, tree)
 
 
 def gradients(

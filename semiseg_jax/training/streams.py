@@ -5,8 +5,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from semiseg_jax.contract import Batch
-from semiseg_jax.input.build import train_streams
-from semiseg_jax.input.pipeline import eval_batches, train_batches
+from semiseg_jax.input.pipeline import Stream, eval_batches, train_batches
 from semiseg_jax.input.sources import Dataset
 
 
@@ -16,8 +15,8 @@ class TrainStream:
   Its state is one JSON value; the recipe beside it says which streams it belongs to.
   """
 
-  def __init__(self, config: ConfigDict, dataset: Dataset, unlabeled: bool):
-    data, streams = config.data, train_streams(config, dataset, unlabeled)
+  def __init__(self, config: ConfigDict, streams: dict[str, Stream]):
+    data = config.data
     self._accumulate = config.training.accumulate
     self._batches = train_batches(
       streams,

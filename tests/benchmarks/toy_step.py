@@ -42,11 +42,10 @@ def main() -> None:
   config = importlib.import_module(f"configs.toy_{args.method}").get_config()
   prepare.ensure(config.data.name)
   run = build(config, open_data(config))
-  num_classes = run.dataset.info.num_classes
   state = make_state(
-    run.variables, run.forward, run.method, run.optimizer, num_classes, config.seed, run.mesh
+    run.variables, run.forward, run.method, run.optimizer, run.facts, config.seed, run.mesh
   )
-  stream = TrainStream(config, run.dataset, run.method.uses_unlabeled)
+  stream = TrainStream(config, run.streams)
   batch = shard_batch(stream.next(), run.mesh)
   start = time.perf_counter()
   step = make_train_step(run.method, run.optimizer, run.mesh).lower(state, batch).compile()

@@ -58,7 +58,7 @@ def expected(variables):
   batches = list(eval_batches(Pictures(), batch=1, size=SIZE))
   assert len(batches) == IMAGES
   for batch in batches:
-    images = normalize(jnp.asarray(batch["image"], jnp.float32))
+    images = jnp.asarray(batch["image"], jnp.float32)
     logits = forward(*variables, images, False)[0].logits
     logits = np.asarray(resize_bilinear(logits, SIZE, True), np.float64)
     valid = batch["label"] != IGNORE
@@ -97,7 +97,7 @@ def test_no_batch_at_all():
 
 def recorded_forward(params, batch_stats, images, train):
   """The recorded runs' network in evaluation mode, on the original's own arrays."""
-  x = jnp.moveaxis(images, -1, 1)
+  x = jnp.moveaxis(normalize(images), -1, 1)
   channels = lambda name: params[name][:, None, None]
   for conv, norm in (("conv1", "bn1"), ("conv2", "bn2")):
     x = lax.conv(x, params[f"{conv}.weight"], (2, 2), "SAME_LOWER")

@@ -19,7 +19,7 @@ def forward(params, batch_stats, images, train):
   return Outputs(images * params), batch_stats
 
 
-PARAMS = jnp.array([0.229, 0.224, 0.225]), None  # undoes the normalisation but for a shift
+PARAMS = jnp.ones(3), None
 
 
 def picture(height, width, seed=0):

@@ -18,6 +18,7 @@ from semiseg_jax.evaluation import contact_sheet
 from semiseg_jax.input import inspect
 from semiseg_jax.input.build import open_data, train_streams
 from semiseg_jax.input.decode import DataError
+from semiseg_jax.input.pipeline import Stream
 from semiseg_jax.input.sources import Dataset, DatasetInfo, Joined, Subset
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.methods import make_method
@@ -156,18 +157,19 @@ def test_a_trained_network_makes_the_pseudo_labels(monkeypatch, tmp_path):
   info = DatasetInfo("mine", NAMES, np.zeros((4, 3), np.uint8), SIZE)
   config = make_config(tmp_path)
   config.seed = 1  # so that fresh weights would be others
-  variables, forward = inspect.setup.make_network(config, 4, False)
+  variables, forward = inspect.setup.make_network(config, 4, make_method(config.method))
   found = {"class_names": list(NAMES), "step": 7}
   monkeypatch.setattr(inspect, "trained_network", lambda *_: (variables, forward, found))
   config.seed = 0
   dataset, method = Dataset(info, Tiny(1), Tiny(1)), make_method(config.method)
-  state, about = inspect.make_networks(config, dataset, method, tmp_path)
+  streams = {"labeled": Stream(dataset.train, None, 1)}
+  state, about = inspect.make_networks(config, dataset, streams, method, tmp_path)
   assert "step 7" in about and str(tmp_path) in about
   for network in (state.teacher, state.student):
     jax.tree.map(np.testing.assert_array_equal, network, variables)
   found["class_names"] = ["cat", "dog"]
   with pytest.raises(ValueError, match=r"knows the classes cat, dog, mine has sky, road"):
-    inspect.make_networks(config, dataset, method, tmp_path)
+    inspect.make_networks(config, dataset, streams, method, tmp_path)
 
 
 def test_page_of_wide_and_small_images_in_their_colors():

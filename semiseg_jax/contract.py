@@ -63,7 +63,8 @@ class Network:
 class Facts(NamedTuple):
   """What is fixed for a run before it starts.
 
-  steps: of the run; images of each stream; rows of each global batch, 0 without that stream.
+  steps: of the run; images of each stream; rows of each global batch, 0 without that stream;
+  head_dim: of the network's projection head.
   """
 
   num_classes: int
@@ -72,6 +73,7 @@ class Facts(NamedTuple):
   unlabeled_images: int
   labeled_batch: int
   unlabeled_batch: int
+  head_dim: int
 
 
 @flax.struct.dataclass

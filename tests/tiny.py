@@ -47,7 +47,7 @@ def tiny_state(
 
 def facts_of(num_classes: int) -> Facts:
   """A run of 20 steps on 16 labelled and 32 unlabelled images."""
-  return Facts(num_classes, 20, 16, 32, 8, 8)
+  return Facts(num_classes, 20, 16, 32, 8, 8, 12)
 
 
 def random_batch(

@@ -36,7 +36,8 @@ def place(tree: Tree, specs: Tree, mesh: Mesh) -> Tree:
   """Host arrays, equal on all hosts, laid over the mesh; specs: a tree of them, or its start."""
 
   def put(spec: P, part: Tree) -> Tree:
-    sharding = NamedSharding(mesh, spec)
+    # jit returns what it has of one device without axis names; otherwise it would compile again
+    sharding = NamedSharding(mesh, spec if mesh.size > 1 else P())
     return jax.tree.map(lambda x: _put(np.asarray(x), sharding), part)
 
   return jax.tree.map(put, specs, tree, is_leaf=lambda x: isinstance(x, P))

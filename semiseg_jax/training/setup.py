@@ -66,6 +66,7 @@ def make_facts(config: ConfigDict, num_classes: int, streams: dict[str, Stream])
     images.get("unlabeled", 0),
     rows["labeled"],
     rows.get("unlabeled", 0),
+    config.model.head_dim,
   )
 
 

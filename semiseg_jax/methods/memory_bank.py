@@ -1,0 +1,344 @@
+"""Positive contrast with a class-wise memory bank (Alonso et al., ICCV 2021; `trainSSL.py`).
+
+A mean teacher labels every unlabelled pixel, weighted by its confidence; two strong views of each
+unlabelled image are learnt from. Pixels are pulled towards the vectors of their class that the
+teacher found on correctly predicted labelled pixels and keeps in a bank.
+"""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import PartitionSpec as P
+
+from semiseg_jax import contract
+from semiseg_jax.augment import memory_bank as augmentation
+from semiseg_jax.augment.memory_bank import STRONG, WEAK, Strength
+from semiseg_jax.collectives import DATA_AXIS, as_varying
+from semiseg_jax.contract import Aux, Facts, TrainState, Tree, Variables
+from semiseg_jax.labels import IGNORE
+from semiseg_jax.losses import balance, bank, pixel
+from semiseg_jax.losses.balance import ClassTables
+from semiseg_jax.losses.bank import Bank
+from semiseg_jax.losses.memory import MEMORY_WEIGHTS, contrasted, remember, selected_contrast
+from semiseg_jax.methods.mean_teacher import require
+from semiseg_jax.methods.supervised import at_label_size, image_keys
+from semiseg_jax.models.networks import Outputs
+from semiseg_jax.models.resize import resize_nearest
+from semiseg_jax.schedules import cosine_decay
+
+_SOURCE_END = 100  # the last steps of a run, which the two schedules of a second domain treat apart
+
+
+@flax.struct.dataclass
+class Memory:
+  """The method's state: the bank, the class balancing's tables, and the classes [K] whose
+  selectors have been trained, so that weight decay acts on them."""
+
+  bank: Bank
+  tables: ClassTables | None
+  used: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Method(contract.Method):
+  """The original's method; defaults are its script's for Cityscapes with a DeepLabV2.
+
+  ramp_steps: until which the pseudo-labels' weight rises, and after which ClassMix of the
+  unlabelled images, class balancing and the contrast begin. bank_lead: steps before that, from
+  which the bank is filled. memory_per_class: its slots. quota_factor: of the rows that an image
+  may put in (a third of the classes on Pascal VOC). threshold: confidence above which a labelled
+  pixel may be remembered. entropy_weight, contrast_weight: of these losses. class_balancing: weigh
+  classes by how rare they are in labels and pseudo-labels. background: a class that ClassMix pastes
+  only where it is alone (0 on Pascal VOC), -1 for none. labeled_mix: probability of ClassMix on
+  labelled images. use_teacher: who labels and fills the bank; else the student. warmup_rate: of the
+  teacher's momentum, 1 - 1 / (warmup_rate step + 1).
+
+  Where code and paper or common practice differ: memory_weights "code" | "rescaled"; rank_order
+  "ascending" | "descending"; entropy_broadcast; isotropic_blur; eight_bit_jitter.
+  source_schedule: with a second domain's labels, "alternate" takes them every other step but for
+  the last hundred; "code" only then, as the released script does.
+  """
+
+  ramp_steps: int = 2000
+  bank_lead: int = 1000
+  memory_per_class: int = 256
+  quota_factor: float = 1.0
+  threshold: float = 0.95
+  entropy_weight: float = 0.01
+  contrast_weight: float = 0.1
+  class_balancing: bool = True
+  background: int = -1
+  labeled_mix: float = 0.2
+  use_teacher: bool = True
+  warmup_rate: float = 10.0
+  memory_weights: str = "code"
+  rank_order: str = "ascending"
+  entropy_broadcast: bool = False
+  isotropic_blur: bool = False
+  eight_bit_jitter: bool = False
+  source_schedule: str = "alternate"
+
+  uses_teacher = True
+  uses_unlabeled = True
+  uses_row_heads = True
+  state_spec = Memory(Bank(P(None, DATA_AXIS), P(), P()), P(), P())
+
+  def __post_init__(self):
+    require("memory_weights", self.memory_weights, MEMORY_WEIGHTS)
+    require("rank_order", self.rank_order, bank.RANK_ORDERS)
+    require("source_schedule", self.source_schedule, ("alternate", "code"))
+
+  def elements(self, facts: Facts) -> int:
+    """Rows that a class may put into the bank at a step."""
+    quota = bank.quota(facts.labeled_images, self.memory_per_class, self.quota_factor)
+    return facts.labeled_batch * quota
+
+  def init(self, facts: Facts) -> Memory:
+    slots = bank.slots(self.memory_per_class, self.elements(facts))
+    tables = None
+    if self.class_balancing:
+      labeled = max(facts.labeled_images // facts.labeled_batch, 1)
+      unlabeled = max(facts.unlabeled_images // facts.unlabeled_batch, 1)
+      tables = balance.empty_tables(labeled, unlabeled, facts.num_classes)
+    empty = bank.empty(facts.num_classes, slots, facts.head_dim)
+    return Memory(empty, tables, jnp.zeros(facts.num_classes, bool))
+
+  def init_teacher(self, student: Variables) -> Variables:
+    """The student's parameters; BatchNorm's statistics from scratch, as it averages its own."""
+    fresh = {"mean": jnp.zeros_like, "var": jnp.ones_like}
+    start = lambda path, leaf: fresh[path[-1].key](leaf)
+    return Variables(student.params, jax.tree.map_with_path(start, student.batch_stats))
+
+  def teacher_decay(self, state: TrainState) -> jax.Array:
+    return cosine_decay(state.step, state.facts.steps, self.warmup_rate)
+
+  def trained(self, state: TrainState) -> dict[str, jax.Array]:
+    """Heads and selectors are untouched until their first gradient, each class on its own."""
+    used = state.method_state.used.astype(jnp.float32)
+    heads = used.max()
+    return {
+      "projection_head": heads,
+      "prediction_head": heads,
+      "selectors": used,
+      "memory_selectors": used,
+    }
+
+  def targets(self, state: TrainState, batch: dict, key: jax.Array) -> dict:
+    labeled, is_source = self.labeled_batch(state, batch)
+    unlabeled = batch["unlabeled"]
+    images = unlabeled["image"].astype(jnp.float32)
+    keys = image_keys(key, unlabeled["position"], 0)
+    pseudo_label, confidence, teacher_stats = self.pseudo_labels(state, images, keys)
+    views = self.views(state, labeled, {**unlabeled, "label": pseudo_label}, confidence, key)
+    memory = state.method_state
+    if self.class_balancing:
+      tables = balance.add_labeled(memory.tables, labeled["label"].astype(jnp.int32), DATA_AXIS)
+      tables = balance.add_unlabeled(tables, pseudo_label, DATA_AXIS)
+      memory = memory.replace(tables=_where(is_source, memory.tables, tables))
+    filled, teacher_stats = lax.cond(
+      (state.step > self.ramp_steps - self.bank_lead) & ~is_source,
+      lambda stats: self.remembered(state, stats, views["labeled"], key),
+      lambda stats: (memory.bank, stats),
+      as_varying(teacher_stats, DATA_AXIS),
+    )
+    memory = memory.replace(bank=filled)
+    return {**views, "memory": memory, "teacher_batch_stats": teacher_stats}
+
+  def labeled_batch(self, state: TrainState, batch: dict) -> tuple[dict, jax.Array]:
+    """This step's labelled images, and whether they are of the second domain."""
+    if "source" not in batch:
+      return batch["labeled"], jnp.zeros((), bool)
+    is_end = state.step >= state.facts.steps - _SOURCE_END
+    is_source = (state.step % 2 == 1) & (is_end == (self.source_schedule == "code"))
+    return _where(is_source, batch["source"], batch["labeled"]), is_source
+
+  def pseudo_labels(
+    self, state: TrainState, images: jax.Array, keys: jax.Array
+  ) -> tuple[jax.Array, jax.Array, Tree]:
+    """Label and confidence [B,H,W] of plain crops, and the teacher's statistics after it.
+
+    The teacher is in train mode; a student that labels is not, and leaves the teacher alone.
+    """
+    if self.use_teacher:
+      outputs, teacher_stats = state.forward(*state.teacher, images, train=True, keys=keys)
+    else:
+      outputs, _ = state.forward(*state.student, images, train=False)
+      teacher_stats = state.teacher.batch_stats
+    probs = jax.nn.softmax(at_label_size(outputs.logits, images), axis=-1)
+    return probs.argmax(-1).astype(jnp.int32), probs.max(-1), teacher_stats
+
+  def views(
+    self,
+    state: TrainState,
+    labeled: dict[str, jax.Array],
+    unlabeled: dict[str, jax.Array],
+    confidence: jax.Array,
+    key: jax.Array,
+  ) -> dict:
+    """A weak view of the labelled images, two strong ones of the unlabelled, one behind the other.
+
+    "position" of the views follows the images, for random numbers of their own.
+    """
+    weak = dataclasses.replace(WEAK, mix=self.labeled_mix)
+    strong = self.view(unlabeled, confidence, STRONG, key, 2, state.step > self.ramp_steps)
+    other = self.view(unlabeled, confidence, STRONG, key, 3, state.step > self.ramp_steps)
+    join = lambda *parts: jnp.concatenate(parts)
+    return {
+      "labeled": self.view(labeled, None, weak, key, 1, True),
+      "unlabeled": jax.tree.map(join, strong, other),
+    }
+
+  def view(
+    self,
+    images: dict[str, jax.Array],
+    confidence: jax.Array | None,
+    strength: Strength,
+    key: jax.Array,
+    use: int,
+    may_mix: jax.typing.ArrayLike,
+  ) -> dict[str, jax.Array]:
+    """One augmented view; `use` separates the draws."""
+    strength = dataclasses.replace(
+      strength, isotropic_blur=self.isotropic_blur, eight_bit_jitter=self.eight_bit_jitter
+    )
+    labels = images["label"].astype(jnp.int32)
+    keys = image_keys(key, images["position"], use)
+    background = None if self.background < 0 else self.background
+    draws = augmentation.draw_view(
+      jax.random.fold_in(key, use), keys, labels, strength, background, may_mix
+    )
+    levels, labels, confidence = augmentation.augment(
+      images["image"], labels, confidence, draws, strength, DATA_AXIS
+    )
+    view = {"image": levels, "label": labels, "keys": keys}
+    return view if confidence is None else {**view, "confidence": confidence}
+
+  def remembered(
+    self, state: TrainState, teacher_stats: Tree, view: dict, key: jax.Array
+  ) -> tuple[Bank, Tree]:
+    """The bank with this step's labelled pixels that are surely right; the teacher's statistics."""
+    by_teacher = self.use_teacher
+    params = state.teacher.params if by_teacher else state.params
+    stats = teacher_stats if by_teacher else state.batch_stats
+    keys = view["keys"] if by_teacher else None
+    outputs, stats = state.forward(params, stats, view["image"], train=by_teacher, keys=keys)
+    probs = jax.nn.softmax(at_label_size(outputs.logits, view["label"]), axis=-1)
+    rows, label = pixel_rows(outputs, view["label"])
+    at_grid = lambda maps: resize_nearest(maps, outputs.features.shape[1:3]).reshape(-1)
+    is_right = at_grid(probs.argmax(-1).astype(label.dtype)) == label
+    classes = jnp.where(is_right & (at_grid(probs.max(-1)) > self.threshold), label, IGNORE)
+    rows, stats = state.forward.apply(
+      params, stats, lambda m: m.projection_head(rows, classes != IGNORE, by_teacher)
+    )
+    teacher_stats = stats if by_teacher else teacher_stats
+    return state.forward.apply(
+      state.teacher.params,
+      teacher_stats,
+      lambda module: remember(
+        state.method_state.bank,
+        module.selectors,
+        rows,
+        classes,
+        elements=self.elements(state.facts),
+        capacity=self.memory_per_class,
+        rank_order=self.rank_order,
+        axis_name=DATA_AXIS,
+      ),
+    )
+
+  def loss(
+    self, params: Tree, state: TrainState, views: dict, key: jax.Array
+  ) -> tuple[jax.Array, Aux]:
+    """Two passes, unlabelled first; the statistics of both move the student's."""
+    labeled, unlabeled, memory = views["labeled"], views["unlabeled"], views["memory"]
+    student = lambda stats, view: state.forward(
+      params, stats, view["image"], train=True, keys=view["keys"]
+    )
+    of_unlabeled, stats = student(state.batch_stats, unlabeled)
+    of_labeled, stats = student(stats, labeled)
+    weights = self.class_weights(state, memory)
+    supervised = pixel.class_weighted_loss(
+      at_label_size(of_labeled.logits, labeled["label"]), labeled["label"], weights, DATA_AXIS
+    )
+    logits = at_label_size(of_unlabeled.logits, unlabeled["label"])
+    pixel_weights = pixel.pseudo_label_weights(unlabeled["confidence"], state.step, self.ramp_steps)
+    pseudo = pixel.pseudo_label_loss(logits, unlabeled["label"], pixel_weights, weights, DATA_AXIS)
+    entropy = pixel.entropy_loss(
+      logits, unlabeled["label"], DATA_AXIS, broadcast=self.entropy_broadcast
+    )
+    pixels = [
+      pixel_rows(of_labeled, labeled["label"]),
+      pixel_rows(of_unlabeled, unlabeled["label"]),
+    ]
+    contrast, stats = self.contrast(params, stats, state, pixels, memory.bank)
+    total = supervised + pseudo + self.entropy_weight * entropy
+    total = total + self.contrast_weight * contrast.sum()
+    metrics = {
+      "supervised_loss": supervised,
+      "pseudo_label_loss": pseudo,
+      "entropy_loss": entropy,
+      "labeled_contrast": contrast[0],
+      "unlabeled_contrast": contrast[1],
+      "bank_rows": memory.bank.count.sum().astype(jnp.float32),
+    }
+    counts = [
+      bank.class_counts(classes, state.facts.num_classes, DATA_AXIS) for _, classes in pixels
+    ]
+    touched = contrasted(counts[0], memory.bank) | contrasted(counts[1], memory.bank)
+    memory = memory.replace(used=memory.used | (touched & (state.step > self.ramp_steps)))
+    return total, Aux(metrics, stats, views["teacher_batch_stats"], memory)
+
+  def class_weights(self, state: TrainState, memory: Memory) -> jax.Array:
+    """[K], ones until the ramp has ended and the tables are full."""
+    ones = jnp.ones(state.facts.num_classes)
+    if not self.class_balancing:
+      return ones
+    weights = balance.class_weights(memory.tables)
+    return jnp.where(state.step > self.ramp_steps, weights, ones)
+
+  def contrast(
+    self, params: Tree, stats: Tree, state: TrainState, pixels: list[tuple], memory: Bank
+  ) -> tuple[jax.Array, Tree]:
+    """The contrastive losses [2] of labelled and unlabelled pixels, 0 until the ramp has ended."""
+
+    def term(module, rows: jax.Array, classes: jax.Array) -> jax.Array:
+      has_class = classes != IGNORE
+      rows = module.projection_head(rows, has_class, True)
+      rows = module.prediction_head(rows, has_class, True)
+      return selected_contrast(
+        module.selectors,
+        module.memory_selectors,
+        rows,
+        classes,
+        memory,
+        memory_weights=self.memory_weights,
+        axis_name=DATA_AXIS,
+      )
+
+    def terms(stats: Tree) -> tuple[jax.Array, Tree]:
+      both = lambda module: jnp.stack([term(module, *of_stream) for of_stream in pixels])
+      return as_varying(state.forward.apply(params, stats, both), DATA_AXIS)
+
+    def nothing(stats: Tree) -> tuple[jax.Array, Tree]:
+      return as_varying(jnp.zeros(2), DATA_AXIS), stats
+
+    stats = as_varying(stats, DATA_AXIS)
+    return lax.cond(state.step > self.ramp_steps, terms, nothing, stats)
+
+  def update(self, state: TrainState, aux: Aux) -> Memory:
+    return aux.update
+
+
+def pixel_rows(outputs: Outputs, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Features [M,D] of every pixel of the network's grid, and their labels [M]."""
+  features = outputs.features
+  return features.reshape(-1, features.shape[-1]), resize_nearest(
+    labels, features.shape[1:3]
+  ).reshape(-1)
+
+
+def _where(condition: jax.Array, left: Tree, right: Tree) -> Tree:
+  return jax.tree.map(lambda a, b: jnp.where(condition, a, b), left, right)

@@ -125,6 +125,9 @@ class Method:
   uses_embedding = False  # the network's representation head
   uses_row_heads = False  # its projection and prediction heads and selectors
 
+  # Passes of the student that have losses of their own: what `only` of `loss` can name, in order.
+  passes: tuple[str, ...] = ()
+
   # How method_state lies on the mesh: a tree of PartitionSpecs, or the start of one.
   state_spec: Tree = P()
 

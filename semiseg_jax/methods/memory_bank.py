@@ -29,6 +29,13 @@ from semiseg_jax.models.networks import Outputs
 from semiseg_jax.models.resize import resize_nearest
 from semiseg_jax.schedules import cosine_decay
 
+_METRICS = (
+  "supervised_loss",
+  "pseudo_label_loss",
+  "entropy_loss",
+  "labeled_contrast",
+  "unlabeled_contrast",
+)
 _SOURCE_END = 100  # the last steps of a run, which the two schedules of a second domain treat apart
 
 
@@ -59,7 +66,8 @@ class Method(contract.Method):
   Where code and paper or common practice differ: memory_weights "code" | "rescaled"; rank_order
   "ascending" | "descending"; entropy_broadcast; isotropic_blur; eight_bit_jitter.
   source_schedule: with a second domain's labels, "alternate" takes them every other step but for
-  the last hundred; "code" only then, as the released script does.
+  the last hundred; "code" only then, as the released script does. alternate: learn from labelled
+  images at even steps and from unlabelled ones at odd steps (`trainSSL_less_memory.py`).
   """
 
   ramp_steps: int = 2000
@@ -80,10 +88,12 @@ class Method(contract.Method):
   isotropic_blur: bool = False
   eight_bit_jitter: bool = False
   source_schedule: str = "alternate"
+  alternate: bool = False
 
   uses_teacher = True
   uses_unlabeled = True
   uses_row_heads = True
+  passes = ("unlabeled", "labeled")
   state_spec = Memory(Bank(P(None, DATA_AXIS), P(), P()), P(), P())
 
   def __post_init__(self):
@@ -128,24 +138,38 @@ class Method(contract.Method):
 
   def targets(self, state: TrainState, batch: dict, key: jax.Array) -> dict:
     labeled, is_source = self.labeled_batch(state, batch)
-    unlabeled = batch["unlabeled"]
+    unlabeled, memory = batch["unlabeled"], state.method_state
     images = unlabeled["image"].astype(jnp.float32)
     keys = image_keys(key, unlabeled["position"], 0)
-    pseudo_label, confidence, teacher_stats = self.pseudo_labels(state, images, keys)
+    takes = self.takes(state)
+    pseudo_label, confidence, teacher_stats = lax.cond(
+      takes["unlabeled"],
+      lambda: as_varying(self.pseudo_labels(state, images, keys), DATA_AXIS),
+      lambda: as_varying(_no_labels(state, images), DATA_AXIS),
+    )
     views = self.views(state, labeled, {**unlabeled, "label": pseudo_label}, confidence, key)
-    memory = state.method_state
     if self.class_balancing:
-      tables = balance.add_labeled(memory.tables, labeled["label"].astype(jnp.int32), DATA_AXIS)
-      tables = balance.add_unlabeled(tables, pseudo_label, DATA_AXIS)
-      memory = memory.replace(tables=_where(is_source, memory.tables, tables))
+      counted = balance.add_labeled(memory.tables, labeled["label"].astype(jnp.int32), DATA_AXIS)
+      tables = _where(takes["labeled"] & ~is_source, counted, memory.tables)
+      counted = balance.add_unlabeled(tables, pseudo_label, DATA_AXIS)
+      tables = _where(takes["unlabeled"] & ~is_source, counted, tables)
+      memory = memory.replace(tables=tables)
     filled, teacher_stats = lax.cond(
-      (state.step > self.ramp_steps - self.bank_lead) & ~is_source,
-      lambda stats: self.remembered(state, stats, views["labeled"], key),
+      (state.step > self.ramp_steps - self.bank_lead) & takes["labeled"] & ~is_source,
+      lambda stats: self.remembered(state, stats, views["labeled"]),
       lambda stats: (memory.bank, stats),
-      as_varying(teacher_stats, DATA_AXIS),
+      teacher_stats,
     )
     memory = memory.replace(bank=filled)
     return {**views, "memory": memory, "teacher_batch_stats": teacher_stats}
+
+  def takes(self, state: TrainState) -> dict[str, jax.Array]:
+    """Which of the two streams this step learns from: bool []."""
+    is_even = state.step % 2 == 0
+    return {
+      "labeled": is_even | (not self.alternate),
+      "unlabeled": ~is_even | (not self.alternate),
+    }
 
   def labeled_batch(self, state: TrainState, batch: dict) -> tuple[dict, jax.Array]:
     """This step's labelled images, and whether they are of the second domain."""
@@ -216,9 +240,7 @@ class Method(contract.Method):
     view = {"image": levels, "label": labels, "keys": keys}
     return view if confidence is None else {**view, "confidence": confidence}
 
-  def remembered(
-    self, state: TrainState, teacher_stats: Tree, view: dict, key: jax.Array
-  ) -> tuple[Bank, Tree]:
+  def remembered(self, state: TrainState, teacher_stats: Tree, view: dict) -> tuple[Bank, Tree]:
     """The bank with this step's labelled pixels that are surely right; the teacher's statistics."""
     by_teacher = self.use_teacher
     params = state.teacher.params if by_teacher else state.params
@@ -250,59 +272,80 @@ class Method(contract.Method):
     )
 
   def loss(
-    self, params: Tree, state: TrainState, views: dict, key: jax.Array
+    self,
+    params: Tree,
+    state: TrainState,
+    views: dict,
+    key: jax.Array,
+    only: str | None = None,
   ) -> tuple[jax.Array, Aux]:
-    """Two passes, unlabelled first; the statistics of both move the student's."""
-    labeled, unlabeled, memory = views["labeled"], views["unlabeled"], views["memory"]
-    student = lambda stats, view: state.forward(
-      params, stats, view["image"], train=True, keys=view["keys"]
-    )
-    of_unlabeled, stats = student(state.batch_stats, unlabeled)
-    of_labeled, stats = student(stats, labeled)
-    weights = self.class_weights(state, memory)
-    supervised = pixel.class_weighted_loss(
-      at_label_size(of_labeled.logits, labeled["label"]), labeled["label"], weights, DATA_AXIS
-    )
-    logits = at_label_size(of_unlabeled.logits, unlabeled["label"])
-    pixel_weights = pixel.pseudo_label_weights(unlabeled["confidence"], state.step, self.ramp_steps)
-    pseudo = pixel.pseudo_label_loss(logits, unlabeled["label"], pixel_weights, weights, DATA_AXIS)
-    entropy = pixel.entropy_loss(
-      logits, unlabeled["label"], DATA_AXIS, broadcast=self.entropy_broadcast
-    )
-    pixels = [
-      pixel_rows(of_labeled, labeled["label"]),
-      pixel_rows(of_unlabeled, unlabeled["label"]),
-    ]
-    contrast, stats = self.contrast(params, stats, state, pixels, memory.bank)
-    total = supervised + pseudo + self.entropy_weight * entropy
-    total = total + self.contrast_weight * contrast.sum()
-    metrics = {
-      "supervised_loss": supervised,
-      "pseudo_label_loss": pseudo,
-      "entropy_loss": entropy,
-      "labeled_contrast": contrast[0],
-      "unlabeled_contrast": contrast[1],
-      "bank_rows": memory.bank.count.sum().astype(jnp.float32),
-    }
-    counts = [
-      bank.class_counts(classes, state.facts.num_classes, DATA_AXIS) for _, classes in pixels
-    ]
-    touched = contrasted(counts[0], memory.bank) | contrasted(counts[1], memory.bank)
-    memory = memory.replace(used=memory.used | (touched & (state.step > self.ramp_steps)))
-    return total, Aux(metrics, stats, views["teacher_batch_stats"], memory)
+    """Both passes, the unlabelled one first, or one of them; all move the student's statistics."""
+    memory = views["memory"]
+    passes = lambda *names: lambda stats: self.passed(params, stats, state, views, names)
+    if self.alternate:
+      total, stats, metrics, touched = lax.cond(
+        self.takes(state)["labeled"], passes("labeled"), passes("unlabeled"), state.batch_stats
+      )
+    else:
+      names = self.passes if only is None else (only,)
+      total, stats, metrics, touched = passes(*names)(state.batch_stats)
+    metrics["bank_rows"] = memory.bank.count.sum().astype(jnp.float32)
+    return total, Aux(metrics, stats, views["teacher_batch_stats"], memory.replace(used=touched))
 
-  def class_weights(self, state: TrainState, memory: Memory) -> jax.Array:
-    """[K], ones until the ramp has ended and the tables are full."""
+  def passed(
+    self, params: Tree, stats: Tree, state: TrainState, views: dict, names: tuple[str, ...]
+  ) -> tuple[jax.Array, Tree, dict[str, jax.Array], jax.Array]:
+    """Loss, the student's statistics, metrics (NaN for what the named passes do not have), and the
+    classes [K] whose selectors get a gradient."""
+    memory, pixels, total = views["memory"], {}, 0.0
+    metrics = dict.fromkeys(_METRICS, jnp.full((), jnp.nan))
+    for name in names:
+      view = views[name]
+      outputs, stats = state.forward(params, stats, view["image"], train=True, keys=view["keys"])
+      losses = self.pixel_losses(state, memory, name, outputs, view)
+      total = total + sum(weight * loss for weight, loss in losses.values())
+      metrics |= {key: loss for key, (_, loss) in losses.items()}
+      pixels[name] = pixel_rows(outputs, view["label"])
+    ordered = {name: pixels[name] for name in ("labeled", "unlabeled") if name in pixels}
+    contrast, stats = self.contrast(params, stats, state, list(ordered.values()), memory.bank)
+    total = total + self.contrast_weight * contrast.sum()
+    metrics |= {f"{name}_contrast": contrast[i] for i, name in enumerate(ordered)}
+    touched = jnp.zeros(state.facts.num_classes, bool)
+    for _, classes in pixels.values():
+      count = bank.class_counts(classes, state.facts.num_classes, DATA_AXIS)
+      touched |= contrasted(count, memory.bank) & (state.step > self.ramp_steps)
+    return as_varying(total, DATA_AXIS), stats, as_varying(metrics, DATA_AXIS), touched
+
+  def pixel_losses(
+    self, state: TrainState, memory: Memory, name: str, outputs: Outputs, view: dict
+  ) -> dict[str, tuple[float, jax.Array]]:
+    """{metric: (weight, loss)} of one pass."""
+    labels = view["label"]
+    logits = at_label_size(outputs.logits, labels)
+    weights = self.class_weights(state, memory, name)
+    if name == "labeled":
+      loss = pixel.class_weighted_loss(logits, labels, weights, DATA_AXIS)
+      return {"supervised_loss": (1.0, loss)}
+    confidence = pixel.pseudo_label_weights(view["confidence"], state.step, self.ramp_steps)
+    loss = pixel.pseudo_label_loss(logits, labels, confidence, weights, DATA_AXIS)
+    entropy = pixel.entropy_loss(logits, labels, DATA_AXIS, broadcast=self.entropy_broadcast)
+    return {"pseudo_label_loss": (1.0, loss), "entropy_loss": (self.entropy_weight, entropy)}
+
+  def class_weights(self, state: TrainState, memory: Memory, name: str) -> jax.Array:
+    """[K], ones until the ramp has ended and the tables are full.
+
+    The unlabelled steps of the alternating script do not wait for the ramp.
+    """
     ones = jnp.ones(state.facts.num_classes)
     if not self.class_balancing:
       return ones
-    weights = balance.class_weights(memory.tables)
-    return jnp.where(state.step > self.ramp_steps, weights, ones)
+    begun = (state.step > self.ramp_steps) | (self.alternate and name == "unlabeled")
+    return jnp.where(begun, balance.class_weights(memory.tables), ones)
 
   def contrast(
     self, params: Tree, stats: Tree, state: TrainState, pixels: list[tuple], memory: Bank
   ) -> tuple[jax.Array, Tree]:
-    """The contrastive losses [2] of labelled and unlabelled pixels, 0 until the ramp has ended."""
+    """The contrastive losses of each of pixels, (rows, classes), 0 until the ramp has ended."""
 
     def term(module, rows: jax.Array, classes: jax.Array) -> jax.Array:
       has_class = classes != IGNORE
@@ -319,17 +362,17 @@ class Method(contract.Method):
       )
 
     def terms(stats: Tree) -> tuple[jax.Array, Tree]:
-      both = lambda module: jnp.stack([term(module, *of_stream) for of_stream in pixels])
-      return as_varying(state.forward.apply(params, stats, both), DATA_AXIS)
+      all_terms = lambda module: jnp.stack([term(module, *of_pass) for of_pass in pixels])
+      return as_varying(state.forward.apply(params, stats, all_terms), DATA_AXIS)
 
     def nothing(stats: Tree) -> tuple[jax.Array, Tree]:
-      return as_varying(jnp.zeros(2), DATA_AXIS), stats
+      return as_varying(jnp.zeros(len(pixels)), DATA_AXIS), stats
 
     stats = as_varying(stats, DATA_AXIS)
     return lax.cond(state.step > self.ramp_steps, terms, nothing, stats)
 
   def update(self, state: TrainState, aux: Aux) -> Memory:
-    return aux.update
+    return aux.update.replace(used=state.method_state.used | aux.update.used)
 
 
 def pixel_rows(outputs: Outputs, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -342,3 +385,9 @@ def pixel_rows(outputs: Outputs, labels: jax.Array) -> tuple[jax.Array, jax.Arra
 
 def _where(condition: jax.Array, left: Tree, right: Tree) -> Tree:
   return jax.tree.map(lambda a, b: jnp.where(condition, a, b), left, right)
+
+
+def _no_labels(state: TrainState, images: jax.Array) -> tuple[jax.Array, jax.Array, Tree]:
+  """In the place of pseudo-labels at a step that has none."""
+  shape = images.shape[:3]
+  return jnp.zeros(shape, jnp.int32), jnp.zeros(shape), state.teacher.batch_stats

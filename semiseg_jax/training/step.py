@@ -11,22 +11,33 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from semiseg_jax.collectives import DATA_AXIS, as_varying, pmean
-from semiseg_jax.contract import Batch, Method, TrainState, Tree, Variables
+from semiseg_jax.contract import Aux, Batch, Method, TrainState, Tree, Variables
 
 Metrics = dict[str, jax.Array]
 
 
 def make_train_step(
-  method: Method, optimizer: optax.GradientTransformation, mesh: Mesh, accumulate: int = 1
+  method: Method,
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  accumulate: int = 1,
+  separate_passes: bool = False,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
   """The jitted step over the mesh: (state, global batch) -> (state, metrics); the state is donated.
 
   With accumulate > 1 every leaf of the batch has that many sub-batches as its leading axis; each
   is a batch of its own (statistics, mixing, drawn pixels), their gradients are averaged into one
-  update.
+  update. With separate_passes each of the method's passes has its backward pass before the next one
+  begins: less memory, the same gradient.
   """
   rows = P(DATA_AXIS) if accumulate == 1 else P(None, DATA_AXIS)
-  per_device = partial(train_step, method=method, optimizer=optimizer, accumulate=accumulate)
+  per_device = partial(
+    train_step,
+    method=method,
+    optimizer=optimizer,
+    accumulate=accumulate,
+    passes=method.passes if separate_passes else (),
+  )
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     spec = state_spec(method, state)
@@ -49,13 +60,14 @@ def train_step(
   method: Method,
   optimizer: optax.GradientTransformation,
   accumulate: int = 1,
+  passes: tuple[str, ...] = (),
 ) -> tuple[TrainState, Metrics]:
   """One update. All randomness follows from state.rng, state.step and the images' positions."""
   key = jax.random.fold_in(state.rng, state.step)
   if accumulate == 1:
-    state, grads, metrics = gradients(state, batch, key, method)
+    state, grads, metrics = gradients(state, batch, key, method, passes)
   else:
-    state, grads, metrics = accumulated_gradients(state, batch, key, method, accumulate)
+    state, grads, metrics = accumulated_gradients(state, batch, key, method, accumulate, passes)
   grads, decayed = (trained_part(tree, state, method) for tree in (grads, state.params))
   updates, opt_state = optimizer.update(grads, state.opt_state, decayed)
   params = optax.apply_updates(state.params, updates)
@@ -88,23 +100,22 @@ def trained_part(tree: Tree, state: TrainState, method: Method) -> Tree:
 
 
 def gradients(
-  state: TrainState, batch: Batch, key: jax.Array, method: Method
+  state: TrainState, batch: Batch, key: jax.Array, method: Method, passes: tuple[str, ...] = ()
 ) -> tuple[TrainState, Tree, Metrics]:
   """Gradients of the global batch; the state comes back with new statistics and method state.
+
+  passes: those whose gradients are taken one after the other and added; () takes one of all.
 
   The gradient is taken of the device's own loss with respect to parameters typed as the device's
   own, then averaged: unlike a mean inside the differentiated function, this means the same under
   `shard_map` and under `pmap`.
   """
   views = method.targets(state, batch, key)
-
-  def loss_fn(params):
-    loss, aux = method.loss(params, state, views, key)
-    return as_varying(loss, DATA_AXIS), aux
-
-  (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-    as_varying(state.params, DATA_AXIS)
-  )
+  if passes:
+    state, loss, aux, grads = separate_gradients(state, views, key, method, passes)
+  else:
+    params = as_varying(state.params, DATA_AXIS)
+    loss, aux, grads = own_gradient(params, state, views, method.loss, key)
   grads, metrics, batch_stats = pmean(
     (grads, {"loss": loss, **aux.metrics}, aux.batch_stats), DATA_AXIS
   )
@@ -116,15 +127,57 @@ def gradients(
   return state, grads, metrics
 
 
+def own_gradient(
+  params: Tree, state: TrainState, views: Tree, loss_of: Callable, key: jax.Array
+) -> tuple[jax.Array, Aux, Tree]:
+  """(loss, aux, gradients) of this device; params: typed as its own."""
+
+  def loss_fn(params):
+    loss, aux = loss_of(params, state, views, key)
+    return as_varying(loss, DATA_AXIS), aux
+
+  (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+  return loss, aux, grads
+
+
+def separate_gradients(
+  state: TrainState, views: Tree, key: jax.Array, method: Method, passes: tuple[str, ...]
+) -> tuple[TrainState, jax.Array, Aux, Tree]:
+  """The same, pass after pass, and the state that the last one started from.
+
+  Each goes on from the statistics and the method state of the one before.
+  """
+  params = as_varying(state.params, DATA_AXIS)
+  loss_of = lambda name: partial(method.loss, only=name)
+  total, aux, grads = own_gradient(params, state, views, loss_of(passes[0]), key)
+  for name in passes[1:]:
+    # the next pass starts only when the activations of this one are gone
+    grads, params = lax.optimization_barrier((grads, params))
+    state = state.replace(
+      batch_stats=pmean(aux.batch_stats, DATA_AXIS), method_state=method.update(state, aux)
+    )
+    before = aux.metrics
+    loss, aux, more = own_gradient(params, state, views, loss_of(name), key)
+    total, grads = total + loss, jax.tree.map(jnp.add, grads, more)
+    known = {k: jnp.where(jnp.isnan(v), before[k], v) for k, v in aux.metrics.items()}
+    aux = aux._replace(metrics=known)
+  return state, total, aux, grads
+
+
 def accumulated_gradients(
-  state: TrainState, batches: Batch, key: jax.Array, method: Method, count: int
+  state: TrainState,
+  batches: Batch,
+  key: jax.Array,
+  method: Method,
+  count: int,
+  passes: tuple[str, ...] = (),
 ) -> tuple[TrainState, Tree, Metrics]:
   """`gradients` of `count` sub-batches, one after the other, averaged."""
 
   def body(carry, inputs):
     state, total = carry
     index, batch = inputs
-    state, grads, metrics = gradients(state, batch, jax.random.fold_in(key, index), method)
+    state, grads, metrics = gradients(state, batch, jax.random.fold_in(key, index), method, passes)
     return (state, jax.tree.map(jnp.add, total, grads)), metrics
 
   zeros = jax.tree.map(jnp.zeros_like, state.params)

@@ -124,6 +124,7 @@ class Method:
   uses_unlabeled = False
   uses_embedding = False  # the network's representation head
   uses_row_heads = False  # its projection and prediction heads and selectors
+  partial = False  # whether it is set to learn from sparse labels
 
   # Passes of the student that have losses of their own: what `only` of `loss` can name, in order.
   passes: tuple[str, ...] = ()

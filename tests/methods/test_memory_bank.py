@@ -220,7 +220,9 @@ def on_one_device():
   return run_steps(1)[0]
 
 
-@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize(
+  "devices", [pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow), 8]
+)
 def test_law_of_n_devices(devices, on_one_device):
   state, metrics = run_steps(devices)
   assert metrics["unlabeled_contrast"] > 0 and state.method_state.used.any()

@@ -51,7 +51,9 @@ def on_one_device() -> dict:
   ("name", "devices"),
   [
     *(
-      (name, devices) for name in ("supervised", "classmix", "reco_classmix") for devices in (2, 4)
+      pytest.param(name, devices, marks=pytest.mark.slow)
+      for name in ("supervised", "classmix", "reco_classmix")
+      for devices in (2, 4)
     ),
     *((name, 8) for name in METHODS),
   ],

@@ -70,6 +70,9 @@ def base_config() -> ConfigDict:
   config.training = ConfigDict()
   config.training.steps = 40_000
   config.training.accumulate = 1  # batches per update
+  config.training.separate_passes = False  # one pass's backward before the next: less memory
+  config.training.reload_best_after = config_dict.placeholder(int)  # steps without a better score
+  config.training.refresh_batch_stats = 0  # passes that re-estimate the best one's statistics
   config.training.log_every = 50
   config.training.checkpoint_every = 1_000
   config.training.keep = 2  # newest checkpoints that are kept, beside the best
@@ -81,6 +84,7 @@ def base_config() -> ConfigDict:
   config.evaluation.size = (513, 513)  # images are padded to it at the right and bottom
   config.evaluation.transform = ConfigDict({"name": "whole"})  # what is done before padding
   config.evaluation.subset = config_dict.placeholder(str)  # "dst_cbc/valtiny"; None: every image
+  config.evaluation.ties_replace = True  # the best network, by one with the same score
   config.evaluation.panels = 4  # validation images drawn at each evaluation
   return config
 
@@ -128,6 +132,71 @@ def reco(mixing: str | None, scale_range: tuple[float, float], partial: bool = F
   method.mixing = config_dict.placeholder(str)
   method.mixing = mixing
   return method
+
+
+def memory_bank() -> ConfigDict:
+  """The class-wise memory bank, as its script trains a DeepLabV2 on Cityscapes."""
+  return ConfigDict(
+    {
+      "name": "memory_bank",
+      "ramp_steps": 2000,
+      "bank_lead": 1000,
+      "memory_per_class": 256,
+      "quota_factor": 1.0,
+      "threshold": 0.95,
+      "entropy_weight": 0.01,
+      "contrast_weight": 0.1,
+      "class_balancing": True,
+      "background": -1,
+      "labeled_mix": 0.2,
+      "use_teacher": True,
+      "warmup_rate": 10.0,
+      "memory_weights": "code",
+      "rank_order": "ascending",
+      "entropy_broadcast": False,
+      "isotropic_blur": False,
+      "eight_bit_jitter": False,
+      "source_schedule": "alternate",
+      "alternate": False,
+    }
+  )
+
+
+def memory_bank_experiment(config: ConfigDict, args: ConfigDict, colors: str) -> ConfigDict:
+  """Fills in what the original's experiments share: model, pretraining, optimiser, length, split.
+
+  args: labels, split, pretraining (COCO|imagenet), model (v2|v3). colors: of config.model's
+  normalization, the dataset whose mean is taken off.
+  """
+  if args.pretraining not in ("COCO", "imagenet"):
+    raise ValueError(f"pretraining={args.pretraining!r}: choose from COCO, imagenet")
+  if args.model not in ("v2", "v3"):
+    raise ValueError(f"model={args.model!r}: choose from v2, v3")
+  if args.model == "v3" and args.pretraining == "COCO":
+    raise ValueError("model=v3 has no COCO weights: pretraining=imagenet")
+  config.method = memory_bank()
+  config.data.labeled = f"memory_bank/{args.labels}_{args.split}"
+  for transform in ("labeled_transform", "unlabeled_transform"):
+    config.data[transform] = ConfigDict({"name": "memory_bank", "halve": False})
+  bgr = args.pretraining == "COCO"
+  config.model.normalization = f"{colors}_{'bgr' if bgr else 'rgb'}"
+  if args.model == "v3":
+    config.model.name, config.model.backbone = "deeplabv3plus", "resnet50"
+  else:
+    config.model.name = f"deeplabv2_{args.pretraining.lower()}"
+    config.model.output_stride = 8
+  config.optimizer.learning_rate = 2e-4
+  config.optimizer.nesterov = False
+  config.optimizer.steps_per_epoch = 1
+  config.optimizer.floor = 0.0
+  config.training.steps = 150_000
+  config.training.reload_best_after = 30_000
+  config.training.refresh_batch_stats = 1_000
+  config.evaluation.every = 1_000
+  config.evaluation.network = "student"
+  config.evaluation.batch = 1
+  config.evaluation.ties_replace = False
+  return config
 
 
 def parse(arg: str | None, **defaults: Any) -> ConfigDict:

@@ -20,6 +20,9 @@ CONFIGS = sorted(
   if path.stem != "__init__"
 )
 
+# One for each method; the others are slow.
+TRACED = ("city_reco", "city_memory_bank", "toy_mean_teacher", "toy_supervised")
+
 # Crop, scale range, batches of the semi-supervised scripts, test size, minimum of classes.
 SHEET = {
   "city_reco": ((512, 512), (1.0, 1.0), 2, (512, 1024), 12, 20),
@@ -39,7 +42,9 @@ def test_every_config_makes_its_method(name):
   assert set(config.method) == {"name", *method.__dataclass_fields__}
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+  "name", [pytest.param(n, marks=[] if n in TRACED else pytest.mark.slow) for n in CONFIGS]
+)
 def test_every_config_steps(name):
   """One update at the config's full size, traced but not run."""
   config = get(name)
@@ -48,7 +53,7 @@ def test_every_config_steps(name):
   variables, forward = make_network(config, 19, method)
   facts = Facts(19, 10, 40, 80, config.data.labeled_batch, config.data.unlabeled_batch, 256)
   state = TrainState(
-    np.int32(0), *variables, variables if method.uses_teacher else None,
+    np.int32(0), *variables, method.init_teacher(variables) if method.uses_teacher else None,
     jax.eval_shape(optimizer.init, variables.params), method.init(facts), jax.random.PRNGKey(0),
     forward, facts,
   )  # fmt: skip
@@ -93,6 +98,84 @@ def test_numbers_of_the_original(name):
   assert model.output_stride == 16
 
 
+# The original's JSON files, but for the split: dataset, labels, network, pretraining -> batch,
+# learning rate, crop, quota, lengths of the class balancing's tables (labelled, unlabelled).
+BANK_SHEET = {
+  ("city", 100, "v2", "COCO"): (5, 2e-4, 512, 3, (20, 1437)),
+  ("city", 100, "v2", "imagenet"): (5, 2e-4, 512, 3, (20, 1437)),
+  ("city", 100, "v3", "imagenet"): (7, 4e-4, 512, 3, (14, 958)),
+  ("city", 372, "v2", "COCO"): (5, 2e-4, 512, 1, (74, 1301)),
+  ("city", 372, "v2", "imagenet"): (5, 2e-4, 512, 1, (74, 1301)),
+  ("city", 372, "v3", "imagenet"): (7, 4e-4, 512, 1, (53, 867)),
+  ("city", 744, "v2", "COCO"): (5, 2e-4, 512, 1, (148, 1115)),
+  ("city", 744, "v2", "imagenet"): (5, 2e-4, 512, 1, (148, 1115)),
+  ("city", 744, "v3", "imagenet"): (7, 4e-4, 512, 1, (106, 743)),
+  ("pascal", 212, "v2", "COCO"): (14, 2e-4, 321, 7, None),
+  ("pascal", 212, "v2", "imagenet"): (14, 2e-4, 321, 7, None),
+  ("pascal", 212, "v3", "imagenet"): (20, 2e-4, 321, 7, None),
+  ("pascal", 530, "v2", "COCO"): (14, 2e-4, 321, 1, None),
+  ("pascal", 530, "v2", "imagenet"): (14, 2e-4, 321, 1, None),
+  ("pascal", 530, "v3", "imagenet"): (20, 2e-4, 321, 1, None),
+  ("pascal", 1323, "v2", "COCO"): (14, 2e-4, 321, 1, None),
+  ("pascal", 1323, "v2", "imagenet"): (14, 2e-4, 321, 1, None),
+  ("pascal", 1323, "v3", "imagenet"): (20, 2e-4, 321, 1, None),
+}
+NETWORKS = {
+  ("v2", "COCO"): "deeplabv2_coco",
+  ("v2", "imagenet"): "deeplabv2_imagenet",
+  ("v3", "imagenet"): "deeplabv3plus",
+}
+
+
+@pytest.mark.parametrize("split", [0, 1, 2])
+@pytest.mark.parametrize("row", BANK_SHEET, ids=str)
+def test_numbers_of_the_memory_banks_files(row, split):
+  dataset, labels, model, pretraining = row
+  batch, rate, crop, quota, tables = BANK_SHEET[row]
+  arg = f"labels={labels},split={split},model={model},pretraining={pretraining}"
+  config = get(f"{dataset}_memory_bank", arg)
+  data, optimizer, method = config.data, config.optimizer, make_method(config.method)
+  assert (data.labeled_batch, data.unlabeled_batch) == (batch, batch // 2)
+  assert data.crop == (crop, crop) and data.labeled == f"memory_bank/{labels}_{split}"
+  halves = dataset == "city" and model == "v2"
+  for transform in (data.labeled_transform, data.unlabeled_transform):
+    assert dict(transform) == {"name": "memory_bank", "halve": halves}
+  assert config.evaluation.transform.name == ("memory_bank" if halves else "whole")
+  assert (config.evaluation.every, config.evaluation.network) == (1000, "student")
+  assert config.seed == {"city": 5555, "pascal": 7}[dataset]
+  assert config.model.name == NETWORKS[model, pretraining] and config.model.head_dim == 256
+  assert config.model.backbone == ("resnet50" if model == "v3" else "resnet101")
+  colors = {"city": "cityscapes", "pascal": "pascal"}[dataset]
+  assert config.model.normalization == f"{colors}_{'bgr' if pretraining == 'COCO' else 'rgb'}"
+  assert (optimizer.learning_rate, optimizer.momentum, optimizer.weight_decay) == (rate, 0.9, 5e-4)
+  assert (optimizer.power, optimizer.steps_per_epoch, optimizer.floor) == (0.9, 1, 0.0)
+  assert not optimizer.nesterov and config.training.steps == 150_000
+  assert config.training.reload_best_after == 30_000  # a fifth
+  assert config.training.refresh_batch_stats == 1000
+  total = {"city": 2975, "pascal": 10582}[dataset]
+  facts = Facts(19, 150_000, labels, total - labels, batch, batch // 2, 8)
+  assert method.elements(facts) == batch * quota
+  memory = method.init(facts)
+  found = memory.tables and (len(memory.tables.labeled), len(memory.tables.unlabeled))
+  assert found == tables and memory.bank.rows.shape[1] >= 256
+  assert method.background == (0 if dataset == "pascal" else -1)
+
+
+def test_the_memory_banks_variants():
+  reduced = get("pascal_memory_bank", "split=2,reduced=true")
+  assert reduced.data.crop == (256, 256) and reduced.training.steps == 300_000
+  assert (reduced.data.labeled_batch, reduced.data.unlabeled_batch) == (8, 4)
+  method = make_method(reduced.method)
+  assert method.alternate and method.entropy_broadcast and method.warmup_rate == 1
+  adapted = get("gta5_city_memory_bank", "labels=372")
+  assert adapted.data.source.name == "gta5" and adapted.data.source.transform.halve
+  assert adapted.data.source.batch == adapted.data.labeled_batch == 5
+  assert adapted.model.name == "deeplabv2_imagenet" and adapted.data.labeled == "memory_bank/372_0"
+  method = make_method(adapted.method)
+  assert (method.labeled_mix, method.contrast_weight, method.warmup_rate) == (0.25, 0.2, 1.0)
+  assert get("toy_memory_bank", "contrast=false").method.contrast_weight == 0
+
+
 @pytest.mark.parametrize("name", SHEET)
 @pytest.mark.parametrize("base", ["method=supervised", "method=reco,base=sup"])
 def test_supervised_scripts_double_the_batch_and_save_the_model(name, base):
@@ -126,6 +209,9 @@ def test_deeplabv2_has_stride_8():
     ("city_reco", "method=fixmatch", "choose from supervised, mean_teacher, reco"),
     ("city_reco", "base=self", "choose from semi, sup"),
     ("folder_reco", "size=huge", "choose from full, small"),
+    ("city_memory_bank", "model=v4", "choose from v2, v3"),
+    ("city_memory_bank", "model=v3,pretraining=COCO", "has no COCO weights"),
+    ("pascal_memory_bank", "pretraining=coco", "choose from COCO, imagenet"),
   ],
 )
 def test_bad_arguments(name, arg, message):

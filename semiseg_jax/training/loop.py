@@ -7,11 +7,14 @@ from typing import Any
 
 import jax
 
-from semiseg_jax.contract import TrainState, Tree
+from semiseg_jax.contract import TrainState, Tree, Variables
+from semiseg_jax.input.pipeline import train_batches
 from semiseg_jax.training.checkpoints import Checkpoints
 from semiseg_jax.training.evaluator import Evaluation, Evaluator
-from semiseg_jax.training.mesh import shard_batch
-from semiseg_jax.training.report import Reporter, write_result
+from semiseg_jax.training.mesh import replicate, shard_batch
+from semiseg_jax.training.refresh import make_refresh_step, refresh
+from semiseg_jax.training.report import Reporter, read_result, write_result
+from semiseg_jax.training.selection import Selection, judge
 from semiseg_jax.training.setup import Run, compute_dtype
 from semiseg_jax.training.signals import StopSignal
 from semiseg_jax.training.state import make_state
@@ -56,10 +59,15 @@ class _Training:
     self.checkpoints, self.best_checkpoints = checkpoints, best_checkpoints
     self.stream = TrainStream(run.config, run.streams)
     self.step_fn = make_train_step(
-      run.method, run.optimizer, run.mesh, run.config.training.accumulate
+      run.method,
+      run.optimizer,
+      run.mesh,
+      run.config.training.accumulate,
+      run.config.training.separate_passes,
     )
     self.evaluator = Evaluator(run)
-    self.best = {"step": None, "miou": None}
+    self.best = Selection()
+    self.refreshed: dict[str, Any] | None = None
     self.last: Evaluation | None = None
     self.state = self.start()
     self.first_step = int(self.state.step)
@@ -100,7 +108,7 @@ class _Training:
       return state
     arrays, about = restored
     self.stream.set_state(about["stream"])
-    self.best = about["best"]
+    self.best = Selection(**about["best"])
     return state.replace(**arrays)
 
   def run_to_end(self) -> dict[str, Any]:
@@ -124,6 +132,8 @@ class _Training:
       if self.first_step == steps:  # resumed at the very end, where everything is reported already
         self.last = self.evaluator(self.evaluator.network(self.state))
       self.checkpoints.wait()
+      if step == steps and self.config.training.refresh_batch_stats:
+        self.refresh_once()
       result = self.finish(step)
       self.reporter.note(self.ending(result))
       return result
@@ -154,21 +164,98 @@ class _Training:
     self.reporter.train(step, metrics)
 
   def evaluate(self, step: int) -> None:
-    """Scores the network, draws panels, and keeps it if it is the best so far (ties replace)."""
+    """Scores the network, draws panels, keeps it if it is the best so far, or goes back to that."""
     variables = self.evaluator.network(self.state)
     self.last = self.evaluator(variables)
     scores = self.last.scores
     names = self.run.dataset.info.class_names
     self.reporter.evaluation(step, scores, names, self.last.seconds, self.last.loss)
     self.reporter.panels(step, *self.evaluator.panels(variables))
-    if self.best["miou"] is None or scores.miou_present >= self.best["miou"]:
-      self.best = {"step": step, "miou": float(scores.miou_present)}
-      about = {**self.evaluator.about(), **self.best}
-      self.best_checkpoints.save(step, variables, about)
+    self.best, is_best, goes_back = judge(
+      self.best,
+      step,
+      float(scores.miou_present),
+      ties_replace=self.config.evaluation.ties_replace,
+      patience=self.config.training.reload_best_after,
+    )
+    if is_best:
+      self.keep_best(step, variables)
+    if goes_back and step < self.config.training.steps:
+      self.go_back(step)
     self.window.restart()
 
+  def keep_best(self, step: int, variables: Variables) -> None:
+    about = {**self.evaluator.about(), "step": self.best.step, "miou": self.best.miou}
+    self.best_checkpoints.save(step, variables, about)
+
+  def best_variables(self) -> Variables:
+    """The best network, laid over the mesh."""
+    self.best_checkpoints.wait()
+    variables, _ = self.best_checkpoints.restore(self.evaluator.network(self.state))
+    return Variables(*variables)
+
+  def go_back(self, step: int) -> None:
+    """Student and teacher start again from the best network; all else carries on."""
+    best, method, mesh = self.best_variables(), self.run.method, self.run.mesh
+    teacher = self.state.teacher
+    if method.uses_teacher:
+      teacher = replicate(method.init_teacher(jax.device_get(best)), mesh)
+    self.state = self.state.replace(
+      params=best.params, batch_stats=best.batch_stats, teacher=teacher
+    )
+    self.reporter.note(
+      f"step {step}: no better score for {self.config.training.reload_best_after} steps, going "
+      f"back to the network of step {self.best.step}"
+    )
+
+  def refresh_once(self) -> None:
+    """Refreshes, unless a run that ended here before has done it."""
+    before = read_result(self.workdir)
+    if before.get("refreshed", {}).get("step") == self.config.training.steps:
+      self.refreshed = before["refreshed"]
+      self.best = self.best._replace(**before["best"])
+    else:
+      self.refresh()
+      self.best_checkpoints.wait()
+
+  def refresh(self) -> None:
+    """Re-estimates the best network's statistics; keeps them if they score better."""
+    passes, run = self.config.training.refresh_batch_stats, self.run
+    stream = run.streams.get("unlabeled", run.streams["labeled"])
+    batches = train_batches(
+      {"unlabeled": stream},
+      seed=run.config.seed,
+      host=(jax.process_index(), jax.process_count()),
+      threads=run.config.data.threads,
+    )
+    variables = refresh(
+      make_refresh_step(run.forward, run.mesh),
+      self.best_variables(),
+      (next(batches)["unlabeled"] for _ in range(passes)),
+      lambda batch: shard_batch(batch, run.mesh),
+    )
+    batches.close()
+    before, found = self.best.miou, self.evaluator(variables)
+    steps = self.config.training.steps
+    self.best, is_best, _ = judge(
+      self.best, steps, float(found.scores.miou_present), ties_replace=False, patience=None
+    )
+    if is_best:
+      self.keep_best(steps, variables)
+    self.refreshed = {
+      "step": steps, "before": before, "miou": float(found.scores.miou_present)
+    }  # fmt: skip
+    self.reporter.note(
+      f"statistics re-estimated by {passes} passes: mIoU {100 * before:.2f} -> "
+      f"{100 * self.refreshed['miou']:.2f}"
+    )
+
   def save(self, step: int) -> None:
-    about = {"best": self.best, "stream": self.stream.get_state(), **self.evaluator.about()}
+    about = {
+      "best": self.best._asdict(),
+      "stream": self.stream.get_state(),
+      **self.evaluator.about(),
+    }
     self.checkpoints.save(step, arrays_of(self.state), about)
     self.window.restart()
 
@@ -178,9 +265,11 @@ class _Training:
       "status": "finished" if done else "interrupted",
       "step": step,
       "network": self.evaluator.network_name,
-      "best": self.best,
+      "best": {"step": self.best.step, "miou": self.best.miou},
       "train_step_compiles": self.step_fn._cache_size(),
     }
+    if self.refreshed is not None:
+      result["refreshed"] = self.refreshed
     if self.last is not None:
       names = self.run.dataset.info.class_names
       result["last"] = {"loss": self.last.loss, **self.last.scores.as_dict(names)}
@@ -192,9 +281,7 @@ class _Training:
     if result["status"] == "interrupted":
       return f"stopped and saved at step {result['step']}; the same command goes on from there"
     best = self.best
-    return (
-      f"best mIoU {100 * best['miou']:.2f} at step {best['step']}; all of it is in {self.workdir}"
-    )
+    return f"best mIoU {100 * best.miou:.2f} at step {best.step}; all of it is in {self.workdir}"
 
 
 class Window:

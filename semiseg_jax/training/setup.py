@@ -83,6 +83,10 @@ def check(config: ConfigDict, method: Method) -> None:
                        ("evaluation", "every"), ("data", "labeled_batch")):  # fmt: skip
     if config[section][key] < 1:
       raise ValueError(f"config.{section}.{key}={config[section][key]} must be at least 1")
+  if config.training.separate_passes and not method.passes:
+    raise ValueError(
+      f"config.training.separate_passes: the losses of {config.method.name!r} can't be taken apart"
+    )
   if config.evaluation.network not in ("teacher", "student"):
     raise ValueError(
       f"config.evaluation.network={config.evaluation.network!r}: choose from teacher, student"

@@ -122,3 +122,21 @@ def test_the_original_log_of_test_scores(case):
     params = {k.removeprefix(prefix): v for k, v in case.items() if k.startswith(prefix)}
     found, loss = evaluate(step, params, None, [batch], lambda batch: batch)
     np.testing.assert_allclose([loss, found.miou, found.accuracy], row[-3:], rtol=1e-5)
+
+
+@golden.cases("memory_bank/evaluate_*")
+def test_the_memory_banks_evaluation(case):
+  """Images of any size, logits brought to their labels' own size."""
+  classes, mesh = int(case["num_classes"]), make_mesh(jax.devices()[:1])
+  given = lambda logits, stats, images, train: (Outputs(logits), stats)
+  step = make_evaluate_step(given, classes, mesh)
+  confusion, losses = 0, []
+  for number in range(int(case["num_images"])):
+    label = case[f"labels.{number}"][None]
+    label = np.where(label == case["ignore_label"], IGNORE, label).astype(np.uint8)
+    batch = {"image": np.zeros((1, 2, 2, 3), np.uint8), "label": label}
+    counts = step(golden.nhwc(case[f"logits.{number}"]), None, batch)
+    confusion = confusion + np.asarray(counts.confusion, np.int64)
+    losses.append(float(counts.loss_sum) / counts.confusion.sum())
+  np.testing.assert_allclose(scores(confusion).miou, case["miou_f64"], rtol=1e-6)
+  np.testing.assert_allclose(np.mean(losses), case["mean_loss_f64"], rtol=1e-6)

@@ -69,3 +69,16 @@ def test_a_class_that_is_only_predicted_counts_as_zero():
 def test_nothing_counted():
   found = scores(np.zeros((2, 2), np.int64))
   assert np.isnan([found.miou, found.miou_present, found.accuracy]).all()
+
+
+@golden.cases("memory_bank/metric*")
+def test_equal_to_the_memory_banks(case):
+  classes = int(case["num_classes"])
+  matrix = sum(
+    np.asarray(confusion_matrix(jnp.asarray(pred), jnp.asarray(gt), classes), np.int64)
+    for pred, gt in zip(case["pred"], case["gt"], strict=True)
+  )
+  np.testing.assert_array_equal(matrix, case["confusion"])
+  found = scores(matrix)
+  np.testing.assert_allclose(found.iou, case["iou_per_class_f64"], rtol=1e-12)
+  np.testing.assert_allclose(found.miou, case["miou_f64"], rtol=1e-12)

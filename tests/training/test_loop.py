@@ -12,12 +12,19 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from configs import toy_mean_teacher, toy_reco, toy_supervised
+from configs import toy_mean_teacher, toy_memory_bank, toy_reco, toy_supervised
 from data import prepare
-from semiseg_jax.training import loop, run
+from semiseg_jax.input.build import open_data
+from semiseg_jax.training import loop, mesh, run, setup, state
+from semiseg_jax.training import selection as selection_rule
 from semiseg_jax.training.checkpoints import Checkpoints
 
-CONFIGS = {"supervised": toy_supervised, "mean_teacher": toy_mean_teacher, "reco": toy_reco}
+CONFIGS = {
+  "supervised": toy_supervised,
+  "mean_teacher": toy_mean_teacher,
+  "reco": toy_reco,
+  "memory_bank": toy_memory_bank,
+}
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +47,9 @@ def tiny_config(data_dir):
     config.model.decoder_dim = config.model.embedding_dim = 8
     if method == "reco":
       config.method.num_queries, config.method.num_negatives = 8, 8
+    if method == "memory_bank":  # everything has begun after two steps
+      config.method.ramp_steps, config.method.bank_lead, config.model.head_dim = 1, 1, 8
+      config.method.threshold = 0.1
     config.training.steps = steps
     config.training.log_every = 2
     config.training.checkpoint_every = config.evaluation.every = 4
@@ -91,8 +101,24 @@ def test_a_run_leaves_everything_behind(method, values, tiny_config, tmp_path):
   assert list(tmp_path.glob("tensorboard/events*"))
 
 
-def test_interrupted_and_resumed_equals_unbroken(tiny_config, tmp_path, monkeypatch):
-  run.train(tiny_config("reco"), tmp_path / "unbroken")
+@pytest.mark.parametrize(
+  ("method", "values"),
+  [("reco", {}), ("memory_bank", {"training.reload_best_after": 1, "evaluation.every": 2})],
+)
+def test_interrupted_and_resumed_equals_unbroken(
+  method, values, tiny_config, tmp_path, monkeypatch
+):
+  config = tiny_config(method, **values, **{"training.refresh_batch_stats": 2})
+  went_back = []
+
+  def judge_step_4(selection, step, miou, **rule):
+    if rule["patience"] and step == 4:
+      went_back.append(step)
+      return selection_rule.Verdict(selection._replace(since=step), False, True)
+    return selection_rule.judge(selection, step, miou, **rule)
+
+  monkeypatch.setattr(loop, "judge", judge_step_4)
+  unbroken_result = run.train(config, tmp_path / "unbroken")
 
   update, count = loop._Training.update, 0
 
@@ -103,12 +129,18 @@ def test_interrupted_and_resumed_equals_unbroken(tiny_config, tmp_path, monkeypa
     if count == 5:
       os.kill(os.getpid(), signal.SIGTERM)
 
-  monkeypatch.setattr(loop._Training, "update", update_then_sigterm)
-  result = run.train(tiny_config("reco"), tmp_path / "broken")
+  with monkeypatch.context() as patch:
+    patch.setattr(loop._Training, "update", update_then_sigterm)
+    result = run.train(config, tmp_path / "broken")
   assert (result["status"], result["step"]) == ("interrupted", 5)
-  monkeypatch.undo()
-  result = run.train(tiny_config("reco"), tmp_path / "broken")
+  result = run.train(config, tmp_path / "broken")
   assert (result["status"], result["step"]) == ("finished", 8)
+  assert went_back == ([4, 4] if method == "memory_bank" else [])
+  for key in ("best", "refreshed"):
+    assert result[key] == unbroken_result[key]
+  assert result["train_step_compiles"] == 1
+  again = run.train(config, tmp_path / "broken")  # nothing is left to do, nor done twice
+  assert again["best"] == result["best"] and again["refreshed"] == result["refreshed"]
 
   unbroken, broken = (last_state(tmp_path / name) for name in ("unbroken", "broken"))
   jax.tree.map(np.testing.assert_array_equal, broken, unbroken)
@@ -117,6 +149,28 @@ def test_interrupted_and_resumed_equals_unbroken(tiny_config, tmp_path, monkeypa
     for name in ("unbroken", "broken")
   ]
   assert losses[1][8] == losses[0][8]  # the same batches, not only the same end
+  if method == "memory_bank":
+    assert (
+      unbroken["method_state"]["used"].any() and unbroken["method_state"]["bank"]["count"].any()
+    )
+    monkeypatch.setattr(setup, "make_mesh", lambda: mesh.make_mesh(jax.devices()[:4]))
+    on_four = restored_state(config, tmp_path / "broken")
+    assert on_four["method_state"].bank.rows.addressable_data(0).shape[1] == 16
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      on_four["method_state"].bank.rows,
+      unbroken["method_state"]["bank"]["rows"],
+    )
+
+
+def restored_state(config, workdir):
+  """The newest checkpoint laid over the devices that there are now."""
+  made = setup.build(config, open_data(config))
+  fresh = state.make_state(
+    made.variables, made.forward, made.method, made.optimizer, made.facts, 0, made.mesh
+  )
+  with Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
+    return checkpoints.restore(loop.arrays_of(fresh))[0]
 
 
 def test_diverged_run_stops_and_names_the_last_good_checkpoint(tiny_config, tmp_path, monkeypatch):

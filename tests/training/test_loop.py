@@ -103,7 +103,10 @@ def test_a_run_leaves_everything_behind(method, values, tiny_config, tmp_path):
 
 @pytest.mark.parametrize(
   ("method", "values"),
-  [("reco", {}), ("memory_bank", {"training.reload_best_after": 1, "evaluation.every": 2})],
+  [
+    pytest.param("reco", {}, marks=pytest.mark.slow),  # test_commands.py kills it
+    ("memory_bank", {"training.reload_best_after": 1, "evaluation.every": 2}),
+  ],
 )
 def test_interrupted_and_resumed_equals_unbroken(
   method, values, tiny_config, tmp_path, monkeypatch
@@ -150,9 +153,8 @@ def test_interrupted_and_resumed_equals_unbroken(
   ]
   assert losses[1][8] == losses[0][8]  # the same batches, not only the same end
   if method == "memory_bank":
-    assert (
-      unbroken["method_state"]["used"].any() and unbroken["method_state"]["bank"]["count"].any()
-    )
+    memory = unbroken["method_state"]
+    assert memory["used"].any() and memory["bank"]["count"].any()
     monkeypatch.setattr(setup, "make_mesh", lambda: mesh.make_mesh(jax.devices()[:4]))
     on_four = restored_state(config, tmp_path / "broken")
     assert on_four["method_state"].bank.rows.addressable_data(0).shape[1] == 16

@@ -13,7 +13,7 @@ from semiseg_jax.training.checkpoints import Checkpoints
 from semiseg_jax.training.evaluator import Evaluation, Evaluator
 from semiseg_jax.training.mesh import replicate, shard_batch
 from semiseg_jax.training.refresh import make_refresh_step, refresh
-from semiseg_jax.training.report import Reporter, read_result, write_result
+from semiseg_jax.training.report import Reporter, write_result
 from semiseg_jax.training.selection import Selection, judge
 from semiseg_jax.training.setup import Run, compute_dtype
 from semiseg_jax.training.signals import StopSignal
@@ -109,6 +109,10 @@ class _Training:
     arrays, about = restored
     self.stream.set_state(about["stream"])
     self.best = Selection(**about["best"])
+    kept = self.best_checkpoints.about() or {}
+    if refreshed := kept.get("refreshed"):  # kept after the last checkpoint of its run
+      self.best = self.best._replace(step=kept["step"], miou=kept["miou"])
+      self.refreshed = refreshed if refreshed["step"] == run.config.training.steps else None
     return state.replace(**arrays)
 
   def run_to_end(self) -> dict[str, Any]:
@@ -127,13 +131,15 @@ class _Training:
           self.log(step)
         if evaluates:
           self.evaluate(step)
+          # so that a resumed run never goes back to a network that is ahead of it
+          saves |= self.best.step == step and self.config.training.reload_best_after is not None
         if saves:
           self.save(step)
       if self.first_step == steps:  # resumed at the very end, where everything is reported already
         self.last = self.evaluator(self.evaluator.network(self.state))
       self.checkpoints.wait()
-      if step == steps and self.config.training.refresh_batch_stats:
-        self.refresh_once()
+      if step == steps and self.config.training.refresh_batch_stats and not self.refreshed:
+        self.refresh()
       result = self.finish(step)
       self.reporter.note(self.ending(result))
       return result
@@ -185,8 +191,8 @@ class _Training:
     self.window.restart()
 
   def keep_best(self, step: int, variables: Variables) -> None:
-    about = {**self.evaluator.about(), "step": self.best.step, "miou": self.best.miou}
-    self.best_checkpoints.save(step, variables, about)
+    about = {"step": self.best.step, "miou": self.best.miou, "refreshed": self.refreshed}
+    self.best_checkpoints.save(step, variables, {**self.evaluator.about(), **about})
 
   def best_variables(self) -> Variables:
     """The best network, laid over the mesh."""
@@ -208,46 +214,31 @@ class _Training:
       f"back to the network of step {self.best.step}"
     )
 
-  def refresh_once(self) -> None:
-    """Refreshes, unless a run that ended here before has done it."""
-    before = read_result(self.workdir)
-    if before.get("refreshed", {}).get("step") == self.config.training.steps:
-      self.refreshed = before["refreshed"]
-      self.best = self.best._replace(**before["best"])
-    else:
-      self.refresh()
-      self.best_checkpoints.wait()
-
   def refresh(self) -> None:
     """Re-estimates the best network's statistics; keeps them if they score better."""
     passes, run = self.config.training.refresh_batch_stats, self.run
-    stream = run.streams.get("unlabeled", run.streams["labeled"])
+    steps, before, best = self.config.training.steps, self.best.miou, self.best_variables()
     batches = train_batches(
-      {"unlabeled": stream},
+      {"unlabeled": run.streams.get("unlabeled", run.streams["labeled"])},
       seed=run.config.seed,
       host=(jax.process_index(), jax.process_count()),
       threads=run.config.data.threads,
     )
-    variables = refresh(
+    refreshed = refresh(
       make_refresh_step(run.forward, run.mesh),
-      self.best_variables(),
+      best,
       (next(batches)["unlabeled"] for _ in range(passes)),
       lambda batch: shard_batch(batch, run.mesh),
     )
     batches.close()
-    before, found = self.best.miou, self.evaluator(variables)
-    steps = self.config.training.steps
-    self.best, is_best, _ = judge(
-      self.best, steps, float(found.scores.miou_present), ties_replace=False, patience=None
-    )
-    if is_best:
-      self.keep_best(steps, variables)
-    self.refreshed = {
-      "step": steps, "before": before, "miou": float(found.scores.miou_present)
-    }  # fmt: skip
+    miou = float(self.evaluator(refreshed).scores.miou_present)
+    self.best, is_better, _ = judge(self.best, steps, miou, ties_replace=False, patience=None)
+    self.refreshed = {"step": steps, "before": before, "miou": miou}
+    # a step on, so that the network it comes from stays until this one is written
+    self.keep_best(steps + 1, refreshed if is_better else best)
+    self.best_checkpoints.wait()
     self.reporter.note(
-      f"statistics re-estimated by {passes} passes: mIoU {100 * before:.2f} -> "
-      f"{100 * self.refreshed['miou']:.2f}"
+      f"statistics re-estimated by {passes} passes: mIoU {100 * before:.2f} -> {100 * miou:.2f}"
     )
 
   def save(self, step: int) -> None:

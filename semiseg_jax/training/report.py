@@ -188,12 +188,6 @@ def write_result(workdir: str | pathlib.Path, result: Mapping[str, Any]) -> None
   write_json(pathlib.Path(workdir) / "result.json", jsonable(result))
 
 
-def read_result(workdir: str | pathlib.Path) -> dict[str, Any]:
-  """What write_result wrote; {} if nothing has."""
-  path = pathlib.Path(workdir) / "result.json"
-  return json.loads(path.read_text()) if path.exists() else {}
-
-
 def jsonable(value: Any) -> Any:
   """The same with numpy's numbers as Python's and what JSON has no number for (NaN) as None."""
   if isinstance(value, Mapping):

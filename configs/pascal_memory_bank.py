@@ -29,7 +29,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
   if args.reduced:  # trainSSL_less_memory.py
     config.data.crop = (256, 256)
     config.data.labeled_batch = 8
-    config.training.steps *= 2
+    config.training.steps *= 2  # a step learns from one of the two streams
+    config.training.reload_best_after *= 2
     config.method.alternate = True
     config.method.entropy_broadcast = True
     config.method.warmup_rate = 1.0

@@ -140,8 +140,12 @@ def test_numbers_of_the_memory_banks_files(row, split):
   halves = dataset == "city" and model == "v2"
   for transform in (data.labeled_transform, data.unlabeled_transform):
     assert dict(transform) == {"name": "memory_bank", "halve": halves}
-  assert config.evaluation.transform.name == ("memory_bank" if halves else "whole")
-  assert (config.evaluation.every, config.evaluation.network) == (1000, "student")
+  evaluation = config.evaluation
+  assert evaluation.transform.name == ("memory_bank" if halves else "whole")
+  full_size = {"city": (1024, 2048), "pascal": (513, 513)}[dataset]
+  assert evaluation.size == ((512, 1024) if halves else full_size)
+  assert (evaluation.every, evaluation.network) == (1000, "student")
+  assert not evaluation.ties_replace
   assert config.seed == {"city": 5555, "pascal": 7}[dataset]
   assert config.model.name == NETWORKS[model, pretraining] and config.model.head_dim == 256
   assert config.model.backbone == ("resnet50" if model == "v3" else "resnet101")
@@ -159,20 +163,26 @@ def test_numbers_of_the_memory_banks_files(row, split):
   found = memory.tables and (len(memory.tables.labeled), len(memory.tables.unlabeled))
   assert found == tables and memory.bank.rows.shape[1] >= 256
   assert method.background == (0 if dataset == "pascal" else -1)
+  assert (method.warmup_rate, method.alternate, method.entropy_broadcast) == (10, False, False)
 
 
 def test_the_memory_banks_variants():
   reduced = get("pascal_memory_bank", "split=2,reduced=true")
   assert reduced.data.crop == (256, 256) and reduced.training.steps == 300_000
   assert (reduced.data.labeled_batch, reduced.data.unlabeled_batch) == (8, 4)
+  assert reduced.training.reload_best_after == 60_000
   method = make_method(reduced.method)
+  assert method.elements(Facts(21, 300_000, 212, 10370, 8, 4, 256)) == 56
   assert method.alternate and method.entropy_broadcast and method.warmup_rate == 1
   adapted = get("gta5_city_memory_bank", "labels=372")
-  assert adapted.data.source.name == "gta5" and adapted.data.source.transform.halve
-  assert adapted.data.source.batch == adapted.data.labeled_batch == 5
+  source = adapted.data.source
+  assert (source.name, source.variant) == ("gta5", "full") and source.transform.halve
+  assert source.batch == adapted.data.labeled_batch == 5
   assert adapted.model.name == "deeplabv2_imagenet" and adapted.data.labeled == "memory_bank/372_0"
   method = make_method(adapted.method)
   assert (method.labeled_mix, method.contrast_weight, method.warmup_rate) == (0.25, 0.2, 1.0)
+  assert method.entropy_broadcast and method.source_schedule == "alternate"
+  assert not method.alternate and adapted.training.steps == 150_000
   assert get("toy_memory_bank", "contrast=false").method.contrast_weight == 0
 
 

@@ -51,7 +51,8 @@ def test_every_config_steps(name):
   method, optimizer = make_method(config.method), make_optimizer(config.optimizer, 10)
   check(config, method)
   variables, forward = make_network(config, 19, method)
-  facts = Facts(19, 10, 40, 80, config.data.labeled_batch, config.data.unlabeled_batch, 256)
+  batches = config.data.labeled_batch, config.data.unlabeled_batch
+  facts = Facts(19, 10, 40, 80, *batches, config.model.head_dim)
   state = TrainState(
     np.int32(0), *variables, method.init_teacher(variables) if method.uses_teacher else None,
     jax.eval_shape(optimizer.init, variables.params), method.init(facts), jax.random.PRNGKey(0),

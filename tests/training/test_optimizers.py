@@ -1,5 +1,7 @@
 """The schedule and the updates of the original's optimiser."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,7 +60,7 @@ def test_teacher_follows_the_student(case):
   decay_at = make_method({"name": "mean_teacher", "ema_decay": float(case["alpha"])}).teacher_decay
   average = case["init"]
   for step, params in zip(case["step"], case["params"], strict=True):
-    decay = decay_at(jnp.int32(step))
+    decay = decay_at(types.SimpleNamespace(step=jnp.int32(step)))
     np.testing.assert_allclose(decay, case["decay"][step], rtol=1e-6, atol=1e-7)
     average = moving_average(average, params, decay)
     np.testing.assert_allclose(average, case["ema"][step], rtol=1e-5, atol=1e-6)

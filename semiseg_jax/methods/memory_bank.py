@@ -202,10 +202,7 @@ class Method(contract.Method):
     confidence: jax.Array,
     key: jax.Array,
   ) -> dict:
-    """A weak view of the labelled images, two strong ones of the unlabelled, one behind the other.
-
-    "position" of the views follows the images, for random numbers of their own.
-    """
+    """One weak view of labelled images; two strong ones of unlabelled, one behind the other."""
     weak = dataclasses.replace(WEAK, mix=self.labeled_mix)
     strong = self.view(unlabeled, confidence, STRONG, key, 2, state.step > self.ramp_steps)
     other = self.view(unlabeled, confidence, STRONG, key, 3, state.step > self.ramp_steps)

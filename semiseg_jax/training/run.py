@@ -89,7 +89,18 @@ def trained_network(config: ConfigDict, workdir: pathlib.Path) -> tuple[Variable
     about = checkpoints.about()
     if about is None:
       raise FileNotFoundError(f"{directory} holds no checkpoint yet: no evaluation has finished")
+    _check_layout(config, about["model"], directory)
     num_classes = len(about["class_names"])
     fresh, forward = make_network(config, num_classes, make_method(config.method))
     restored, _ = checkpoints.restore(fresh)
   return restored, forward, about
+
+
+def _check_layout(config: ConfigDict, trained: dict[str, Any], directory: pathlib.Path) -> None:
+  """ValueError for what the shapes of arrays don't tell: layers in other places, other inputs."""
+  for key in ("name", "normalization", "output_stride", "classifier_branches"):
+    if config.model[key] != trained[key]:
+      raise ValueError(
+        f"the network in {directory} was trained with config.model.{key}={trained[key]!r}, not "
+        f"{config.model[key]!r}: give the --config that it was trained with"
+      )

@@ -210,6 +210,10 @@ def test_evaluate_gives_the_best_score_again(tiny_config, tmp_path):
   assert again["miou_present"] == pytest.approx(result["best"]["miou"], abs=1e-6)
   with pytest.raises(ValueError, match=r"knows 10 classes.*has 2 \(sky, road\)"):
     run.evaluate(folder_config(config, tmp_path / "folder"), tmp_path)
+  config.model.normalization = "half_bgr"  # shapes alone would not tell
+  with pytest.raises(ValueError, match=r"trained with config\.model\.normalization='imagenet'"):
+    run.evaluate(config, tmp_path)
+  config.model.normalization = "imagenet"
   config.model.width = 8
   with pytest.raises(ValueError, match="another model"):
     run.evaluate(config, tmp_path)

@@ -86,7 +86,11 @@ def rows(workdir, kind):
         "data.source.batch": 16,
       },
     ),
-    ("reco", {"data.partial": "p5", "data.labeled": "all", "method.partial": True}),
+    pytest.param(
+      "reco",
+      {"data.partial": "p5", "data.labeled": "all", "method.partial": True},
+      marks=pytest.mark.slow,  # test_commands.py runs it as a user does
+    ),
   ],
 )
 def test_a_run_leaves_everything_behind(method, values, tiny_config, tmp_path):

@@ -60,6 +60,16 @@ class Network:
     return networks.apply(self.graphdef, params, batch_stats, function)
 
 
+def split_network(
+  module: nnx.Module, normalization: Normalization = IMAGENET
+) -> tuple[Variables, Network]:
+  """A fresh network's arrays, and what it is without them."""
+  graphdef, *trees = networks.split(module)
+  leaves = jax.tree.leaves_with_path(networks.frozen(module))
+  frozen = tuple(tuple(entry.key for entry in path) for path, value in leaves if value)
+  return Variables(*trees), Network(graphdef, normalization, frozen)
+
+
 class Facts(NamedTuple):
   """What is fixed for a run before it starts.
 

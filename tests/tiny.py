@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from semiseg_jax.contract import Facts, Network, TrainState, Variables
+from semiseg_jax.contract import Facts, TrainState, Variables, split_network
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.methods import make_method
 from semiseg_jax.models import networks
@@ -38,11 +38,10 @@ def tiny_state(
   method, optimizer, devices: int, num_classes: int = 5, variables: Variables | None = None
 ) -> tuple[TrainState, jax.sharding.Mesh]:
   """A fresh state on the first `devices` virtual devices."""
-  graphdef, params, batch_stats = networks.split(TinyNet(num_classes, 8))
+  fresh, network = split_network(TinyNet(num_classes, 8))
   mesh = make_mesh(jax.devices()[:devices])
-  variables = variables or Variables(params, batch_stats)
   facts = facts_of(num_classes)
-  return make_state(variables, Network(graphdef), method, optimizer, facts, 0, mesh), mesh
+  return make_state(variables or fresh, network, method, optimizer, facts, 0, mesh), mesh
 
 
 def facts_of(num_classes: int) -> Facts:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from semiseg_jax import fields
 from semiseg_jax.augment.levels import NORMALIZATIONS
 from semiseg_jax.collectives import DATA_AXIS
-from semiseg_jax.contract import Facts, Method, Network, Variables
+from semiseg_jax.contract import Facts, Method, Network, Variables, split_network
 from semiseg_jax.input.build import train_streams
 from semiseg_jax.input.pipeline import Stream
 from semiseg_jax.input.sources import Dataset, DatasetInfo
@@ -131,11 +131,7 @@ def make_network(config: ConfigDict, num_classes: int, method: Method) -> tuple[
       f"config.model.normalization={model.normalization!r}: "
       f"{fields.nearest(model.normalization, NORMALIZATIONS)}"
     )
-  graphdef, params, batch_stats = networks.split(module)
-  is_frozen = jax.tree.leaves_with_path(networks.frozen(module))
-  frozen = tuple(tuple(entry.key for entry in path) for path, value in is_frozen if value)
-  network = Network(graphdef, NORMALIZATIONS[model.normalization], frozen)
-  return Variables(params, batch_stats), network
+  return split_network(module, NORMALIZATIONS[model.normalization])
 
 
 def compute_dtype(name: str) -> jnp.dtype:

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from semiseg_jax.augment.levels import NORMALIZATIONS
-from semiseg_jax.contract import Facts, Network, Variables
+from semiseg_jax.contract import Facts, Network, Variables, split_network
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses import bank
 from semiseg_jax.methods import memory_bank
@@ -58,11 +58,8 @@ class ToyNet(nnx.Module):
 
 
 def toy_network(num_classes: int, normalization: str) -> tuple[Network, Variables]:
-  module = ToyNet(num_classes)
-  graphdef, *variables = networks.split(module)
-  leaves = jax.tree.leaves_with_path(networks.frozen(module))
-  frozen = tuple(tuple(entry.key for entry in path) for path, value in leaves if value)
-  return Network(graphdef, NORMALIZATIONS[normalization], frozen), Variables(*variables)
+  variables, network = split_network(ToyNet(num_classes), NORMALIZATIONS[normalization])
+  return network, variables
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,18 +7,28 @@ import pathlib
 
 import numpy as np
 
-from semiseg_jax.input.sources import Source, Subset
+from semiseg_jax.input.sources import Joined, Source, Subset
+from semiseg_jax.input.transforms import Transformed
 from semiseg_jax.labels import IGNORE
 
 
-def class_counts(source: Source, num_classes: int, threads: int | None = None) -> np.ndarray:
+def class_counts(
+  source: Source, num_classes: int, threads: int | None = None, as_stored: bool = False
+) -> np.ndarray:
   """int64 [n, num_classes]; rows of images without a mask are zero.
+
+  as_stored: of the masks before any resizing, which prepared data knows without reading.
 
   Taken from the source if it knows them (prepared data), else from the user's cache, else by
   reading every label once with threads. Raises DataError for labels that cannot be read.
   """
+  of = lambda part: class_counts(part, num_classes, threads, as_stored)
+  if as_stored and isinstance(source, Transformed):
+    return of(source.source)
   if isinstance(source, Subset):
-    return class_counts(source.source, num_classes, threads)[source.indices]
+    return of(source.source)[source.indices]
+  if isinstance(source, Joined):
+    return np.concatenate([of(source.first), of(source.second)])
   if hasattr(source, "counts"):
     return source.counts
   compute = lambda: _count(source, num_classes, threads)

@@ -31,7 +31,7 @@ from semiseg_jax.evaluation.contact_sheet import Sample, Section, contact_sheet
 from semiseg_jax.input.build import open_data, train_streams
 from semiseg_jax.input.counts import class_counts
 from semiseg_jax.input.pipeline import Stream, train_batches
-from semiseg_jax.input.sources import Dataset, Joined, Record, Source, Subset
+from semiseg_jax.input.sources import Dataset, Record, Source
 from semiseg_jax.input.transforms import Transformed
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.methods import make_method
@@ -145,7 +145,7 @@ def class_table(streams: Streams, dataset: Dataset) -> Table:
   sources["validation"] = dataset.val
   num_classes = dataset.info.num_classes
   counts = {
-    name: stored_counts(source, num_classes)
+    name: class_counts(source, num_classes, as_stored=True)
     for name, source in sources.items()
     if np.any(source.labeled)
   }
@@ -163,18 +163,6 @@ def class_table(streams: Streams, dataset: Dataset) -> Table:
     absent = not columns["labelled"][0].any()
     table.add_row(f"{class_id} {escape(class_name)}", *cells, style="red" if absent else None)
   return table
-
-
-def stored_counts(source: Source, num_classes: int) -> np.ndarray:
-  """int64 [n,K]: as class_counts, of the masks before any resizing."""
-  if isinstance(source, Transformed):
-    return stored_counts(source.source, num_classes)
-  if isinstance(source, Subset):
-    return stored_counts(source.source, num_classes)[source.indices]
-  if isinstance(source, Joined):
-    parts = source.first, source.second
-    return np.concatenate([stored_counts(part, num_classes) for part in parts])
-  return class_counts(source, num_classes)
 
 
 def speed_table(config: ConfigDict, streams: Streams, seconds: float, workers: bool) -> Table:

@@ -17,6 +17,7 @@ from configs import folder_reco
 from semiseg_jax.evaluation import contact_sheet
 from semiseg_jax.input import inspect
 from semiseg_jax.input.build import open_data, train_streams
+from semiseg_jax.input.counts import class_counts
 from semiseg_jax.input.decode import DataError
 from semiseg_jax.input.pipeline import Stream
 from semiseg_jax.input.sources import Dataset, DatasetInfo, Joined, Subset
@@ -143,7 +144,7 @@ def test_samples_are_named_and_shown_as_they_are(folder):
 
 def test_counts_of_joined_and_subset():
   both = Joined(Subset(Tiny(4), [2, 3]), Subset(Tiny(2), [0, 1]))
-  counts = inspect.stored_counts(both, 5)
+  counts = class_counts(both, 5, as_stored=True)
   assert (counts > 0).argmax(1).tolist() == [2, 3, 0, 1] and (counts.sum(1) == 72).all()
 
 

@@ -162,6 +162,17 @@ def memory_bank() -> ConfigDict:
   )
 
 
+def use_memory_bank(config: ConfigDict) -> None:
+  """The method, its loaders' plain crops, and its optimiser: no Nesterov, a rate of every step."""
+  config.method = memory_bank()
+  for transform in ("labeled_transform", "unlabeled_transform"):
+    config.data[transform] = ConfigDict({"name": "memory_bank", "halve": False})
+  config.optimizer.nesterov = False
+  config.optimizer.steps_per_epoch = 1
+  config.optimizer.floor = 0.0
+  config.evaluation.network = "student"
+
+
 def memory_bank_experiment(config: ConfigDict, args: ConfigDict, colors: str) -> ConfigDict:
   """Fills in what the original's experiments share: model, pretraining, optimiser, length, split.
 
@@ -174,10 +185,8 @@ def memory_bank_experiment(config: ConfigDict, args: ConfigDict, colors: str) ->
     raise ValueError(f"model={args.model!r}: choose from v2, v3")
   if args.model == "v3" and args.pretraining == "COCO":
     raise ValueError("model=v3 has no COCO weights: pretraining=imagenet")
-  config.method = memory_bank()
+  use_memory_bank(config)
   config.data.labeled = f"memory_bank/{args.labels}_{args.split}"
-  for transform in ("labeled_transform", "unlabeled_transform"):
-    config.data[transform] = ConfigDict({"name": "memory_bank", "halve": False})
   bgr = args.pretraining == "COCO"
   config.model.normalization = f"{colors}_{'bgr' if bgr else 'rgb'}"
   if args.model == "v3":
@@ -186,14 +195,10 @@ def memory_bank_experiment(config: ConfigDict, args: ConfigDict, colors: str) ->
     config.model.name = f"deeplabv2_{args.pretraining.lower()}"
     config.model.output_stride = 8
   config.optimizer.learning_rate = 2e-4
-  config.optimizer.nesterov = False
-  config.optimizer.steps_per_epoch = 1
-  config.optimizer.floor = 0.0
   config.training.steps = 150_000
   config.training.reload_best_after = 30_000
   config.training.refresh_batch_stats = 1_000
   config.evaluation.every = 1_000
-  config.evaluation.network = "student"
   config.evaluation.batch = 1
   config.evaluation.ties_replace = False
   return config

@@ -15,17 +15,11 @@ from configs import common, toy
 def get_config(arg: str | None = None) -> ConfigDict:
   args = common.parse(arg, labels=8, split=0, contrast=True)
   config = toy.toy_config(f"labels={args.labels},split={args.split}")
-  config.method = common.memory_bank()
+  common.use_memory_bank(config)
   config.method.ramp_steps = 300
   config.method.bank_lead = 100
   config.method.memory_per_class = 64
   if not args.contrast:
     config.method.contrast_weight = 0.0
-  for transform in ("labeled_transform", "unlabeled_transform"):
-    config.data[transform] = ConfigDict({"name": "memory_bank", "halve": False})
   config.model.head_dim = 32
-  config.optimizer.nesterov = False
-  config.optimizer.steps_per_epoch = 1
-  config.optimizer.floor = 0.0
-  config.evaluation.network = "student"
   return config

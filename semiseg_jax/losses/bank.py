@@ -33,9 +33,9 @@ def empty(num_classes: int, slots: int, dim: int) -> Bank:
   return Bank(jnp.zeros((num_classes, slots, dim)), zeros, zeros)
 
 
-def slots(capacity: int, elements: int, devices: int = 1) -> int:
+def slots(capacity: int, elements: int) -> int:
   """Slots that a class needs; more than capacity if a first insertion can be longer (`enqueue`)."""
-  return -(-max(capacity, elements) // devices) * devices
+  return max(capacity, elements)
 
 
 def quota(labeled_images: int, capacity: int = 256, factor: float = 1.0) -> int:

@@ -64,7 +64,7 @@ def with_selectors(inputs: dict, rows: jax.Array) -> tuple[jax.Array, dict]:
   run = lambda both: selected_contrast(
     both.selectors, both.memory_selectors, *_flat(inputs["features"]), _bank(rows)
   )
-  return stacked.apply(graphdef, inputs["selectors"], batch_stats, run)
+  return networks.apply(graphdef, inputs["selectors"], batch_stats, run)
 
 
 def compiled(loss: Callable, backward: bool, arrays: Arrays) -> tuple[Callable, tuple, float]:

@@ -46,7 +46,7 @@ def test_the_contrast_equals_the_original(case):
     run = lambda both: selected_contrast(
       both.selectors, both.memory_selectors, features, classes, bank
     )
-    return stacked.apply(graphdef, params, statistics, run)
+    return networks.apply(graphdef, params, statistics, run)
 
   run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
   (value, after), (grad, grad_features) = run(params, case["features"])
@@ -208,7 +208,7 @@ def _law_loss(weight, batch, ring, statistics, axis_name):
       axis_name=axis_name,
     )
 
-  loss, after = stacked.apply(graphdef, weight["selectors"], statistics, run)
+  loss, after = networks.apply(graphdef, weight["selectors"], statistics, run)
   return loss + 0.01 * sum(x.sum() for x in jax.tree.leaves(after))
 
 

@@ -1,13 +1,11 @@
 """The originals' selectors, a small network for each class, as the stacked arrays of ours."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
-from semiseg_jax.models import networks
 from semiseg_jax.models.selectors import ClassSelectors
 
 PIXELS, MEMORY = "contrastive_class_selector_", "contrastive_class_selector_memory"
@@ -45,15 +43,6 @@ def statistics(state: dict[str, np.ndarray], prefix: str, num_classes: int) -> d
 def part(case: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
   """The arrays behind a prefix, which is cut off."""
   return {key.removeprefix(prefix): x for key, x in case.items() if key.startswith(prefix)}
-
-
-def apply(
-  graphdef: nnx.GraphDef, params: Any, batch_stats: Any, function: Callable
-) -> tuple[Any, Any]:
-  """function(module) and the statistics that it leaves."""
-  module = nnx.merge(graphdef, *map(nnx.restore_int_paths, (params, batch_stats)), copy=True)
-  result = function(module)
-  return result, networks.split(module)[2]
 
 
 def _stack(state: dict, prefix: str, num_classes: int, key: str) -> np.ndarray:

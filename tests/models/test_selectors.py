@@ -21,7 +21,7 @@ _CLASSES, _DIM = 4, 5
 @functools.partial(jax.jit, static_argnums=(0, 5))
 def _scores(graphdef, params, batch_stats, rows, classes, train, update=None):
   run = lambda selectors: selectors(rows, classes, train, update)
-  return stacked.apply(graphdef, params, batch_stats, run)
+  return networks.apply(graphdef, params, batch_stats, run)
 
 
 @pytest.mark.parametrize("train", [False, True])
@@ -158,7 +158,7 @@ def test_devices_share_one_batch_of_each_class(devices):
   def loss(graphdef, params, batch, devices):  # the mean over devices is the sum over all rows
     rows, classes, target = batch
     run = lambda selectors: selectors(rows, classes, True)
-    scores, after = stacked.apply(graphdef, params, batch_stats, run)
+    scores, after = networks.apply(graphdef, params, batch_stats, run)
     return devices * (scores * target).sum() + after["1"]["var"].mean() + after["1"]["mean"].mean()
 
   batch = rows, classes, target

@@ -2,7 +2,7 @@
 
     python launch.py --config=configs/toy_reco.py --workdir=runs/toy
     python launch.py --config=configs/toy_reco.py --workdir=runs/toy --mode=evaluate
-    python launch.py --config=configs/toy_reco.py --workdir=runs/toy --mode=predict --images=DIR
+    python launch.py --workdir=runs/toy --mode=predict --images=DIR
 
 Run twice with the same workdir, it goes on where it stopped. Any value of the config can be changed
 here: --config.training.steps=100. With -v=1 an error shows where it came from.
@@ -34,7 +34,9 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)  # the libraries report every file they touch
 
   config = _CONFIG.value
-  name = pathlib.Path(flags.FLAGS["config"].config_filename.partition(":")[0]).stem
+  if config is None and not (_MODE.value == "predict" and _WORKDIR.value):
+    raise app.UsageError("--config is missing (only --mode=predict with --workdir needs none)")
+  name = pathlib.Path((flags.FLAGS["config"].config_filename or "").partition(":")[0]).stem
   workdir = pathlib.Path(_WORKDIR.value or f"runs/{name}")
   try:
     if _MODE.value == "predict":
@@ -54,5 +56,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-  flags.mark_flag_as_required("config")
   app.run(main)

@@ -43,15 +43,20 @@ def base_config() -> ConfigDict:
 
   config.model = ConfigDict()
   config.model.name = "deeplabv3p"  # deeplabv3p | deeplabv2; the memory bank's: deeplabv2_coco |
-  # deeplabv2_imagenet | deeplabv3plus
-  config.model.backbone = "resnet101"  # resnet18 | resnet34 | resnet50 | resnet101
+  # deeplabv2_imagenet | deeplabv3plus; torchvision's: deeplabv3
+  config.model.backbone = "resnet101"  # resnet18 | resnet34 | resnet50 | resnet101 | resnet152
+  config.model.init_from = config_dict.placeholder(str)  # .pth or .safetensors file, working
+  # directory or "hf://ORG/REPO/FILE" (docs/weights.md); None: from scratch
+  config.model.reinit_classifier = False  # where those weights are of another number of classes
   config.model.width = 64  # channels of the backbone's stem; smaller for toys
   config.model.decoder_dim = 256  # channels of ASPP and heads
-  config.model.output_stride = 16  # deeplabv3p: 16 | 8; deeplabv2: 8
+  config.model.output_stride = 16  # deeplabv3p, deeplabv3: 16 | 8; deeplabv2: 8
   config.model.embedding_dim = 256  # of the representation head, where the method has one
   config.model.head_dim = 256  # of the projection head and all behind it, where it has them
   config.model.classifier_branches = config_dict.placeholder(int)  # DeepLabV2: of 4; None: as coded
-  config.model.normalization = "imagenet"  # that the weights want: coco | cityscapes_bgr | ...
+  config.model.aux_head = False  # deeplabv3: the second classifier that published weights have
+  config.model.normalization = "auto"  # of the inputs: as init_from's weights want it, else
+  # imagenet | coco | cityscapes_bgr | ...
   config.model.dtype = "auto"  # compute: float32 | bfloat16 | auto (bfloat16 on accelerators)
   config.model.sync_batch_norm = True  # batch statistics of all devices together
   config.model.remat = False  # recompute the backbone's blocks in the backward pass: less memory
@@ -189,6 +194,7 @@ def memory_bank_experiment(config: ConfigDict, args: ConfigDict, colors: str) ->
   config.data.labeled = f"memory_bank/{args.labels}_{args.split}"
   bgr = args.pretraining == "COCO"
   config.model.normalization = f"{colors}_{'bgr' if bgr else 'rgb'}"
+  config.model.reinit_classifier = True  # it takes what has the same size, and says nothing
   if args.model == "v3":
     config.model.name, config.model.backbone = "deeplabv3plus", "resnet50"
   else:

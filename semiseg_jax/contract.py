@@ -8,7 +8,7 @@ Batch  {"labeled": {"image", "label", "position"}, "unlabeled": {the same}, "sou
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -16,7 +16,8 @@ import jax
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from semiseg_jax.augment.levels import IMAGENET, Normalization, normalize
+from semiseg_jax import fields
+from semiseg_jax.augment.levels import IMAGENET, NORMALIZATIONS, Normalization, normalize
 from semiseg_jax.models import networks
 
 Tree = Any
@@ -68,6 +69,22 @@ def split_network(
   leaves = jax.tree.leaves_with_path(networks.frozen(module))
   frozen = tuple(tuple(entry.key for entry in path) for path, value in leaves if value)
   return Variables(*trees), Network(graphdef, normalization, frozen)
+
+
+def build_network(model: Mapping[str, Any], **options: Any) -> tuple[Variables, Network]:
+  """A fresh network by its description, which is what checkpoints keep of it.
+
+  model: arguments of `networks.create`, and `normalization`, a name of NORMALIZATIONS. options:
+  further arguments, of how it computes: dtype, axis_name, remat, seed.
+  """
+  arguments = dict(model)
+  normalization = arguments.pop("normalization")
+  if normalization not in NORMALIZATIONS:
+    raise ValueError(
+      f"config.model.normalization={normalization!r}: "
+      f"{fields.nearest(normalization, NORMALIZATIONS)}"
+    )
+  return split_network(networks.create(**arguments, **options), NORMALIZATIONS[normalization])
 
 
 class Facts(NamedTuple):

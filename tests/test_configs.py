@@ -10,8 +10,9 @@ import pytest
 from semiseg_jax.contract import Facts, TrainState
 from semiseg_jax.methods import make_method
 from semiseg_jax.training.mesh import make_mesh
+from semiseg_jax.training.network import make_network
 from semiseg_jax.training.optimizers import make_optimizer
-from semiseg_jax.training.setup import check, make_network
+from semiseg_jax.training.setup import check
 from semiseg_jax.training.step import make_train_step
 
 CONFIGS = sorted(

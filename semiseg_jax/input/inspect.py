@@ -37,10 +37,11 @@ from semiseg_jax.labels import IGNORE
 from semiseg_jax.methods import make_method
 from semiseg_jax.training import setup
 from semiseg_jax.training.mesh import make_mesh, shard_batch
+from semiseg_jax.training.network import compute_dtype, make_network
 from semiseg_jax.training.optimizers import make_optimizer
-from semiseg_jax.training.run import trained_network
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import state_spec
+from semiseg_jax.training.weights import trained_network
 
 _SIZES = 4  # that are listed
 _NAMES = {"labeled": "labelled", "unlabeled": "unlabelled", "source": "source"}
@@ -259,11 +260,12 @@ def make_networks(
   """
   info = dataset.info
   if workdir is None:
-    variables, forward = setup.make_network(config, info.num_classes, method)
+    variables, forward = make_network(config, info.num_classes, method)
     about = "augmented by the method; networks are untrained"
     about += ", so pseudo-labels mean nothing yet" * method.uses_teacher
   else:
-    variables, forward, found = trained_network(config, workdir)
+    dtype = compute_dtype(config.model.dtype)
+    variables, forward, found = trained_network(workdir, config.model, dtype)
     if found["class_names"] != list(info.class_names):
       raise ValueError(
         f"the network in {workdir} knows the classes {', '.join(found['class_names'])}, "

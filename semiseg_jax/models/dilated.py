@@ -2,7 +2,7 @@
 
 import jax
 import numpy as np
-from jax import lax
+from jax import export, lax
 
 # The fastest form on each platform (`python -m tests.benchmarks.dilated_conv` measures yours).
 # TPU: the compiler skips the taps on padding by itself. GPU: XLA is reported to turn a dilated
@@ -16,8 +16,10 @@ def dilated_conv(x: jax.Array, kernel: jax.Array, rate: int, form: str | None = 
 
   form: "direct" (the compiler's own dilation) | "space_to_batch" (each of the rate x rate
   sub-images through a dense convolution) | None (the best of the default backend).
-  Raises ValueError for another form.
+  Raises ValueError for another form. An exported program's sides may be symbols: it is direct.
   """
+  if any(export.is_symbolic_dim(side) for side in x.shape[1:3]):
+    return _direct(x, kernel, rate)
   form = DEFAULT_FORMS[_platform()] if form is None else form
   if form not in FORMS:
     raise ValueError(f"dilated_conv form={form!r}: choose from {', '.join(FORMS)}")

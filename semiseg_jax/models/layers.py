@@ -178,6 +178,10 @@ class Make(NamedTuple):
   conv: Callable[..., Conv]
   norm: Callable[[int], BatchNorm]
 
+  def frozen(self) -> "Make":
+    """The same, of layers that stay as they were loaded."""
+    return Make(*(functools.partial(make, trained=False) for make in self))
+
 
 def make_layers(
   rng: np.random.Generator,

@@ -13,7 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from semiseg_jax.models.deeplab import DeepLabV2, DeepLabV3P, DeepLabV3Plus, Outputs
+from semiseg_jax.models.deeplab import (
+  DeepLabV2,
+  DeepLabV3,
+  DeepLabV3P,
+  DeepLabV3Plus,
+  Outputs,
+  ResNetClassifier,
+)
 from semiseg_jax.models.layers import Frozen, Init, he_normal_fan_out, make_layers, normal
 from semiseg_jax.models.resnet import BACKBONES, TORCHVISION, Layout, ResNet
 from semiseg_jax.models.rows import RowHead
@@ -55,6 +62,8 @@ ORIGINALS = {
   ),
   "deeplabv2_imagenet": _MEMORY_BANK,
   "deeplabv3plus": _MEMORY_BANK._replace(rates={16: (6, 12, 18)}),
+  "deeplabv3": Original(rates={8: (12, 24, 36), 16: (6, 12, 18)}),
+  "resnet": Original(rates={32: ()}),
 }
 
 
@@ -67,6 +76,7 @@ def create(
   head_dim: int | None = None,
   output_stride: int | None = None,
   classifier_branches: int | None = None,
+  aux_head: bool = False,
   width: int = 64,
   decoder_dim: int = 256,
   dtype: jax.typing.DTypeLike = jnp.float32,
@@ -77,14 +87,16 @@ def create(
   """A network from scratch: module(images, train, keys) -> Outputs. Its weights are numpy arrays.
 
   name: deeplabv3p, deeplabv2 (ReCo's) | deeplabv2_coco, deeplabv2_imagenet, deeplabv3plus (the
-  memory bank's, for weights from there). backbone: resnet18 | resnet34 | resnet50 | resnet101.
+  memory bank's, for weights from there) | deeplabv3 (torchvision's) | resnet, which classifies
+  whole images. backbone: resnet18 | resnet34 | resnet50 | resnet101 | resnet152.
   embedding_dim: of the representation head; None for none.
   head_dim: of the memory bank's projection_head, prediction_head, selectors and memory_selectors,
   which work on rows of features and not on images; None for none.
-  output_stride: of the trunk; 16 or 8 for deeplabv3p, 16 for deeplabv3plus, 8 for the others; None
-  for the first of these.
+  output_stride: of the trunk; 16 or 8 for deeplabv3p, 8 or 16 for deeplabv3, 16 for deeplabv3plus,
+  32 for resnet, 8 for the others; None for the first of these.
   classifier_branches: how many of DeepLabV2's 4 are added up; None for the original's number.
-  width: of the trunk's stem, 64 as published. decoder_dim: of DeepLabV3+'s ASPP and heads.
+  aux_head: deeplabv3's second classifier.
+  width: of the trunk's stem, 64 as published. decoder_dim: of ASPP and heads.
   dtype: of convolutions and activations; weights, BatchNorm and outputs are float32 anyway.
   axis_name: the mesh axis over which BatchNorm is synchronised. remat: recompute the trunk's blocks
   in the backward pass. Raises ValueError for a name, backbone, stride or number that is not
@@ -99,9 +111,13 @@ def create(
   rng = np.random.default_rng(seed)
   trunk_layers = make_layers(rng, dtype, axis_name, original.trunk_init, original.train_norms)
   trunk = ResNet(backbone, output_stride, width, trunk_layers, remat, original.layout)
+  if name == "resnet":
+    return ResNetClassifier(trunk, num_classes, rng)
   common = (trunk, num_classes, embedding_dim, rates)
   make = make_layers(rng, dtype, axis_name, original.init)
-  if name == "deeplabv3p":
+  if name == "deeplabv3":
+    module = DeepLabV3(*common, decoder_dim, make, aux_head)
+  elif name == "deeplabv3p":
     module = DeepLabV3P(*common, decoder_dim, make)
   elif name == "deeplabv3plus":
     module = DeepLabV3Plus(*common, decoder_dim, make)

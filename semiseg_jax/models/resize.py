@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import export, lax
 
 
 def resize_bilinear(x: jax.Array, size: tuple[int, int], align_corners: bool) -> jax.Array:
@@ -16,8 +16,8 @@ def resize_bilinear(x: jax.Array, size: tuple[int, int], align_corners: bool) ->
   if x.shape[-3:-1] == tuple(size):
     return x
   rows, columns = (
-    bilinear_matrix(n_in, n_out, align_corners)
-    for n_in, n_out in zip(x.shape[-3:-1], size, strict=True)
+    (_symbolic_matrix if _is_symbolic(sides) else bilinear_matrix)(*sides, align_corners)
+    for sides in zip(x.shape[-3:-1], size, strict=True)
   )
   product = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
   y = product("Hh,...hwc->...Hwc", rows, x.astype(jnp.float32))
@@ -39,6 +39,23 @@ def bilinear_matrix(n_in: int, n_out: int, align_corners: bool) -> np.ndarray:
   np.add.at(matrix, (position, low), 1 - weight)
   np.add.at(matrix, (position, high), weight)
   return matrix.astype(np.float32)
+
+
+def _is_symbolic(sides: tuple[int, ...]) -> bool:
+  return any(export.is_symbolic_dim(side) for side in sides)
+
+
+def _symbolic_matrix(n_in: int, n_out: int, align_corners: bool) -> jax.Array:
+  """bilinear_matrix for sides that are symbols of an exported program; integers keep it exact."""
+  position = jnp.arange(n_out)
+  if align_corners:
+    source, unit = position * (n_in - 1), jnp.maximum(n_out - 1, 1)
+  else:
+    source, unit = jnp.maximum((2 * position + 1) * n_in - n_out, 0), jnp.asarray(2 * n_out)
+  low, weight = source // unit, (source % unit).astype(jnp.float32) / unit
+  column = jnp.arange(n_in)
+  at = lambda index: (column == jnp.minimum(index, n_in - 1)[:, None]).astype(jnp.float32)
+  return at(low) * (1 - weight)[:, None] + at(low + 1) * weight[:, None]
 
 
 def nearest_index(n_in: int, n_out: int) -> np.ndarray:

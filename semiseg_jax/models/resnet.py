@@ -28,9 +28,13 @@ TORCHVISION = Layout()
 
 
 class Features(NamedTuple):
-  """low [B,H/4,W/4,low_channels]: stage 1's; high [B,H/s,W/s,channels]: stage 4's, at stride s."""
+  """low [B,H/4,W/4,low_channels]: stage 1's; high [B,H/s,W/s,channels]: stage 4's, at stride s.
+
+  middle [B,H/s',W/s',channels/2]: stage 3's, at stride s' = min(s, 16).
+  """
 
   low: jax.Array
+  middle: jax.Array
   high: jax.Array
 
 
@@ -103,6 +107,7 @@ BACKBONES = {
   "resnet34": (BasicBlock, (3, 4, 6, 3)),
   "resnet50": (Bottleneck, (3, 4, 6, 3)),
   "resnet101": (Bottleneck, (3, 4, 23, 3)),
+  "resnet152": (Bottleneck, (3, 8, 36, 3)),
 }
 
 
@@ -147,10 +152,9 @@ class ResNet(nnx.Module):
     """images [B,H,W,3], normalised."""
     x = nnx.relu(self.bn1(self.conv1(images), train))
     x = max_pool(x, 3, 2, padding=1, ceil_mode=self.ceil_pool)
-    x = low = self._run(self.layer1, x, train)
-    for stage in (self.layer2, self.layer3, self.layer4):
-      x = self._run(stage, x, train)
-    return Features(low, x)
+    low = self._run(self.layer1, x, train)
+    middle = self._run(self.layer3, self._run(self.layer2, low, train), train)
+    return Features(low, middle, self._run(self.layer4, middle, train))
 
   def _run(self, stage: nnx.List, x: jax.Array, train: bool) -> jax.Array:
     run_block = lambda block, x: block(x, train)

@@ -89,10 +89,10 @@ class Evaluator:
 
   def about(self) -> dict[str, Any]:
     """What a network's checkpoint says of itself: enough to predict with it."""
-    info, config = self._run.dataset.info, self._run.config
+    info = self._run.dataset.info
     return {
       "network": self.network_name,
-      "model": config.model.to_dict(),
+      "model": self._run.model,
       "class_names": list(info.class_names),
       "palette": np.asarray(info.palette).tolist(),
     }

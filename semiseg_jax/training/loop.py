@@ -12,10 +12,11 @@ from semiseg_jax.input.pipeline import train_batches
 from semiseg_jax.training.checkpoints import Checkpoints
 from semiseg_jax.training.evaluator import Evaluation, Evaluator
 from semiseg_jax.training.mesh import replicate, shard_batch
+from semiseg_jax.training.network import compute_dtype
 from semiseg_jax.training.refresh import make_refresh_step, refresh
 from semiseg_jax.training.report import Reporter, write_result
 from semiseg_jax.training.selection import Selection, judge
-from semiseg_jax.training.setup import Run, compute_dtype
+from semiseg_jax.training.setup import Run
 from semiseg_jax.training.signals import StopSignal
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import make_train_step
@@ -85,7 +86,7 @@ class _Training:
     run, counts, info = self.run, self.stream.counts, self.run.dataset.info
     model, weights = run.config.model, sum(x.size for x in jax.tree.leaves(run.variables.params))
     source = f", {counts['source']} of {run.config.data.source.name}" if "source" in counts else ""
-    begin = "from scratch"
+    begin = run.start
     if self.first_step:
       begin = f"resuming at step {self.first_step} from {self.checkpoints.directory}"
     return (

@@ -7,17 +7,17 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from semiseg_jax.contract import Variables
 from semiseg_jax.evaluation.evaluate import make_evaluate_step
 from semiseg_jax.evaluation.predict import predict_folder
 from semiseg_jax.input.build import open_data
-from semiseg_jax.methods import make_method
 from semiseg_jax.training import loop
-from semiseg_jax.training.checkpoints import Checkpoints, write_json
+from semiseg_jax.training.checkpoints import write_json
 from semiseg_jax.training.evaluator import score
 from semiseg_jax.training.mesh import check_divisible, make_mesh, replicate
+from semiseg_jax.training.network import compute_dtype
 from semiseg_jax.training.report import jsonable, print_scores
-from semiseg_jax.training.setup import build, make_network
+from semiseg_jax.training.setup import build
+from semiseg_jax.training.weights import trained_network
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
@@ -33,7 +33,9 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
   dataset = open_data(config)
   mesh = make_mesh()
   check_divisible(mesh, **{"evaluation.batch": config.evaluation.batch})
-  variables, forward, about = trained_network(config, workdir)
+  variables, forward, about = trained_network(
+    workdir, config.model, compute_dtype(config.model.dtype)
+  )
   if about["class_names"] != list(dataset.info.class_names):
     raise ValueError(
       f"the network in {workdir} knows {len(about['class_names'])} classes "
@@ -51,15 +53,23 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def predict(
-  config: ConfigDict, workdir: pathlib.Path, images: str | None, out: str | None, **options: bool
+  config: ConfigDict | None,
+  workdir: pathlib.Path,
+  images: str | None,
+  out: str | None,
+  **options: bool,
 ) -> pathlib.Path:
   """Writes a palette PNG for every picture in `images`; needs no dataset, only workdir/best.
 
-  options: overlays and skip_bad of `predict_folder`.
+  config: None, or what must describe the network there. options: overlays and skip_bad of
+  `predict_folder`.
   """
+  model = config and config.model
   if not images:
     raise ValueError("--mode=predict needs --images=DIR, the folder of pictures")
-  variables, forward, about = trained_network(config, workdir)
+  variables, forward, about = trained_network(
+    workdir, model, compute_dtype(model.dtype if model else "auto")
+  )
   out = pathlib.Path(out) if out else workdir / "predictions"
   done = predict_folder(
     forward,
@@ -73,34 +83,3 @@ def predict(
   left_out = f", {len(done.skipped)} damaged left out" if done.skipped else ""
   print(f"{len(done.written)} predictions are in {out}{left_out}")
   return out
-
-
-def trained_network(config: ConfigDict, workdir: pathlib.Path) -> tuple[Variables, Any, dict]:
-  """(variables, forward, what the checkpoint says of itself) of the best network in workdir.
-
-  Raises FileNotFoundError if there is none, ValueError if config.model describes another network.
-  """
-  directory = workdir / "best"
-  if not directory.is_dir():
-    raise FileNotFoundError(
-      f"no trained network in {directory}: train first, with the same --config and --workdir"
-    )
-  with Checkpoints(directory, keep=1) as checkpoints:
-    about = checkpoints.about()
-    if about is None:
-      raise FileNotFoundError(f"{directory} holds no checkpoint yet: no evaluation has finished")
-    _check_layout(config, about["model"], directory)
-    num_classes = len(about["class_names"])
-    fresh, forward = make_network(config, num_classes, make_method(config.method))
-    restored, _ = checkpoints.restore(fresh)
-  return restored, forward, about
-
-
-def _check_layout(config: ConfigDict, trained: dict[str, Any], directory: pathlib.Path) -> None:
-  """ValueError for what the shapes of arrays don't tell: layers in other places, other inputs."""
-  for key in ("name", "normalization", "output_stride", "classifier_branches"):
-    if config.model[key] != trained[key]:
-      raise ValueError(
-        f"the network in {directory} was trained with config.model.{key}={trained[key]!r}, not "
-        f"{config.model[key]!r}: give the --config that it was trained with"
-      )

@@ -1,29 +1,34 @@
 """From a config to everything that a run needs, checked before anything is compiled."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from semiseg_jax import fields
-from semiseg_jax.augment.levels import NORMALIZATIONS
-from semiseg_jax.collectives import DATA_AXIS
-from semiseg_jax.contract import Facts, Method, Network, Variables, split_network
+from semiseg_jax.contract import Facts, Method, Network, Variables
+from semiseg_jax.convert.assign import assign
+from semiseg_jax.convert.report import summary
+from semiseg_jax.convert.source import Source
 from semiseg_jax.input.build import train_streams
 from semiseg_jax.input.pipeline import Stream
 from semiseg_jax.input.sources import Dataset, DatasetInfo
 from semiseg_jax.methods import make_method
-from semiseg_jax.models import networks
 from semiseg_jax.training.mesh import check_divisible, make_mesh
+from semiseg_jax.training.network import describe_model, make_network
 from semiseg_jax.training.optimizers import make_optimizer
+from semiseg_jax.training.weights import open_weights
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """The parts of a run. forward is the network, streams what its batches are made of."""
+  """The parts of a run.
+
+  streams: what its batches are made of. model: the description of its network, forward. start:
+  where the variables come from, for people.
+  """
 
   config: ConfigDict
   dataset: Dataset
@@ -31,8 +36,10 @@ class Run:
   method: Method
   mesh: Mesh
   optimizer: optax.GradientTransformation
+  model: dict[str, Any]
   forward: Network
   variables: Variables
+  start: str
   facts: Facts
 
 
@@ -50,9 +57,17 @@ def build(config: ConfigDict, dataset: Dataset) -> Run:
   check_divisible(mesh, **batches, **{"evaluation.batch": config.evaluation.batch})
   streams = train_streams(config, dataset, method.uses_unlabeled)
   facts = make_facts(config, dataset.info.num_classes, streams)
-  variables, forward = make_network(config, dataset.info.num_classes, method)
   optimizer = make_optimizer(config.optimizer, config.training.steps)
-  return Run(config, dataset, streams, method, mesh, optimizer, forward, variables, facts)
+  weights = open_weights(config.model.init_from) if config.model.init_from else None
+  described = (dataset.info.num_classes, method, default_normalization(config.model, weights))
+  model = describe_model(config.model, *described)
+  variables, forward = make_network(config, *described)
+  start = "from scratch"
+  if weights:
+    variables, start = start_from(weights, variables, model, config.model.reinit_classifier)
+  return Run(
+    config, dataset, streams, method, mesh, optimizer, model, forward, variables, start, facts
+  )
 
 
 def make_facts(config: ConfigDict, num_classes: int, streams: dict[str, Stream]) -> Facts:
@@ -72,6 +87,11 @@ def make_facts(config: ConfigDict, num_classes: int, streams: dict[str, Stream])
 
 def check(config: ConfigDict, method: Method) -> None:
   """ValueError for values that contradict each other."""
+  if config.model.name == "resnet":
+    raise ValueError(
+      "config.model.name='resnet' classifies whole images: take a DeepLab, whose trunk can start "
+      "from its weights by config.model.init_from"
+    )
   sparse = bool(config.data.partial)
   if method.uses_unlabeled and method.partial != sparse:
     raise ValueError(
@@ -105,43 +125,35 @@ def check_size(config: ConfigDict, info: DatasetInfo) -> None:
     )
 
 
-def make_network(config: ConfigDict, num_classes: int, method: Method) -> tuple[Variables, Network]:
-  """The network of config.model with fresh parameters on the host.
-
-  Without a method that uses them there are no further heads, so nothing decays them.
-  """
-  model = config.model
-  module = networks.create(
-    model.name,
-    num_classes=num_classes,
-    backbone=model.backbone,
-    width=model.width,
-    decoder_dim=model.decoder_dim,
-    output_stride=model.output_stride,
-    embedding_dim=model.embedding_dim if method.uses_embedding else None,
-    head_dim=model.head_dim if method.uses_row_heads else None,
-    classifier_branches=model.classifier_branches,
-    dtype=compute_dtype(model.dtype),
-    axis_name=DATA_AXIS if model.sync_batch_norm else None,
-    remat=model.remat,
-    seed=config.seed,
-  )
-  if model.normalization not in NORMALIZATIONS:
+def default_normalization(model: ConfigDict, weights: Source | None) -> str:
+  """What "auto" means: as the weights were trained; ValueError if they don't say how."""
+  if weights is None:
+    return "imagenet"
+  own = weights.model["normalization"]
+  if own is None and model.normalization == "auto":
     raise ValueError(
-      f"config.model.normalization={model.normalization!r}: "
-      f"{fields.nearest(model.normalization, NORMALIZATIONS)}"
+      f"config.model.init_from={model.init_from!r} doesn't say how its inputs were normalised: "
+      "give config.model.normalization"
     )
-  return split_network(module, NORMALIZATIONS[model.normalization])
+  return own
 
 
-def compute_dtype(name: str) -> jnp.dtype:
-  """float32, bfloat16, or for "auto" bfloat16 on accelerators and float32 on the CPU."""
-  allowed = ("auto", "float32", "bfloat16")
-  if name not in allowed:
-    raise ValueError(f"config.model.dtype={name!r}: choose from {', '.join(allowed)}")
-  if name == "auto":
-    name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-  return jnp.dtype(name)
+def start_from(
+  weights: Source, variables: Variables, model: Mapping[str, Any], reinit_classifier: bool
+) -> tuple[Variables, str]:
+  """The network with the weights that it can take, and a line on what was taken."""
+  try:
+    variables, report = assign(
+      weights.family, weights.tensors, variables, reinit_classifier=reinit_classifier
+    )
+  except ValueError as error:
+    hint = str(error).replace("reinit_classifier", "config.model.reinit_classifier=True")
+    raise ValueError(f"config.model.init_from: {hint}") from error
+  text = f"weights of {weights.about['source']['file']}, {weights.family.title}: {summary(report)}"
+  own = weights.model["normalization"]
+  if own != model["normalization"]:
+    text += f"; its inputs were normalised as {own or 'unknown'}, here as {model['normalization']}"
+  return variables, text
 
 
 def evaluated_network(config: ConfigDict, method: Method) -> str:

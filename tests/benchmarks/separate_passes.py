@@ -14,8 +14,8 @@ import numpy as np
 from semiseg_jax.contract import Facts, TrainState
 from semiseg_jax.methods import make_method
 from semiseg_jax.training.mesh import make_mesh
+from semiseg_jax.training.network import make_network
 from semiseg_jax.training.optimizers import make_optimizer
-from semiseg_jax.training.setup import make_network
 from semiseg_jax.training.step import make_train_step
 
 

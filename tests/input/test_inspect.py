@@ -158,7 +158,7 @@ def test_a_trained_network_makes_the_pseudo_labels(monkeypatch, tmp_path):
   info = DatasetInfo("mine", NAMES, np.zeros((4, 3), np.uint8), SIZE)
   config = make_config(tmp_path)
   config.seed = 1  # so that fresh weights would be others
-  variables, forward = inspect.setup.make_network(config, 4, make_method(config.method))
+  variables, forward = inspect.make_network(config, 4, make_method(config.method))
   found = {"class_names": list(NAMES), "step": 7}
   monkeypatch.setattr(inspect, "trained_network", lambda *_: (variables, forward, found))
   config.seed = 0

@@ -1,24 +1,12 @@
 """A PyTorch state dict of an original as our trees: a rule, not a list."""
 
 import re
-from typing import Any
 
 import jax
 import numpy as np
 
 _STATISTICS = {"running_mean": "mean", "running_var": "var"}
 _SELECTOR = re.compile(r"contrastive_class_selector_(memory)?(\d+)\.")
-_LAYERS = (  # of the memory bank's networks, by ReCo's names
-  (r"(conv1|bn1|layer[1-4])\b", r"resnet.\1"),
-  (r"layer5\b", "classifier"),
-  (r"aspp\.global_avg_pool\b", "ASPP.convs.4"),
-  (r"aspp\.conv1\b", "ASPP.project.0"),
-  (r"aspp\.bn1\b", "ASPP.project.1"),
-  (r"decoder\.conv1\b", "project.0"),
-  (r"decoder\.bn1\b", "project.1"),
-  (r"decoder\.pre_last_conv\b", "decoder"),
-  (r"decoder\.last_conv\b", "classifier"),
-)
 
 
 def to_trees(state_dict: dict[str, np.ndarray]) -> tuple[dict, dict]:
@@ -49,25 +37,6 @@ def to_trees(state_dict: dict[str, np.ndarray]) -> tuple[dict, dict]:
     stacked = jax.tree.map(lambda *arrays: np.stack(arrays), *trees)
     params[name], batch_stats[name] = stacked
   return params, batch_stats
-
-
-def memory_bank_key(key: str) -> str:
-  """The key of a layer or array in the memory bank's networks as ReCo's would have it."""
-  if branch := re.match(r"aspp\.aspp(\d)\.(atrous_conv|bn)\b", key):
-    layer = f"ASPP.convs.{int(branch[1]) - 1}.{['atrous_conv', 'bn'].index(branch[2])}"
-    return layer + key.removeprefix(branch[0])
-  for pattern, name in _LAYERS:
-    key, replaced = re.subn(f"^{pattern}", name, key)
-    if replaced:
-      return key
-  return key
-
-
-def at(tree: dict, layer: str) -> Any:
-  """The subtree of a layer of the original, such as "resnet_layer4.2.bn3"."""
-  for part in layer.replace("resnet_", "resnet.").split("."):
-    tree = tree[part]
-  return tree
 
 
 def _insert(tree: dict, path: list[str], leaf: str, array: np.ndarray) -> None:

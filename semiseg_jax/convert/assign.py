@@ -1,0 +1,207 @@
+"""Between a PyTorch state dict and our trees, both ways, by a family's table.
+
+Kernels are HWIO here and OIHW there, linear ones [I,O] and [O,I]; scale, mean and var are weight,
+running_mean and running_var there. Nothing is computed, so both ways are exact.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from semiseg_jax.contract import Variables
+from semiseg_jax.convert.family import Family
+
+_LEAVES = {
+  "kernel": "weight",
+  "scale": "weight",
+  "bias": "bias",
+  "mean": "running_mean",
+  "var": "running_var",
+}
+_COUNTER = "num_batches_tracked"
+CLASS_MODULES = ("classifier", "aux_classifier", "selectors", "memory_selectors")
+
+
+class Slot(NamedTuple):
+  """Where a tensor lies: a leaf of `Variables`, and its class where the leaf holds all classes'."""
+
+  path: tuple[str, ...]
+  of_class: int | None
+
+
+class Report(NamedTuple):
+  """What became of every tensor and every leaf.
+
+  taken: (key, our path, shape); left: (key, shape, why) of tensors without use; fresh: (our path,
+  shape) of leaves that keep what they had.
+  """
+
+  taken: list[tuple[str, str, tuple[int, ...]]]
+  left: list[tuple[str, tuple[int, ...], str]]
+  fresh: list[tuple[str, tuple[int, ...]]]
+
+
+def leaves_of(variables: Variables) -> dict[tuple[str, ...], np.ndarray]:
+  """Every array by its path, which begins with params or batch_stats."""
+  found = {}
+  for name, tree in zip(Variables._fields, variables, strict=True):
+    for path, leaf in jax.tree.leaves_with_path(tree):
+      found[name, *(entry.key for entry in path)] = np.asarray(leaf)
+  return found
+
+
+def slots_of(family: Family, variables: Variables) -> dict[str, Slot]:
+  """The key of every tensor that the network has in this family, and where it lies."""
+  slots = {}
+  for path, leaf in leaves_of(variables).items():
+    layer = family.layer(".".join(path[1:-1]))
+    if layer is None:
+      continue
+    classes = range(leaf.shape[0]) if "{c}" in layer else (None,)
+    for c in classes:
+      key = f"{layer.replace('{c}', str(c))}.{_LEAVES[path[-1]]}"
+      assert key not in slots, f"{family.name} names two leaves {key}"
+      slots[key] = Slot(path, c)
+  return slots
+
+
+def assign(
+  family: Family,
+  tensors: Mapping[str, np.ndarray],
+  variables: Variables,
+  *,
+  reinit_classifier: bool = False,
+) -> tuple[Variables, Report]:
+  """The network with the tensors in their places, and what became of all.
+
+  A leaf without a tensor keeps its value. reinit_classifier: so do the leaves whose size depends
+  on the number of classes, if the tensors are of another. Raises ValueError naming the tensors of
+  another shape, and if no tensor has a place.
+  """
+  slots, leaves = slots_of(family, variables), leaves_of(variables)
+  taken, whys = _fitting(slots, leaves, tensors, reinit_classifier)
+  if not taken:
+    raise ValueError(f"no tensor of this {family.name} file has a place in the network")
+  covered = {slots[key].path for key in taken}
+  _check_complete(covered, slots, taken)
+  filled = leaves | {path: np.empty_like(leaves[path]) for path in covered}
+  for key in taken:
+    slot = slots[key]
+    _part(filled[slot.path], slot)[...] = _from_torch(tensors[key], slot.path)
+  left = [key for key in tensors if key not in taken]
+  report = Report(
+    [(key, _dotted(slots[key]), tensors[key].shape) for key in taken],
+    [(key, tensors[key].shape, whys.get(key) or _why_unknown(key)) for key in left],
+    [(".".join(path[1:]), leaf.shape) for path, leaf in leaves.items() if path not in covered],
+  )
+  return _unflatten(filled), report
+
+
+def tensors_of(
+  family: Family, variables: Variables, counters: Mapping[str, int] | None = None
+) -> dict[str, np.ndarray]:
+  """The state dict of a network, as the family's own model loads it.
+
+  counters: `num_batches_tracked` by key, 0 without. Raises ValueError for a network with parts that
+  the family doesn't have.
+  """
+  slots, leaves = slots_of(family, variables), leaves_of(variables)
+  covered = {slot.path for slot in slots.values()}
+  if over := [".".join(path[1:]) for path in leaves if path not in covered]:
+    modules = sorted({name.split(".")[0] for name in over})
+    raise ValueError(
+      f"family {family.name} has no place for {', '.join(modules)}: --family=semiseg_jax has"
+    )
+  tensors = {}
+  for key, slot in slots.items():
+    tensors[key] = _to_torch(_part(leaves[slot.path], slot), slot.path)
+    if family.counters and key.endswith(".running_var"):
+      counter = key.removesuffix("running_var") + _COUNTER
+      tensors[counter] = np.asarray((counters or {}).get(counter, 0), np.int64)
+  return tensors
+
+
+def counters_of(tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
+  """How many batches each BatchNorm had averaged; only the way back needs it."""
+  return {key: int(x) for key, x in tensors.items() if key.endswith(f".{_COUNTER}") and int(x)}
+
+
+def _part(leaf: np.ndarray, slot: Slot) -> np.ndarray:
+  """A view of what the slot names."""
+  return leaf[...] if slot.of_class is None else leaf[slot.of_class, ...]
+
+
+def _shape(leaf: np.ndarray, slot: Slot) -> tuple[int, ...]:
+  return _to_torch(_part(leaf, slot), slot.path).shape
+
+
+def _from_torch(tensor: np.ndarray, path: tuple[str, ...]) -> np.ndarray:
+  if path[-1] != "kernel":
+    return tensor
+  return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
+
+
+def _to_torch(array: np.ndarray, path: tuple[str, ...]) -> np.ndarray:
+  if path[-1] != "kernel":
+    return array
+  return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+
+
+def _fitting(
+  slots: Mapping[str, Slot],
+  leaves: Mapping[tuple[str, ...], np.ndarray],
+  tensors: Mapping[str, np.ndarray],
+  reinit_classifier: bool,
+) -> tuple[dict[str, None], dict[str, str]]:
+  """The keys of the tensors that fit, in order, and why others with a place don't."""
+  shapes = {k: _shape(leaves[slot.path], slot) for k, slot in slots.items() if k in tensors}
+  layer = lambda key: slots[key].path[1:-1]
+  # a linear layer is no convolution, though their biases look alike
+  others = {layer(key) for key, shape in shapes.items() if len(shape) != tensors[key].ndim}
+  whys = {key: "another kind of layer here" for key in shapes if layer(key) in others}
+  wrong = [k for k, shape in shapes.items() if k not in whys and shape != tensors[k].shape]
+  if wrong:
+    only_classes = all(slots[key].path[1] in CLASS_MODULES for key in wrong)
+    if not (reinit_classifier and only_classes):
+      raise ValueError(_mismatch(wrong, tensors, shapes, only_classes))
+    of_classes = {*wrong, *(key for key in shapes if slots[key].of_class is not None)}
+    whys |= dict.fromkeys(of_classes, "of another number of classes")
+  return dict.fromkeys(key for key in shapes if key not in whys), whys
+
+
+def _check_complete(covered: set, slots: Mapping[str, Slot], taken: Mapping[str, None]) -> None:
+  """ValueError if a leaf that holds all classes' arrays got only some of them."""
+  if missing := [key for key, slot in slots.items() if slot.path in covered and key not in taken]:
+    raise ValueError(f"the file lacks {missing[0]}, though it has it for other classes")
+
+
+def _why_unknown(key: str) -> str:
+  return "a counter" if key.endswith(_COUNTER) else "no such layer here"
+
+
+def _mismatch(wrong: list[str], tensors, shapes, only_classes: bool) -> str:
+  lines = [f"{key} is {tensors[key].shape} there and {shapes[key]} here" for key in wrong[:4]]
+  more = f", and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+  hint = (
+    "is it of another number of classes? reinit_classifier leaves these out"
+    if only_classes
+    else "they are of another network"
+  )
+  return f"{'; '.join(lines)}{more}: {hint}"
+
+
+def _dotted(slot: Slot) -> str:
+  name = ".".join(slot.path[1:])
+  return name if slot.of_class is None else f"{name}[{slot.of_class}]"
+
+
+def _unflatten(leaves: Mapping[tuple[str, ...], np.ndarray]) -> Variables:
+  trees: dict = {name: {} for name in Variables._fields}
+  for (*path, name), leaf in leaves.items():
+    tree = trees
+    for part in path:
+      tree = tree.setdefault(part, {})
+    tree[name] = leaf
+  return Variables(**trees)

@@ -1,0 +1,85 @@
+"""A trained network as one file that runs without this package, on CPUs, GPUs and TPUs.
+
+    import jax, pathlib
+    program = jax.export.deserialize(pathlib.Path("model.jaxexport").read_bytes())
+    label, confidence = program.call(images)  # uint8 [B,H,W,3], RGB
+
+gives label uint8 [B,H,W] and confidence float32 [B,H,W], the probability of the label.
+"""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import export
+
+from semiseg_jax.contract import Network, Variables
+from semiseg_jax.models.resize import resize_bilinear
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+_MULTIPLE = 32  # sides are reflected up to it, as in prediction
+_SMALLEST = 32
+
+
+def export_network(
+  network: Network, variables: Variables, size: tuple[int, int] | None = None
+) -> export.Exported:
+  """images uint8 [B,H,W,3] -> (label uint8 [B,H,W], confidence float32 [B,H,W]), weights inside.
+
+  size: (H, W) of all images; None for any from 32x32 on. B is free either way.
+  """
+
+  def program(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    height, width = images.shape[1:3]
+    padded = _reflected(images, _up(height), _up(width)).astype(jnp.float32)
+    logits = network(*variables, padded, train=False)[0].logits
+    logits = resize_bilinear(logits, padded.shape[1:3], align_corners=True)
+    logits = logits.take(jnp.arange(height), 1).take(jnp.arange(width), 2)
+    probs = jax.nn.softmax(logits, axis=-1)
+    return probs.argmax(-1).astype(jnp.uint8), probs.max(-1)
+
+  if size is None:
+    limits = [f"h >= {_SMALLEST}", f"w >= {_SMALLEST}"]
+    shape = export.symbolic_shape("b, h, w, 3", constraints=limits)
+  else:
+    shape = export.symbolic_shape(f"b, {size[0]}, {size[1]}, 3")
+  images = jax.ShapeDtypeStruct(shape, jnp.uint8)
+  return export.export(jax.jit(program), platforms=PLATFORMS)(images)
+
+
+def write(
+  path: pathlib.Path,
+  network: Network,
+  variables: Variables,
+  about: dict[str, Any],
+  size: tuple[int, int] | None = None,
+) -> None:
+  """The program, and beside it a JSON file with what its numbers mean."""
+  exported = export_network(network, variables, size)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_bytes(exported.serialize())
+  sides = "any from 32x32 on" if size is None else f"{size[0]}x{size[1]}"
+  described = {
+    "input": f"images: uint8 [B,H,W,3], RGB; height x width: {sides}",
+    "outputs": ["label: uint8 [B,H,W]", "confidence: float32 [B,H,W]"],
+    "class_names": about["class_names"],
+    "palette": about["palette"],
+    "platforms": list(exported.platforms),
+    "calling_convention_version": exported.calling_convention_version,
+    "jax": jax.__version__,
+  }
+  path.with_name(path.name + ".json").write_text(json.dumps(described, indent=2) + "\n")
+
+
+def _up(side: int) -> int:
+  return (side + _MULTIPLE - 1) // _MULTIPLE * _MULTIPLE
+
+
+def _reflected(images: jax.Array, height: int, width: int) -> jax.Array:
+  """[B,H,W,3] reflected at the bottom and the right; an index, as sides may be symbols."""
+  for axis, (side, wanted) in enumerate(zip(images.shape[1:3], (height, width), strict=True), 1):
+    position = jnp.arange(wanted)
+    images = images.take(jnp.where(position < side, position, 2 * (side - 1) - position), axis)
+  return images

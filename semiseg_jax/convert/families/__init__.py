@@ -1,0 +1,39 @@
+"""The families of PyTorch weights, a table each. A new network brings its own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from semiseg_jax import fields
+from semiseg_jax.convert.families import (
+  advsemiseg,
+  dst_cbc,
+  memory_bank,
+  own,
+  reco,
+  torchvision_deeplabv3,
+  torchvision_resnet,
+)
+from semiseg_jax.convert.family import Family
+
+_MODULES = (torchvision_resnet, torchvision_deeplabv3, advsemiseg, reco, memory_bank, dst_cbc, own)
+FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in _MODULES}
+OWN = own.FAMILY
+
+
+def named(name: str) -> Family:
+  """Raises ValueError for a family that is not there."""
+  if name not in FAMILIES:
+    raise ValueError(f"family {name!r}: {fields.nearest(name, FAMILIES)}")
+  return FAMILIES[name]
+
+
+def detect(tensors: Mapping[str, Any]) -> Family:
+  """The one family whose keys these are; ValueError without one."""
+  found = [family for family in FAMILIES.values() if family.recognises(tensors)]
+  if len(found) != 1:
+    some = ", ".join(list(tensors)[:3])
+    raise ValueError(
+      f"the keys ({some}, ...) are those of no known family: one of {', '.join(FAMILIES)} can be "
+      "named with --family"
+    )
+  return found[0]

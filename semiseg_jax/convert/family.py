@@ -1,0 +1,55 @@
+"""What a family of PyTorch weights is: how its state dict names our layers, and what it says."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from semiseg_jax.models.resnet import BACKBONES, Bottleneck
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+  """A layout of state dicts.
+
+  rules: (pattern, template) pairs: what our module path begins with, and what stands there in the
+  state dict; the first match counts, a path without one has no counterpart. "{c}" in a template is
+  the class, for modules that hold the arrays of all classes. signature: keys by which the family is
+  known; unless: keys that it never has. describe: (shapes of the tensors, what else the file
+  holds) -> the network, as arguments of `networks.create` with `normalization`; a value of None
+  could not be known. counters: whether BatchNorms have `num_batches_tracked`.
+  """
+
+  name: str
+  title: str
+  rules: tuple[tuple[str, str], ...]
+  signature: tuple[str, ...]
+  describe: Callable[[Shapes, Mapping[str, Any]], dict[str, Any]]
+  unless: tuple[str, ...] = ()
+  counters: bool = True
+
+  def recognises(self, keys: Mapping[str, Any]) -> bool:
+    return all(key in keys for key in self.signature) and not any(k in keys for k in self.unless)
+
+  def layer(self, module: str) -> str | None:
+    """The state dict's name for a module path such as "resnet.layer1.0.conv1"; None without one."""
+    for pattern, template in self.rules:
+      if match := re.match(pattern, module):
+        return match.expand(template) + module[match.end() :]
+    return None
+
+
+def trunk(shapes: Shapes, prefix: str) -> dict[str, Any]:
+  """backbone and width of the ResNet whose keys begin with prefix; ValueError for another one."""
+  depths = []
+  for stage in range(1, 5):
+    blocks = rf"{re.escape(prefix)}layer{stage}\.(\d+)\."
+    depths.append(len({match[1] for key in shapes if (match := re.match(blocks, key))}))
+  has_bottlenecks = f"{prefix}layer1.0.conv3.weight" in shapes
+  for name, (block, known) in BACKBONES.items():
+    if known == tuple(depths) and (block is Bottleneck) == has_bottlenecks:
+      return {"backbone": name, "width": shapes[f"{prefix}conv1.weight"][0]}
+  kind = "bottlenecks" if has_bottlenecks else "basic blocks"
+  raise ValueError(f"a trunk with {depths} {kind} is none of {', '.join(BACKBONES)}")

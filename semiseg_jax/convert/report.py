@@ -1,0 +1,62 @@
+"""What a conversion took, left out and left fresh, for people."""
+
+import collections
+import pathlib
+
+from rich.console import Console
+from rich.table import Table
+
+from semiseg_jax.convert.assign import Report
+
+
+def summary(report: Report) -> str:
+  """One line: counts, by the top-level modules of the network and of the file."""
+  text = f"{len(report.taken)} tensors taken"
+  left = [key for key, _, why in report.left if why != "a counter"]
+  if left:
+    text += f", {len(left)} without use ({_modules(left)})"
+  if report.fresh:
+    text += f", fresh: {_modules([path for path, _ in report.fresh])}"
+  return text
+
+
+def print_report(report: Report, console: Console) -> None:
+  """A table: what was taken by module, what was not by name."""
+  table = Table("", "tensor", "shape", "ours")
+  groups = collections.defaultdict(list)
+  for key, path, shape in report.taken:
+    groups[path.split(".")[0].split("[")[0]].append((key, shape))
+  for module, entries in groups.items():
+    size = sum(_size(shape) for _, shape in entries)
+    table.add_row("mapped", f"{len(entries)} tensors", f"{size:,} values", module)
+  counters = sum(why == "a counter" for *_, why in report.left)
+  if counters:
+    table.add_row("kept apart", f"{counters} num_batches_tracked", "", "used on the way back")
+  for key, shape, why in report.left:
+    if why != "a counter":
+      table.add_row("skipped", key, str(tuple(shape)), why)
+  for path, shape in report.fresh:
+    table.add_row("missing", "", str(tuple(shape)), f"{path}, stays fresh")
+  console.print(table)
+
+
+def write_report(report: Report, path: pathlib.Path) -> None:
+  """Every tensor and every leaf on a line: what became of it, key, shape, our path."""
+  rows = [("mapped", key, shape, ours) for key, ours, shape in report.taken]
+  rows += [("skipped", key, shape, why) for key, shape, why in report.left]
+  rows += [("missing", "", shape, ours) for ours, shape in report.fresh]
+  lines = ("\t".join((what, key, str(tuple(shape)), ours)) for what, key, shape, ours in rows)
+  path.write_text("\n".join(("what\ttensor\tshape\tours", *lines)) + "\n")
+
+
+def _modules(names: list[str]) -> str:
+  counts = collections.Counter(name.split(".")[0] for name in names)
+  shown = [name for name, _ in counts.most_common(5)]
+  return ", ".join(shown) + (f" and {len(counts) - 5} more" if len(counts) > 5 else "")
+
+
+def _size(shape: tuple[int, ...]) -> int:
+  size = 1
+  for side in shape:
+    size *= side
+  return size

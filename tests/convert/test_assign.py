@@ -1,0 +1,160 @@
+"""A state dict into a network: what fits, what is left out, and what is refused."""
+
+import jax
+import numpy as np
+import pytest
+
+from semiseg_jax.contract import Variables, build_network
+from semiseg_jax.convert import families
+from semiseg_jax.convert.assign import assign, tensors_of
+from semiseg_jax.convert.source import Source, convert, describe
+
+TOY = {"backbone": "resnet18", "width": 4, "decoder_dim": 8, "normalization": "imagenet"}
+MODELS = {
+  "reco": {**TOY, "name": "deeplabv3p", "embedding_dim": 8, "output_stride": 16},
+  "dst_cbc": {**TOY, "name": "deeplabv2", "classifier_branches": 2, "output_stride": 8},
+  "advsemiseg": {**TOY, "name": "deeplabv2_coco", "classifier_branches": 2, "output_stride": 8},
+  "memory_bank": {**TOY, "name": "deeplabv3plus", "head_dim": 8, "output_stride": 16},
+  "torchvision_deeplabv3": {**TOY, "name": "deeplabv3", "aux_head": True, "output_stride": 8},
+  "torchvision_resnet": {**TOY, "name": "resnet", "output_stride": 32},
+  "semiseg_jax": {**TOY, "name": "deeplabv3", "aux_head": True, "embedding_dim": 8},
+}
+
+
+def make(family: str, num_classes: int = 5, seed: int = 0) -> tuple[dict, Variables]:
+  """(description, variables) of a small network; every array other than in a fresh one."""
+  model = MODELS[family] | {"num_classes": num_classes}
+  variables, _ = build_network(model, seed=seed)
+  rng = np.random.default_rng(seed)
+  noise = lambda x: rng.random(x.shape, np.float32) + 0.5
+  return model, jax.tree.map(noise, variables)
+
+
+def state_of(family: str, **kwargs) -> dict[str, np.ndarray]:
+  return tensors_of(families.named(family), make(family, **kwargs)[1])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_family_is_known_by_its_keys_and_describes_its_network(name):
+  tensors, family = state_of(name), families.named(name)
+  model, _ = make(name)
+  assert families.detect(tensors) is family
+  extra = {"about": {"model": model}} if name == "semiseg_jax" else {}
+  found = describe(family, tensors, extra)
+  assert {key: found.get(key, value) for key, value in model.items()} | {
+    "normalization": model["normalization"]
+  } == model
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_there_and_back(name):
+  model, variables = make(name)
+  family = families.named(name)
+  tensors = tensors_of(family, variables, {"nothing.num_batches_tracked": 3})
+  done = convert(Source(tensors, family, model, {}), seed=1)
+  jax.tree.map(np.testing.assert_array_equal, done.variables, variables)
+  assert done.report.fresh == []
+
+
+def test_counters_go_back():
+  family = families.named("reco")
+  tensors = tensors_of(family, make("reco")[1], {"resnet_bn1.num_batches_tracked": 3})
+  counters = {key: int(x) for key, x in tensors.items() if key.endswith("num_batches_tracked")}
+  assert counters.pop("resnet_bn1.num_batches_tracked") == 3 and set(counters.values()) == {0}
+
+
+def test_a_trunk_starts_any_network_and_the_rest_stays_fresh():
+  tensors = state_of("torchvision_resnet")
+  for name in ("reco", "dst_cbc", "memory_bank", "torchvision_deeplabv3"):
+    _, fresh = make(name, seed=1)
+    variables, report = assign(families.named("torchvision_resnet"), tensors, fresh)
+    np.testing.assert_array_equal(
+      variables.params["resnet"]["conv1"]["kernel"], tensors["conv1.weight"].transpose(2, 3, 1, 0)
+    )
+    assert {key for key, *_ in report.left if "num_batches" not in key} == {"fc.weight", "fc.bias"}
+    assert "resnet" not in {path.split(".")[0] for path, _ in report.fresh}
+    for tree, expected in zip(variables, fresh, strict=True):
+      for module in set(tree) - {"resnet"}:
+        jax.tree.map(np.testing.assert_array_equal, tree[module], expected[module])
+
+
+def test_another_number_of_classes_is_refused_or_left_out():
+  for name in set(MODELS) - {"torchvision_resnet"}:
+    family, tensors = families.named(name), state_of(name, num_classes=5)
+    _, fresh = make(name, num_classes=3, seed=1)
+    with pytest.raises(ValueError, match=r"classifier|layer5|last_conv.*reinit_classifier"):
+      assign(family, tensors, fresh)
+    variables, report = assign(family, tensors, fresh, reinit_classifier=True)
+    kept = {path.split(".")[0] for path, _ in report.fresh}
+    assert "classifier" in kept and kept <= {
+      "classifier", "aux_classifier", "selectors", "memory_selectors"
+    }  # fmt: skip
+    whys = {key: why for key, _, why in report.left}
+    assert "of another number of classes" in whys.values()
+    for path, _ in report.fresh:  # a leaf is taken whole or not at all
+      own, new = fresh.params, variables.params
+      if path.rsplit(".", 1)[1] in ("mean", "var"):
+        own, new = fresh.batch_stats, variables.batch_stats
+      for part in path.split("."):
+        own, new = own[part], new[part]
+      np.testing.assert_array_equal(new, own)
+
+
+def test_another_network_is_refused():
+  tensors = state_of("reco")
+  tensors["resnet_conv1.weight"] = np.zeros((8, 3, 7, 7), np.float32)
+  _, fresh = make("reco")
+  with pytest.raises(ValueError, match=r"resnet_conv1\.weight is \(8, 3, 7, 7\) there and \(4"):
+    assign(families.named("reco"), tensors, fresh, reinit_classifier=True)
+  with pytest.raises(ValueError, match="no tensor of this dst_cbc file has a place"):
+    assign(families.named("dst_cbc"), {"x": np.zeros(3)}, fresh)
+
+
+def test_a_selector_that_is_missing_is_named():
+  tensors = state_of("memory_bank")
+  del tensors["contrastive_class_selector_memory3.1.running_var"]
+  _, fresh = make("memory_bank")
+  with pytest.raises(ValueError, match=r"lacks contrastive_class_selector_memory3\.1\.running_var"):
+    assign(families.named("memory_bank"), tensors, fresh)
+
+
+def test_networks_go_back_only_where_they_have_a_place():
+  _, variables = make("semiseg_jax")
+  with pytest.raises(ValueError, match=r"no place for representation: --family=semiseg_jax has"):
+    tensors_of(families.named("torchvision_deeplabv3"), variables)
+
+
+def test_unknown_keys_and_families():
+  with pytest.raises(ValueError, match=r"keys \(a, b, \.\.\.\) are those of no known family"):
+    families.detect({"a": 1, "b": 2})
+  with pytest.raises(ValueError, match="did you mean 'memory_bank'"):
+    families.named("memorybank")
+  tensors = state_of("reco")
+  del tensors["resnet_layer4.1.bn2.weight"], tensors["classifier.3.bias"]
+  with pytest.raises(ValueError, match=r"not the whole state dict.*classifier\.3\.bias"):
+    describe(families.named("reco"), tensors, {})
+  odd = {key: x for key, x in tensors.items() if "layer4.1" not in key}
+  with pytest.raises(ValueError, match=r"a trunk with \[2, 2, 2, 1\] basic blocks is none of"):
+    describe(families.named("reco"), odd, {})
+  with pytest.raises(ValueError, match=r"doesn't say which network"):
+    describe(families.OWN, state_of("semiseg_jax"), {})
+
+
+@pytest.mark.parametrize(
+  ("config", "expected"),
+  [
+    ({"dataset": "cityscapes", "training": {"pretraining": "COCO"}}, "cityscapes_bgr"),
+    ({"dataset": "pascal_voc", "training": {"pretraining": "imagenet"}}, "pascal_rgb"),
+  ],
+)
+def test_the_memory_banks_files_say_how_they_were_trained(config, expected):
+  model = {**TOY, "name": "deeplabv2_coco", "head_dim": 8, "num_classes": 7}
+  variables, _ = build_network(model)
+  family = families.named("memory_bank")
+  tensors = tensors_of(family, variables)
+  found = describe(family, tensors, {"config": config})
+  layout = "coco" if config["training"]["pretraining"] == "COCO" else "imagenet"
+  assert (found["name"], found["normalization"]) == (f"deeplabv2_{layout}", expected)
+  unknown = describe(family, tensors, {})
+  with pytest.raises(ValueError, match=r"doesn't say the network's name.*give --model"):
+    convert(Source(tensors, family, unknown, {}))

@@ -1,0 +1,47 @@
+"""The toy scenes, and the toy configs with a network that a test can train."""
+
+import pytest
+
+from configs import toy_mean_teacher, toy_memory_bank, toy_reco, toy_supervised
+from data import prepare
+
+CONFIGS = {
+  "supervised": toy_supervised,
+  "mean_teacher": toy_mean_teacher,
+  "reco": toy_reco,
+  "memory_bank": toy_memory_bank,
+}
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+  directory = tmp_path_factory.mktemp("data")
+  prepare.ensure("toy_scenes", None, directory)
+  return directory
+
+
+@pytest.fixture
+def tiny_config(data_dir):
+  """A function: the toy config of a method, shrunk until a step takes milliseconds."""
+
+  def make(method: str, steps: int = 8, **values):
+    config = CONFIGS[method].get_config()
+    config.data.data_dir = str(data_dir)
+    config.data.crop = (32, 32)
+    config.data.labeled_batch = config.data.unlabeled_batch = 8  # of 8 virtual devices
+    config.model.width = 4
+    config.model.decoder_dim = config.model.embedding_dim = 8
+    if method == "reco":
+      config.method.num_queries, config.method.num_negatives = 8, 8
+    if method == "memory_bank":  # everything has begun after two steps
+      config.method.ramp_steps, config.method.bank_lead, config.model.head_dim = 1, 1, 8
+      config.method.threshold = 0.1
+    config.training.steps = steps
+    config.training.log_every = 2
+    config.training.checkpoint_every = config.evaluation.every = 4
+    config.evaluation.batch = 40
+    config.evaluation.panels = 1
+    config.update_from_flattened_dict(values)
+    return config
+
+  return make

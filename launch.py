@@ -36,8 +36,7 @@ def main(argv: list[str]) -> int:
   config = _CONFIG.value
   if config is None and not (_MODE.value == "predict" and _WORKDIR.value):
     raise app.UsageError("--config is missing (only --mode=predict with --workdir needs none)")
-  name = pathlib.Path((flags.FLAGS["config"].config_filename or "").partition(":")[0]).stem
-  workdir = pathlib.Path(_WORKDIR.value or f"runs/{name}")
+  workdir = pathlib.Path(_WORKDIR.value or f"runs/{_config_name()}")
   try:
     if _MODE.value == "predict":
       options = {"overlays": _OVERLAYS.value, "skip_bad": _SKIP_BAD.value}
@@ -53,6 +52,10 @@ def main(argv: list[str]) -> int:
     print(f"launch.py: {error}", file=sys.stderr)
     return 1
   return 0
+
+
+def _config_name() -> str:
+  return pathlib.Path(flags.FLAGS["config"].config_filename.partition(":")[0]).stem
 
 
 if __name__ == "__main__":

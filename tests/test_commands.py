@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from configs import toy_reco
+from semiseg_jax.training.weights import trained_network
 from tests import test_configs
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -109,10 +110,29 @@ def check_evaluate_and_predict(environment, workdir, options, tmp_path):
   pictures.mkdir()
   for name, size in (("one.png", (40, 50, 3)), ("two.jpg", (33, 70, 3))):
     cv2.imwrite(str(pictures / name), np.random.default_rng(0).integers(0, 256, size, np.uint8))
-  predict = [*options, "--mode=predict", f"--images={pictures}"]
-  finish(start(environment, *launch(workdir, *predict)))
+  predict = ["--mode=predict", f"--workdir={workdir}", f"--images={pictures}"]
+  finish(start(environment, "launch.py", *predict))
   with Image.open(workdir / "predictions" / "two.png") as prediction:
     assert prediction.mode == "P" and prediction.size == (70, 33)
+  check_conversion(environment, workdir, tmp_path)
+
+
+def check_conversion(environment, workdir, tmp_path):
+  """To PyTorch, back into a checkpoint, and out as a program, by the README's commands."""
+  convert = ["-m", "semiseg_jax.convert"]
+  file, back = tmp_path / "mine.safetensors", tmp_path / "back"
+  program = tmp_path / "mine.jaxexport"
+  out, _ = finish(start(environment, *convert, str(workdir), f"--to_torch={file}", "--verify"))
+  assert "ReCo's DeepLab" in out and "logits: largest difference" in out
+  finish(start(environment, *convert, str(file), f"--out={back}", f"--export={program}"))
+  restored, _, about = trained_network(back)
+  jax.tree.map(np.testing.assert_array_equal, restored, trained_network(workdir)[0])
+  assert "road" in about["class_names"] and program.stat().st_size > 0
+
+
+def test_without_a_config_there_is_only_prediction(environment, tmp_path):
+  _, err = finish(start(environment, "launch.py", f"--workdir={tmp_path}"), code=1)
+  assert "--config is missing" in err and "Traceback" not in err
 
 
 def test_sigterm_saves_and_ends_cleanly(environment, tmp_path):
@@ -202,6 +222,9 @@ def test_readme_names_what_exists():
   assert launches
   for words in launches:
     options = dict(word.lstrip("-").partition("=")[::2] for word in words if word[:2] == "--")
+    if options.get("mode") == "predict":
+      assert {"workdir", "images"} <= options.keys()
+      continue
     path, _, arg = options["config"].partition(":")
     assert (ROOT / path).is_file(), words
     config = test_configs.get(pathlib.Path(path).stem, arg or None)

@@ -1,7 +1,7 @@
 """A trained network as one file that runs without this package, on CPUs, GPUs and TPUs.
 
     import jax, pathlib
-    program = jax.export.deserialize(pathlib.Path("model.jaxexport").read_bytes())
+    program = jax.export.deserialize(bytearray(pathlib.Path("model.jaxexport").read_bytes()))
     label, confidence = program.call(images)  # uint8 [B,H,W,3], RGB
 
 gives label uint8 [B,H,W] and confidence float32 [B,H,W], the probability of the label.

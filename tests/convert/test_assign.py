@@ -26,8 +26,8 @@ def make(family: str, num_classes: int = 5, seed: int = 0) -> tuple[dict, Variab
   model = MODELS[family] | {"num_classes": num_classes}
   variables, _ = build_network(model, seed=seed)
   rng = np.random.default_rng(seed)
-  noise = lambda x: rng.random(x.shape, np.float32) + 0.5
-  return model, jax.tree.map(noise, variables)
+  moved = lambda x: x + 0.05 * rng.standard_normal(x.shape, np.float32)
+  return model, jax.tree.map(moved, variables)
 
 
 def state_of(family: str, **kwargs) -> dict[str, np.ndarray]:

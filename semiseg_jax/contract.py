@@ -91,7 +91,7 @@ class Facts(NamedTuple):
   """What is fixed for a run before it starts.
 
   steps: of the run; images of each stream; rows of each global batch, 0 without that stream;
-  head_dim: of the network's projection head.
+  head_dim: of the network's projection head; source_batch: rows of the second domain's batch.
   """
 
   num_classes: int
@@ -101,6 +101,7 @@ class Facts(NamedTuple):
   labeled_batch: int
   unlabeled_batch: int
   head_dim: int
+  source_batch: int = 0
 
 
 @flax.struct.dataclass
@@ -158,6 +159,9 @@ class Method:
 
   # How method_state lies on the mesh: a tree of PartitionSpecs, or the start of one.
   state_spec: Tree = P()
+
+  def check(self, facts: Facts, devices: int) -> None:
+    """ValueError if the method can't work in this run, on this number of devices."""
 
   def init(self, facts: Facts) -> Tree:
     """The method_state at the start of a run."""

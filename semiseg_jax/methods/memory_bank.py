@@ -106,8 +106,24 @@ class Method(contract.Method):
     quota = bank.quota(facts.labeled_images, self.memory_per_class, self.quota_factor)
     return facts.labeled_batch * quota
 
+  def slots(self, facts: Facts) -> int:
+    """Of each class, all devices together."""
+    return bank.slots(self.memory_per_class, self.elements(facts))
+
+  def check(self, facts: Facts, devices: int) -> None:
+    if (slots := self.slots(facts)) % devices:
+      raise ValueError(
+        f"the memory bank's {slots} slots of a class can't be shared out among {devices} devices: "
+        "use another number of devices, or of config.method.memory_per_class"
+      )
+    if facts.source_batch not in (0, facts.labeled_batch):
+      raise ValueError(
+        f"config.data.source.batch={facts.source_batch} must be data.labeled_batch, "
+        f"{facts.labeled_batch}: the memory bank learns from one of the two at a step"
+      )
+
   def init(self, facts: Facts) -> Memory:
-    slots = bank.slots(self.memory_per_class, self.elements(facts))
+    slots = self.slots(facts)
     tables = None
     if self.class_balancing:
       labeled = max(facts.labeled_images // facts.labeled_batch, 1)

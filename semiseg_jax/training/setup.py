@@ -57,6 +57,7 @@ def build(config: ConfigDict, dataset: Dataset) -> Run:
   check_divisible(mesh, **batches, **{"evaluation.batch": config.evaluation.batch})
   streams = train_streams(config, dataset, method.uses_unlabeled)
   facts = make_facts(config, dataset.info.num_classes, streams)
+  method.check(facts, mesh.size)
   optimizer = make_optimizer(config.optimizer, config.training.steps)
   weights = open_weights(config.model.init_from) if config.model.init_from else None
   described = (dataset.info.num_classes, method, default_normalization(config.model, weights))
@@ -82,6 +83,7 @@ def make_facts(config: ConfigDict, num_classes: int, streams: dict[str, Stream])
     rows["labeled"],
     rows.get("unlabeled", 0),
     config.model.head_dim,
+    rows.get("source", 0),
   )
 
 

@@ -23,7 +23,7 @@ from semiseg_jax.models.selectors import ClassSelectors
 from semiseg_jax.training.mesh import make_mesh, shard_batch
 from semiseg_jax.training.optimizers import make_optimizer
 from semiseg_jax.training.state import make_state
-from semiseg_jax.training.step import make_train_step, state_spec
+from semiseg_jax.training.step import make_train_step, state_spec, train_step
 from tests import golden
 from tests.models.torch_layout import to_trees
 from tests.tiny import random_batch
@@ -234,6 +234,36 @@ def test_law_of_n_devices(devices, on_one_device):
     np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
+@pytest.mark.slow
+def test_same_steps_under_pmap(on_one_device):
+  """The bank's slots have an axis of devices, everything else is the same on all."""
+  method, devices = memory_bank.Method(**SHORT), jax.devices()[:2]
+  network, start = toy_network(5, "imagenet")
+  facts = Facts(5, 200, 16, 32, 8, 8, HEADS)
+  state = make_state(start, network, method, OPTIMIZER, facts, 0, make_mesh(devices[:1]))
+  state = jax.tree.map(np.asarray, state)
+  rows = state.method_state.bank.rows
+  rows = rows.reshape(len(rows), 2, -1, rows.shape[-1])  # [K,devices,S/devices,D]
+
+  def step(state, rows, batch):
+    whole = lambda rows: state.method_state.replace(bank=state.method_state.bank.replace(rows=rows))
+    state, _ = train_step(
+      state.replace(method_state=whole(rows)), batch, method=method, optimizer=OPTIMIZER
+    )
+    rows = state.method_state.bank.rows
+    return state.replace(method_state=whole(jnp.zeros(()))), rows
+
+  mapped = jax.pmap(step, "data", in_axes=(None, 1, 0), out_axes=(None, 1), devices=devices)
+  for seed in range(4):
+    batch = random_batch(8, 32, 5, seed)
+    state, rows = mapped(state, rows, jax.tree.map(lambda x: x.reshape(2, 4, *x.shape[1:]), batch))
+  for name in ("params", "batch_stats", "teacher"):
+    assert_same(getattr(state, name), getattr(on_one_device, name), 2e-5)
+  expected = on_one_device.method_state.bank
+  np.testing.assert_array_equal(state.method_state.bank.count, expected.count)
+  np.testing.assert_allclose(rows.reshape(expected.rows.shape), expected.rows, atol=2e-5)
+
+
 def test_separate_passes_have_the_same_gradient(on_one_device):
   state, metrics = run_steps(1, separate=True)
   for name in ("params", "teacher"):
@@ -265,6 +295,17 @@ def test_what_is_not_yet_used_is_not_decayed():
   )
   assert moved["kernel"] > 0
   jax.tree.map(np.testing.assert_array_equal, state.params["bn1"], start.params["bn1"])
+
+
+def test_what_the_run_must_allow():
+  method = memory_bank.Method(memory_per_class=32)
+  facts = Facts(5, 200, 16, 32, 8, 8, HEADS)
+  method.check(facts, 8)
+  with pytest.raises(ValueError, match=r"32 slots of a class can't be shared out among 3 devices"):
+    method.check(facts, 3)
+  method.check(facts._replace(source_batch=8), 8)
+  with pytest.raises(ValueError, match=r"source\.batch=4 must be data\.labeled_batch, 8"):
+    method.check(facts._replace(source_batch=4), 8)
 
 
 def test_bad_switches():

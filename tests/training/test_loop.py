@@ -154,6 +154,11 @@ def test_diverged_run_stops_and_names_the_last_good_checkpoint(tiny_config, tmp_
   assert good.is_dir() and not (tmp_path / "checkpoints" / "8").exists()
 
 
+def test_a_method_that_does_not_fit_the_devices_is_refused_at_once(tiny_config, tmp_path):
+  with pytest.raises(ValueError, match=r"36 slots of a class can't be shared out among 8 devices"):
+    run.train(tiny_config("memory_bank", **{"method.memory_per_class": 36}), tmp_path)
+
+
 def test_workdir_of_another_run_is_refused(tiny_config, tmp_path, caplog):
   run.train(tiny_config("supervised", steps=2), tmp_path)
   with pytest.raises(ValueError, match=r"another config: model\.width: 4 there, 8 now"):

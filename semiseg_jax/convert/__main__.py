@@ -27,6 +27,14 @@ from semiseg_jax.input.sources import open_dataset
 from semiseg_jax.training.weights import open_weights, save_network
 
 
+# Of the model, by their flags: what a file may not say.
+_KNOWN = {
+  "name": "model",
+  "normalization": "normalization",
+  "classifier_branches": "classifier_branches",
+}
+
+
 def parser() -> argparse.ArgumentParser:
   summary, _, usage = __doc__.partition("\n\n")
   parser = argparse.ArgumentParser(
@@ -66,19 +74,10 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace, console: Console) -> int:
   """All that was asked for, in order; 1 if --verify finds a difference."""
   is_directory = pathlib.Path(args.source).is_dir()
-  source = open_weights(
-    args.source,
-    None if is_directory else args.family,
-    name=args.model,
-    normalization=args.normalization,
-    classifier_branches=args.classifier_branches,
-  )
+  known = {key: getattr(args, flag) for key, flag in _KNOWN.items()}
+  source = open_weights(args.source, None if is_directory else args.family, **known)
   done = convert(source, num_classes=args.num_classes, reinit_classifier=args.reinit_classifier)
-  console.print(f"{args.source}: {source.family.title}", soft_wrap=True, markup=False)
-  console.print(", ".join(f"{k}={v}" for k, v in done.model.items() if v is not None))
-  if beside := source.about["source"].get("beside"):
-    console.print(f"also in the file, not read: {', '.join(beside)}", soft_wrap=True, markup=False)
-  print_report(done.report, console)
+  announce(args.source, source, done, console)
   about = names_and_colors(args, source, done.model["num_classes"])
   family = written_family(args, is_directory, source, done)
   if args.out:
@@ -95,6 +94,18 @@ def run(args: argparse.Namespace, console: Console) -> int:
     export.write(pathlib.Path(args.export), done.network, done.variables, about, size=size)
     console.print(f"written to {args.export}")
   return verify(source, family, done, console) if args.verify else 0
+
+
+def announce(name: str, source: Source, done: Converted, console: Console) -> None:
+  """What the source is, and what becomes of it."""
+  say = lambda text: console.print(text, soft_wrap=True, markup=False)
+  say(f"{name}: {source.family.title}")
+  say(", ".join(f"{key}={value}" for key, value in done.model.items() if value is not None))
+  origin = source.about["source"]
+  if "sha256" in origin:
+    beside = ", ".join(origin["beside"]) or "nothing"
+    say(f"from {origin['file']}, sha256 {origin['sha256']}; beside the tensors: {beside}")
+  print_report(done.report, console)
 
 
 def names_and_colors(args: argparse.Namespace, source: Source, num_classes: int) -> dict[str, Any]:

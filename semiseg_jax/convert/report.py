@@ -22,7 +22,9 @@ def summary(report: Report) -> str:
 
 def print_report(report: Report, console: Console) -> None:
   """A table: what was taken by module, what was not by name."""
-  table = Table("", "tensor", "shape", "ours")
+  table = Table()
+  for title in ("", "tensor", "shape", "ours"):
+    table.add_column(title, overflow="fold")  # names are never cut off
   groups = collections.defaultdict(list)
   for key, path, shape in report.taken:
     groups[path.split(".")[0].split("[")[0]].append((key, shape))

@@ -18,11 +18,13 @@ from semiseg_jax.training.network import check_same
 def open_weights(reference: str, family: str | None = None, **known: Any) -> Source:
   """What config.model.init_from names: a working directory, a file, or "hf://ORG/REPO/FILE".
 
-  family, known: see `convert.source.open_source`; a working directory needs neither.
+  family, known: see `convert.source.open_source`; a working directory allows neither.
   """
   path = pathlib.Path(reference)
   if not path.is_dir():
     return open_source(reference, family, **known)
+  if given := [key for key, value in known.items() if value is not None]:
+    raise ValueError(f"{path} says itself what its network is: leave out {', '.join(given)}")
   variables, _, about = trained_network(path)
   own = families.OWN
   about = {**about, "source": about.get("source") or {"file": reference, "family": own.name}}

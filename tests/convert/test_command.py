@@ -168,6 +168,9 @@ def test_what_is_wrong_is_said_in_a_sentence(originals, tmp_path, capsys):
   assert "did you mean 'imagenet'" in error(path, "--normalization", "imagnet")
   assert convert(path, "--out", tmp_path / "out") == 0
   assert "holds a network already" in error(path, "--out", tmp_path / "out")
+  assert "says itself what its network is: leave out name" in error(
+    tmp_path / "out", "--model", "deeplabv2"
+  )
   model = {**TOY, "name": "deeplabv2_coco", "head_dim": 8, "num_classes": 5}
   variables, _ = build_network(model)
   bank = tensors_of(families.named("memory_bank"), variables)

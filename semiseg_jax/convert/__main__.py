@@ -26,7 +26,6 @@ from semiseg_jax.input.folder import make_palette
 from semiseg_jax.input.sources import open_dataset
 from semiseg_jax.training.weights import open_weights, save_network
 
-
 # Of the model, by their flags: what a file may not say.
 _KNOWN = {
   "name": "model",

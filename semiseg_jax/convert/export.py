@@ -2,7 +2,7 @@
 
     import jax, pathlib
     program = jax.export.deserialize(bytearray(pathlib.Path("model.jaxexport").read_bytes()))
-    label, confidence = program.call(images)  # uint8 [B,H,W,3], RGB
+    label, confidence = jax.jit(program.call)(images)  # uint8 [B,H,W,3], RGB
 
 gives label uint8 [B,H,W] and confidence float32 [B,H,W], the probability of the label.
 """
@@ -20,7 +20,6 @@ from semiseg_jax.models.resize import resize_bilinear
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _MULTIPLE = 32  # sides are reflected up to it, as in prediction
-_SMALLEST = 32
 
 
 def export_network(
@@ -28,23 +27,22 @@ def export_network(
 ) -> export.Exported:
   """images uint8 [B,H,W,3] -> (label uint8 [B,H,W], confidence float32 [B,H,W]), weights inside.
 
-  size: (H, W) of all images; None for any from 32x32 on. B is free either way.
+  size: (H, W) of all images; None for any. B is free either way. Convolutions take the form that
+  every platform compiles well, wherever this runs. Raises ValueError for a side below 1.
   """
+  if size is not None and min(size) < 1:
+    raise ValueError(f"size {size[0]}x{size[1]}: both sides must be at least 1")
 
   def program(images: jax.Array) -> tuple[jax.Array, jax.Array]:
     height, width = images.shape[1:3]
     padded = _reflected(images, _up(height), _up(width)).astype(jnp.float32)
     logits = network(*variables, padded, train=False)[0].logits
     logits = resize_bilinear(logits, padded.shape[1:3], align_corners=True)
-    logits = logits.take(jnp.arange(height), 1).take(jnp.arange(width), 2)
-    probs = jax.nn.softmax(logits, axis=-1)
-    return probs.argmax(-1).astype(jnp.uint8), probs.max(-1)
+    label, confidence = logits.argmax(-1), jax.nn.softmax(logits, axis=-1).max(-1)
+    return label.astype(jnp.uint8)[:, :height, :width], confidence[:, :height, :width]
 
-  if size is None:
-    limits = [f"h >= {_SMALLEST}", f"w >= {_SMALLEST}"]
-    shape = export.symbolic_shape("b, h, w, 3", constraints=limits)
-  else:
-    shape = export.symbolic_shape(f"b, {size[0]}, {size[1]}, 3")
+  height, width = ("h", "w") if size is None else size
+  shape = export.symbolic_shape(f"b, {height}, {width}, 3")
   images = jax.ShapeDtypeStruct(shape, jnp.uint8)
   return export.export(jax.jit(program), platforms=PLATFORMS)(images)
 
@@ -60,7 +58,7 @@ def write(
   exported = export_network(network, variables, size)
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_bytes(exported.serialize())
-  sides = "any from 32x32 on" if size is None else f"{size[0]}x{size[1]}"
+  sides = "any" if size is None else f"{size[0]}x{size[1]}"
   described = {
     "input": f"images: uint8 [B,H,W,3], RGB; height x width: {sides}",
     "outputs": ["label: uint8 [B,H,W]", "confidence: float32 [B,H,W]"],
@@ -78,8 +76,9 @@ def _up(side: int) -> int:
 
 
 def _reflected(images: jax.Array, height: int, width: int) -> jax.Array:
-  """[B,H,W,3] reflected at the bottom and the right; an index, as sides may be symbols."""
+  """[B,H,W,3] reflected as `pad_to_multiple` does; an index, as sides may be symbols."""
   for axis, (side, wanted) in enumerate(zip(images.shape[1:3], (height, width), strict=True), 1):
-    position = jnp.arange(wanted)
-    images = images.take(jnp.where(position < side, position, 2 * (side - 1) - position), axis)
+    period = jnp.maximum(2 * (side - 1), 1)  # there and back; a side of 1 has nowhere to go
+    position = jnp.arange(wanted) % period
+    images = images.take(jnp.minimum(position, period - position), axis)
   return images

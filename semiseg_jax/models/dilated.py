@@ -15,12 +15,11 @@ def dilated_conv(x: jax.Array, kernel: jax.Array, rate: int, form: str | None = 
   """Convolution with holes that keeps the size: x [B,H,W,I], kernel [k,k,I,O], k odd -> [B,H,W,O].
 
   form: "direct" (the compiler's own dilation) | "space_to_batch" (each of the rate x rate
-  sub-images through a dense convolution) | None (the best of the default backend).
-  Raises ValueError for another form. An exported program's sides may be symbols: it is direct.
+  sub-images through a dense convolution) | None (the best of the default backend; direct if a
+  size of x is a symbol, as the program is then exported and may run on any).
+  Raises ValueError for another form.
   """
-  if any(export.is_symbolic_dim(side) for side in x.shape[1:3]):
-    return _direct(x, kernel, rate)
-  form = DEFAULT_FORMS[_platform()] if form is None else form
+  form = _default_form(x.shape) if form is None else form
   if form not in FORMS:
     raise ValueError(f"dilated_conv form={form!r}: choose from {', '.join(FORMS)}")
   kernel = drop_padding_taps(kernel, rate, x.shape[1:3])
@@ -48,11 +47,14 @@ def conv(
 
 
 def drop_padding_taps(kernel: jax.Array, rate: int, size: tuple[int, int]) -> jax.Array:
-  """The kernel without the taps that meet only padding: those at least as far out as the image."""
+  """The kernel without the taps that meet only padding: those at least as far out as the image.
+
+  Along a side that is a symbol all are kept.
+  """
   rows, columns = (
     slice(k // 2 - reach, k // 2 + reach + 1)
     for k, n in zip(kernel.shape[:2], size, strict=True)
-    for reach in [min(k // 2, (n - 1) // rate)]
+    for reach in [k // 2 if export.is_symbolic_dim(n) else min(k // 2, (n - 1) // rate)]
   )
   return kernel[rows, columns]
 
@@ -79,6 +81,7 @@ def _space_to_batch(x: jax.Array, kernel: jax.Array, rate: int) -> jax.Array:
 FORMS = {"direct": _direct, "space_to_batch": _space_to_batch}
 
 
-def _platform() -> str:
-  backend = jax.default_backend()
-  return backend if backend in DEFAULT_FORMS else "gpu"
+def _default_form(shape: tuple[int, ...]) -> str:
+  if any(map(export.is_symbolic_dim, shape)):
+    return "direct"
+  return DEFAULT_FORMS.get(jax.default_backend(), DEFAULT_FORMS["gpu"])

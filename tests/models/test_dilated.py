@@ -60,3 +60,12 @@ def test_an_unknown_form_is_refused():
 
 def test_every_platform_has_a_form():
   assert set(DEFAULT_FORMS.values()) <= set(FORMS)
+
+
+def test_an_exported_program_is_direct_wherever_it_is_made(monkeypatch):
+  monkeypatch.setitem(DEFAULT_FORMS, jax.default_backend(), "space_to_batch")
+  run = lambda x: dilated_conv(x, np.zeros((3, 3, 1, 1), np.float32), 2)
+  form = lambda shape: str(jax.make_jaxpr(run)(jax.ShapeDtypeStruct(shape, np.float32)))
+  assert "rhs_dilation=(2, 2)" not in form((1, 9, 9, 1))
+  assert "rhs_dilation=(2, 2)" in form(jax.export.symbolic_shape("b, 9, 9, 1"))
+  assert "rhs_dilation=(2, 2)" in form(jax.export.symbolic_shape("1, h, 9, 1"))

@@ -1,6 +1,7 @@
 """Resizing with PyTorch's rules: bilinear as two matrix products, nearest as an index."""
 
 import functools
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -27,35 +28,30 @@ def resize_bilinear(x: jax.Array, size: tuple[int, int], align_corners: bool) ->
 @functools.lru_cache(maxsize=64)
 def bilinear_matrix(n_in: int, n_out: int, align_corners: bool) -> np.ndarray:
   """float32 [n_out, n_in]: each output's weights on its two neighbours in the input."""
-  position = np.arange(n_out)
-  if align_corners:
-    source = position * ((n_in - 1) / (n_out - 1) if n_out > 1 else 0.0)
-  else:
-    source = np.maximum((position + 0.5) * n_in / n_out - 0.5, 0)
-  low = np.minimum(np.floor(source).astype(int), n_in - 1)
-  high = np.minimum(low + 1, n_in - 1)
-  weight = source - low
-  matrix = np.zeros((n_out, n_in))
-  np.add.at(matrix, (position, low), 1 - weight)
-  np.add.at(matrix, (position, high), weight)
-  return matrix.astype(np.float32)
+  return _bilinear_weights(n_in, n_out, align_corners, np)
+
+
+def _symbolic_matrix(n_in: int, n_out: int, align_corners: bool) -> jax.Array:
+  """bilinear_matrix for sides that are symbols: the exported program computes it."""
+  return _bilinear_weights(n_in, n_out, align_corners, jnp)
 
 
 def _is_symbolic(sides: tuple[int, ...]) -> bool:
   return any(export.is_symbolic_dim(side) for side in sides)
 
 
-def _symbolic_matrix(n_in: int, n_out: int, align_corners: bool) -> jax.Array:
-  """bilinear_matrix for sides that are symbols of an exported program; integers keep it exact."""
-  position = jnp.arange(n_out)
+def _bilinear_weights(
+  n_in: int, n_out: int, align_corners: bool, xp: ModuleType
+) -> np.ndarray | jax.Array:
+  """xp: numpy or jax.numpy. Positions are fractions of integers, so that float32 is enough."""
+  position, column = xp.arange(n_out)[:, None], xp.arange(n_in)
   if align_corners:
-    source, unit = position * (n_in - 1), jnp.maximum(n_out - 1, 1)
+    source, unit = position * (n_in - 1), xp.maximum(n_out - 1, 1)
   else:
-    source, unit = jnp.maximum((2 * position + 1) * n_in - n_out, 0), jnp.asarray(2 * n_out)
-  low, weight = source // unit, (source % unit).astype(jnp.float32) / unit
-  column = jnp.arange(n_in)
-  at = lambda index: (column == jnp.minimum(index, n_in - 1)[:, None]).astype(jnp.float32)
-  return at(low) * (1 - weight)[:, None] + at(low + 1) * weight[:, None]
+    source, unit = xp.maximum((2 * position + 1) * n_in - n_out, 0), 2 * n_out
+  low, weight = source // unit, source % unit / unit
+  high = xp.minimum(low + 1, n_in - 1)
+  return ((column == low) * (1 - weight) + (column == high) * weight).astype(np.float32)
 
 
 def nearest_index(n_in: int, n_out: int) -> np.ndarray:

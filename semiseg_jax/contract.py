@@ -91,7 +91,7 @@ class Facts(NamedTuple):
   """What is fixed for a run before it starts.
 
   steps: of the run; images of each stream; rows of each global batch, 0 without that stream;
-  head_dim: of the network's projection head; source_batch: rows of the second domain's batch.
+  head_dim: of the network's projection head.
   """
 
   num_classes: int
@@ -101,7 +101,6 @@ class Facts(NamedTuple):
   labeled_batch: int
   unlabeled_batch: int
   head_dim: int
-  source_batch: int = 0
 
 
 @flax.struct.dataclass
@@ -153,15 +152,14 @@ class Method:
   uses_embedding = False  # the network's representation head
   uses_row_heads = False  # its projection and prediction heads and selectors
   partial = False  # whether it is set to learn from sparse labels
+  source_replaces = False  # whether a second domain's batch takes the labelled one's place
 
   # Passes of the student that have losses of their own: what `only` of `loss` can name, in order.
   passes: tuple[str, ...] = ()
+  alternate = False  # whether it is set to learn from one of them at a step, as `turn` has it
 
   # How method_state lies on the mesh: a tree of PartitionSpecs, or the start of one.
   state_spec: Tree = P()
-
-  def check(self, facts: Facts, devices: int) -> None:
-    """ValueError if the method can't work in this run, on this number of devices."""
 
   def init(self, facts: Facts) -> Tree:
     """The method_state at the start of a run."""
@@ -179,6 +177,10 @@ class Method:
     self, params: Tree, state: TrainState, views: Tree, key: jax.Array
   ) -> tuple[jax.Array, Aux]:
     """What is differentiated with respect to params."""
+    raise NotImplementedError
+
+  def turn(self, state: TrainState) -> jax.Array:
+    """Which of `passes` this step learns from, int32 []: what `only` of its loss will name."""
     raise NotImplementedError
 
   def update(self, state: TrainState, aux: Aux) -> Tree:

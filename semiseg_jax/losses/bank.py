@@ -33,9 +33,13 @@ def empty(num_classes: int, slots: int, dim: int) -> Bank:
   return Bank(jnp.zeros((num_classes, slots, dim)), zeros, zeros)
 
 
-def slots(capacity: int, elements: int) -> int:
-  """Slots that a class needs; more than capacity if a first insertion can be longer (`enqueue`)."""
-  return max(capacity, elements)
+def slots(capacity: int, elements: int, images: int) -> int:
+  """Slots of a class: capacity, or more if a first insertion can be longer (`enqueue`).
+
+  Rounded up to a multiple of a batch's images, so that slots can be shared out among whatever
+  devices the batch can be, and the bank's shape is the same on all of these.
+  """
+  return -(-max(capacity, elements) // images) * images
 
 
 def quota(labeled_images: int, capacity: int = 256, factor: float = 1.0) -> int:

@@ -55,7 +55,7 @@ class Method(contract.Method):
 
   ramp_steps: until which the pseudo-labels' weight rises, and after which ClassMix of the
   unlabelled images, class balancing and the contrast begin. bank_lead: steps before that, from
-  which the bank is filled. memory_per_class: its slots. quota_factor: of the rows that an image
+  which the bank is filled. memory_per_class: its rows. quota_factor: of the rows that an image
   may put in (a third of the classes on Pascal VOC). threshold: confidence above which a labelled
   pixel may be remembered. entropy_weight, contrast_weight: of these losses. class_balancing: weigh
   classes by how rare they are in labels and pseudo-labels. background: a class that ClassMix pastes
@@ -93,6 +93,7 @@ class Method(contract.Method):
   uses_teacher = True
   uses_unlabeled = True
   uses_row_heads = True
+  source_replaces = True
   passes = ("unlabeled", "labeled")
   state_spec = Memory(Bank(P(None, DATA_AXIS), P(), P()), P(), P())
 
@@ -106,24 +107,8 @@ class Method(contract.Method):
     quota = bank.quota(facts.labeled_images, self.memory_per_class, self.quota_factor)
     return facts.labeled_batch * quota
 
-  def slots(self, facts: Facts) -> int:
-    """Of each class, all devices together."""
-    return bank.slots(self.memory_per_class, self.elements(facts))
-
-  def check(self, facts: Facts, devices: int) -> None:
-    if (slots := self.slots(facts)) % devices:
-      raise ValueError(
-        f"the memory bank's {slots} slots of a class can't be shared out among {devices} devices: "
-        "use another number of devices, or of config.method.memory_per_class"
-      )
-    if facts.source_batch not in (0, facts.labeled_batch):
-      raise ValueError(
-        f"config.data.source.batch={facts.source_batch} must be data.labeled_batch, "
-        f"{facts.labeled_batch}: the memory bank learns from one of the two at a step"
-      )
-
   def init(self, facts: Facts) -> Memory:
-    slots = self.slots(facts)
+    slots = bank.slots(self.memory_per_class, self.elements(facts), facts.labeled_batch)
     tables = None
     if self.class_balancing:
       labeled = max(facts.labeled_images // facts.labeled_batch, 1)
@@ -186,6 +171,9 @@ class Method(contract.Method):
       "labeled": is_even | (not self.alternate),
       "unlabeled": ~is_even | (not self.alternate),
     }
+
+  def turn(self, state: TrainState) -> jax.Array:
+    return self.takes(state)["labeled"].astype(jnp.int32)  # `passes` has the unlabelled one first
 
   def labeled_batch(self, state: TrainState, batch: dict) -> tuple[dict, jax.Array]:
     """This step's labelled images, and whether they are of the second domain."""
@@ -294,14 +282,8 @@ class Method(contract.Method):
   ) -> tuple[jax.Array, Aux]:
     """Both passes, the unlabelled one first, or one of them; all move the student's statistics."""
     memory = views["memory"]
-    passes = lambda *names: lambda stats: self.passed(params, stats, state, views, names)
-    if self.alternate:
-      total, stats, metrics, touched = lax.cond(
-        self.takes(state)["labeled"], passes("labeled"), passes("unlabeled"), state.batch_stats
-      )
-    else:
-      names = self.passes if only is None else (only,)
-      total, stats, metrics, touched = passes(*names)(state.batch_stats)
+    names = self.passes if only is None else (only,)
+    total, stats, metrics, touched = self.passed(params, state.batch_stats, state, views, names)
     metrics["bank_rows"] = memory.bank.count.sum().astype(jnp.float32)
     return total, Aux(metrics, stats, views["teacher_batch_stats"], memory.replace(used=touched))
 

@@ -1,5 +1,7 @@
 """Devices, hosts and how arrays are laid over them."""
 
+import math
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -16,15 +18,27 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
 
 
 def check_divisible(mesh: Mesh, **batches: int) -> None:
-  """ValueError if a global batch can't be shared out equally; names the nearest sizes that can."""
-  count = mesh.size
-  for name, size in batches.items():
-    if size % count:
-      below, above = size // count * count, -(-size // count) * count
-      sizes = f"{below} or {above}" if below else f"{above}"
-      raise ValueError(
-        f"{name}={size} can't be divided among {count} devices: use {sizes}, or fewer devices"
-      )
+  """ValueError if global batches can't be shared out equally; names sizes and devices that can.
+
+  batches: sizes by the name of their key in the config.
+  """
+  count, most = mesh.size, math.gcd(*batches.values())
+  uneven = {name: size for name, size in batches.items() if size % count}
+  if not uneven:
+    return
+  sizes = ", ".join(f"config.{name}={size}" for name, size in uneven.items())
+  better = ", ".join(f"config.{name}={_multiples(size, count)}" for name, size in uneven.items())
+  devices = f"a number of devices that divides {most}" if most > 1 else "a single device"
+  raise ValueError(
+    f"{sizes} can't be divided among {count} devices: use {better}, or run on {devices} "
+    "(on GPUs by CUDA_VISIBLE_DEVICES)"
+  )
+
+
+def _multiples(size: int, count: int) -> str:
+  """The multiples of count below and above size."""
+  below = size // count * count
+  return f"{below} or {below + count}" if below else str(count)
 
 
 def replicate(tree: Tree, mesh: Mesh) -> Tree:

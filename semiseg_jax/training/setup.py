@@ -57,7 +57,6 @@ def build(config: ConfigDict, dataset: Dataset) -> Run:
   check_divisible(mesh, **batches, **{"evaluation.batch": config.evaluation.batch})
   streams = train_streams(config, dataset, method.uses_unlabeled)
   facts = make_facts(config, dataset.info.num_classes, streams)
-  method.check(facts, mesh.size)
   optimizer = make_optimizer(config.optimizer, config.training.steps)
   weights = open_weights(config.model.init_from) if config.model.init_from else None
   described = (dataset.info.num_classes, method, default_normalization(config.model, weights))
@@ -83,7 +82,6 @@ def make_facts(config: ConfigDict, num_classes: int, streams: dict[str, Stream])
     rows["labeled"],
     rows.get("unlabeled", 0),
     config.model.head_dim,
-    rows.get("source", 0),
   )
 
 
@@ -105,9 +103,21 @@ def check(config: ConfigDict, method: Method) -> None:
                        ("evaluation", "every"), ("data", "labeled_batch")):  # fmt: skip
     if config[section][key] < 1:
       raise ValueError(f"config.{section}.{key}={config[section][key]} must be at least 1")
-  if config.training.separate_passes and not method.passes:
+  labeled, source = config.data.labeled_batch, config.data.source
+  if source.name and method.source_replaces and source.batch != labeled:
     raise ValueError(
-      f"config.training.separate_passes: the losses of {config.method.name!r} can't be taken apart"
+      f"config.data.source.batch={source.batch} but config.data.labeled_batch={labeled}: "
+      f"{config.method.name!r} takes either batch at a step, so give both the same size"
+    )
+  if source.name and method.source_replaces and method.alternate:
+    raise ValueError(
+      f"config.data.source.name={source.name!r} with config.method.alternate=True: its batches "
+      "would fall on steps that learn from no labels; leave out one of the two"
+    )
+  if config.training.separate_passes and (not method.passes or method.alternate):
+    raise ValueError(
+      f"config.training.separate_passes=True: with this config.method ({config.method.name!r}) "
+      "a step can't be taken apart into passes; set it to False"
     )
   if config.evaluation.network not in ("teacher", "student"):
     raise ValueError(

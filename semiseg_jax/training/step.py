@@ -111,7 +111,9 @@ def gradients(
   `shard_map` and under `pmap`.
   """
   views = method.targets(state, batch, key)
-  if passes:
+  if method.alternate:
+    loss, aux, grads = turn_gradient(state, views, key, method)
+  elif passes:
     state, loss, aux, grads = separate_gradients(state, views, key, method, passes)
   else:
     params = as_varying(state.params, DATA_AXIS)
@@ -138,6 +140,20 @@ def own_gradient(
 
   (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
   return loss, aux, grads
+
+
+def turn_gradient(
+  state: TrainState, views: Tree, key: jax.Array, method: Method
+) -> tuple[jax.Array, Aux, Tree]:
+  """The same of the one pass whose turn it is."""
+
+  def branch(name: str) -> Callable:
+    loss_of = partial(method.loss, only=name)
+    return lambda params: own_gradient(params, state, views, loss_of, key)
+
+  # A branch takes its own gradient: that of a choice would keep room for all passes' activations.
+  params = as_varying(state.params, DATA_AXIS)
+  return lax.switch(method.turn(state), [branch(name) for name in method.passes], params)
 
 
 def separate_gradients(

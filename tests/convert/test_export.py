@@ -46,7 +46,11 @@ def load(data: bytes):
   return jax.export.deserialize(bytearray(data))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+  "name",
+  [pytest.param(n, marks=[] if n in ("deeplabv3p", "deeplabv2_coco") else pytest.mark.slow)
+   for n in NAMES],
+)  # fmt: skip
 def test_one_program_for_every_size(name):
   variables, network = make(name)
   program = load(export.export_network(network, variables).serialize())

@@ -42,7 +42,7 @@ def test_the_bank_holds_what_the_originals_does(case):
 
   step_rank = lambda s, c: case.get(f"step{s}.rank.{c}")
   longest = max(len(case[f"step{s}.labels"]) for s in range(case["num_steps"]))
-  bank = banks.empty(num_classes, banks.slots(capacity, elements), dim)
+  bank = banks.empty(num_classes, banks.slots(capacity, elements, 1), dim)
   for s in range(case["num_steps"]):
     rows = np.ones((longest, dim), np.float32)
     classes = np.full(longest, IGNORE, np.int32)
@@ -116,7 +116,7 @@ def _follows_the_rule(step, elements, capacity, slots, sign=1):
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
 @pytest.mark.parametrize(("elements", "capacity"), [(3, 16), (9, 8)])
 def test_devices_keep_one_bank(devices, elements, capacity):
-  slots = -(-banks.slots(capacity, elements) // devices) * devices
+  slots = banks.slots(capacity, elements, 8)
   step = _mapped(devices, elements=elements, capacity=capacity)
   assert _follows_the_rule(step, elements, capacity, slots)
 

@@ -36,6 +36,7 @@ def tiny_config(data_dir):
     if method == "memory_bank":  # everything has begun after two steps
       config.method.ramp_steps, config.method.bank_lead, config.model.head_dim = 1, 1, 8
       config.method.threshold = 0.1
+      config.method.memory_per_class = 60  # of 64 slots
     config.training.steps = steps
     config.training.log_every = 2
     config.training.checkpoint_every = config.evaluation.every = 4

@@ -154,11 +154,6 @@ def test_diverged_run_stops_and_names_the_last_good_checkpoint(tiny_config, tmp_
   assert good.is_dir() and not (tmp_path / "checkpoints" / "8").exists()
 
 
-def test_a_method_that_does_not_fit_the_devices_is_refused_at_once(tiny_config, tmp_path):
-  with pytest.raises(ValueError, match=r"36 slots of a class can't be shared out among 8 devices"):
-    run.train(tiny_config("memory_bank", **{"method.memory_per_class": 36}), tmp_path)
-
-
 def test_workdir_of_another_run_is_refused(tiny_config, tmp_path, caplog):
   run.train(tiny_config("supervised", steps=2), tmp_path)
   with pytest.raises(ValueError, match=r"another config: model\.width: 4 there, 8 now"):
@@ -212,6 +207,22 @@ def folder_config(config, root):
     ("mean_teacher", {"method.mixing": "mixup"}, "choose from 'cutout'"),
     ("mean_teacher", {"data.partial": "p1"}, "sparse labels need both"),
     ("mean_teacher", {"evaluation.network": "both"}, "choose from teacher, student"),
+    ("mean_teacher", {"training.separate_passes": True}, "can't be taken apart"),
+    (
+      "memory_bank",
+      {"training.separate_passes": True, "method.alternate": True},
+      "can't be taken apart",
+    ),
+    (
+      "memory_bank",
+      {"data.source.name": "toy_scenes", "data.source.batch": 16},
+      r"config\.data\.source\.batch=16 but config\.data\.labeled_batch=8: .* the same size",
+    ),
+    (
+      "memory_bank",
+      {"data.source.name": "toy_scenes", "data.source.batch": 8, "method.alternate": True},
+      "leave out one of the two",
+    ),
   ],
 )
 def test_bad_values_fail_before_anything_is_compiled(

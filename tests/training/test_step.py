@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 from semiseg_jax.methods import make_method
 from semiseg_jax.training.mesh import check_divisible, make_mesh, shard_batch
-from semiseg_jax.training.step import gradients, make_train_step, train_step
+from semiseg_jax.training.step import gradients, make_train_step, state_spec, train_step
 from tests.tiny import random_batch, run_steps, tiny_state
 
 RECO = {"name": "reco", "num_queries": 8, "num_negatives": 16, "strong_threshold": 0.9,
@@ -75,15 +75,37 @@ def test_drawing_on_the_device_runs():
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
+def pmap_step(method, optimizer, state, devices: int):
+  """(state, batch) -> state by the step under `jax.pmap`; whole arrays in and out.
+
+  An array that the mesh would share out goes in as its parts, with an axis of devices in front.
+  """
+  specs = state_spec(method, state)
+  each = lambda function, *trees: jax.tree.map(function, *trees, is_leaf=lambda x: type(x) is P)
+
+  def split(spec, part):
+    cut = lambda x: np.stack(np.split(np.asarray(x), devices, tuple(spec).index("data")))
+    return jax.tree.map(cut if tuple(spec) else np.asarray, part)
+
+  def join(spec, part):
+    glue = lambda x: np.concatenate(np.asarray(x), tuple(spec).index("data"))
+    return jax.tree.map(glue if tuple(spec) else np.asarray, part)
+
+  axes = each(lambda spec: 0 if tuple(spec) else None, specs)
+  mapped = jax.pmap(
+    lambda state, batch: train_step(state, batch, method=method, optimizer=optimizer)[0],
+    "data", in_axes=(axes, 0), out_axes=axes, devices=jax.devices()[:devices],
+  )  # fmt: skip
+  return lambda state, batch: each(
+    join, specs, mapped(each(split, specs, state), split(P("data"), batch))
+  )
+
+
 def test_same_step_under_pmap():
   method = make_method(METHODS["reco_classmix"])
   state, _ = tiny_state(method, OPTIMIZER, 4)
-  state = jax.tree.map(np.asarray, state)
   batch = batches("reco_classmix", 1)[0]
-  split = jax.tree.map(lambda x: x.reshape(4, 2, *x.shape[1:]), batch)
-  step = lambda state, batch: train_step(state, batch, method=method, optimizer=OPTIMIZER)
-  mapped = jax.pmap(step, "data", in_axes=(None, 0), out_axes=None, devices=jax.devices()[:4])
-  state, _ = mapped(state, split)
+  state = pmap_step(method, OPTIMIZER, state, 4)(state, batch)
   assert_same(compared(state), compared(run_steps(METHODS["reco_classmix"], OPTIMIZER, 1, [batch])))
 
 
@@ -131,5 +153,13 @@ def test_images_of_another_domain_are_learnt_from():
 
 
 def test_a_batch_that_cannot_be_shared_out():
-  with pytest.raises(ValueError, match=r"data\.labeled_batch=10 .* 8 devices: use 8 or 16"):
-    check_divisible(make_mesh(), **{"data.labeled_batch": 10})
+  batches = {"data.labeled_batch": 10, "data.unlabeled_batch": 24, "evaluation.batch": 4}
+  message = (
+    "config.data.labeled_batch=10, config.evaluation.batch=4 can't be divided among 8 devices: "
+    "use config.data.labeled_batch=8 or 16, config.evaluation.batch=8, "
+    "or run on a number of devices that divides 2"
+  )
+  with pytest.raises(ValueError, match=message):
+    check_divisible(make_mesh(), **batches)
+  with pytest.raises(ValueError, match="or run on a single device"):  # as the memory bank's configs
+    check_divisible(make_mesh(), **{"data.labeled_batch": 5, "data.unlabeled_batch": 2})

@@ -18,8 +18,6 @@ from semiseg_jax.training.network import make_network
 from semiseg_jax.training.optimizers import make_optimizer
 from semiseg_jax.training.step import make_train_step
 
-# Of the CPU's code generator, which comes after memory is laid out: compiles in half the time.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 FORMS = {  # separate_passes, method.alternate
   "both at once": (False, False),
   "one after the other": (True, False),
@@ -66,7 +64,7 @@ def main() -> None:
       method, optimizer, make_mesh(jax.devices()[:1]), separate_passes=separate
     )
     start = time.perf_counter()
-    memory = step.lower(state, batch).compile(compiler_options=QUICK).memory_analysis()
+    memory = step.lower(state, batch).compile().memory_analysis()
     print(
       f"{name:>20}: "
       f"{memory.temp_size_in_bytes / 2**20:8.0f} MiB temporary, "

@@ -155,7 +155,7 @@ def test_memory_bank_in_training(name):
 _DST = [m.removeprefix("dst_cbc/") for m in _manifests("dst_cbc") if "deeplabv2" in m]
 
 
-@pytest.mark.parametrize("run", ["eval0", "eval1"])
+@pytest.mark.parametrize("run", [pytest.param("eval0", marks=pytest.mark.slow), "eval1"])
 @pytest.mark.parametrize("name", _DST)
 def test_dst_cbc_in_evaluation(name, run):
   recorded, case = _dst_cbc(name)
@@ -201,6 +201,7 @@ def test_dst_cbc_in_training(name):
     assert is_frozen != has_gradient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("name", "expected"),
   [("deeplabv2_coco", "advsemiseg_logits"), ("deeplabv2", "logits")],

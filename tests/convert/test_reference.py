@@ -37,7 +37,14 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c[0]}-{c[1]}")
+_SOME = ("deeplabv3p", "deeplabv3plus", "deeplabv2_coco")  # one of each kind; the others are slow
+
+
+@pytest.mark.parametrize(
+  "case",
+  [pytest.param(c, marks=[] if c[1] in _SOME else pytest.mark.slow) for c in CASES],
+  ids=lambda c: f"{c[0]}-{c[1]}",
+)
 def test_recorded_outputs(case):
   family, name, manifest, vector, images, expected = case
   tensors = fill(json.loads((_GOLDEN / f"{manifest}.manifest.json").read_text()))

@@ -243,6 +243,7 @@ def assert_same_run(left, right):
     np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_same_steps_under_pmap(on_one_device):
   method = memory_bank.Method(**SHORT)
   state, _ = fresh_state(method, 4)
@@ -259,6 +260,13 @@ def test_separate_passes_have_the_same_gradient(on_one_device):
   assert np.isfinite([float(value) for value in metrics.values()]).all()
   used = (state.method_state.used, on_one_device.method_state.used)
   np.testing.assert_array_equal(*used)
+
+
+@pytest.mark.slow
+def test_alternating_steps_are_the_same_on_two_devices():
+  one, two = (run_steps(devices, alternate=True)[0] for devices in (1, 2))
+  assert one.method_state.used.any()
+  assert_same_run(two, one)
 
 
 def test_every_switch_at_once_with_a_second_domain():

@@ -89,7 +89,7 @@ def create(
   name: deeplabv3p, deeplabv2 (ReCo's) | deeplabv2_coco, deeplabv2_imagenet, deeplabv3plus (the
   memory bank's, for weights from there) | deeplabv3 (torchvision's) | resnet, which classifies
   whole images. backbone: resnet18 | resnet34 | resnet50 | resnet101 | resnet152.
-  embedding_dim: of the representation head; None for none.
+  embedding_dim: of the representation head, which resnet never has; None for none.
   head_dim: of the memory bank's projection_head, prediction_head, selectors and memory_selectors,
   which work on rows of features and not on images; None for none.
   output_stride: of the trunk; 16 or 8 for deeplabv3p, 8 or 16 for deeplabv3, 16 for deeplabv3plus,
@@ -111,11 +111,11 @@ def create(
   rng = np.random.default_rng(seed)
   trunk_layers = make_layers(rng, dtype, axis_name, original.trunk_init, original.train_norms)
   trunk = ResNet(backbone, output_stride, width, trunk_layers, remat, original.layout)
-  if name == "resnet":
-    return ResNetClassifier(trunk, num_classes, rng)
   common = (trunk, num_classes, embedding_dim, rates)
   make = make_layers(rng, dtype, axis_name, original.init)
-  if name == "deeplabv3":
+  if name == "resnet":
+    module = ResNetClassifier(trunk, num_classes, rng)
+  elif name == "deeplabv3":
     module = DeepLabV3(*common, decoder_dim, make, aux_head)
   elif name == "deeplabv3p":
     module = DeepLabV3P(*common, decoder_dim, make)

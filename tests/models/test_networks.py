@@ -114,7 +114,7 @@ def test_frozen_are_the_trunks_affine_and_the_unused_branches(name):
     for path, is_frozen in jax.tree_util.tree_leaves_with_path(frozen)
     if is_frozen
   }
-  if name in ("deeplabv2", "deeplabv3p"):
+  if name in ("deeplabv2", "deeplabv3p", "deeplabv3", "resnet"):
     assert not paths
     return
   branches = {path for path in paths if path.startswith("classifier")}
@@ -125,6 +125,17 @@ def test_frozen_are_the_trunks_affine_and_the_unused_branches(name):
   assert all(
     path.startswith("resnet.") and path.endswith((".scale", ".bias")) for path in paths - branches
   )
+
+
+def test_a_second_classifier_is_frozen_and_left_out_in_training():
+  graphdef, params, batch_stats = _toy("deeplabv3", aux_head=True)
+  module = networks.create("deeplabv3", **TOY, aux_head=True)
+  assert all(jax.tree.leaves(networks.frozen(module)["aux_classifier"]))
+  run = lambda train: jax.eval_shape(
+    lambda x: networks.forward(graphdef, params, batch_stats, x, train)[0], _images(2)
+  )
+  assert run(False).aux_logits.shape == run(False).logits.shape
+  assert run(True).aux_logits is None
 
 
 def test_frozen_parameters_get_no_gradient_and_their_statistics_move():

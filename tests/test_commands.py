@@ -73,6 +73,15 @@ def wait_for_step(process: subprocess.Popen, workdir: pathlib.Path, step: int) -
   raise AssertionError(f"ended before step {step}: {process.communicate()[1][-4000:]}")
 
 
+def wait_for_checkpoint(process: subprocess.Popen, workdir: pathlib.Path) -> None:
+  """Until the first one is whole: it is written beside the training, which goes on."""
+  while process.poll() is None:
+    if any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*")):
+      return
+    time.sleep(0.02)
+  raise AssertionError(f"ended without a checkpoint: {process.communicate()[1][-4000:]}")
+
+
 def test_killed_at_a_random_step_ends_in_the_same_bits(environment, tmp_path):
   options = [*SMALL, "--config.training.steps=30", "--config.training.checkpoint_every=4",
              "--config.evaluation.every=15"]  # fmt: skip
@@ -83,6 +92,7 @@ def test_killed_at_a_random_step_ends_in_the_same_bits(environment, tmp_path):
   process = start(environment, *launch(killed, *options))
   step = random.randint(5, 28)
   wait_for_step(process, killed, step)
+  wait_for_checkpoint(process, killed)
   process.send_signal(signal.SIGKILL)
   process.communicate()
   out, _ = finish(start(environment, *launch(killed, *options)))

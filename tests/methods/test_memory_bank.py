@@ -269,6 +269,7 @@ def test_alternating_steps_are_the_same_on_two_devices():
   assert_same_run(two, one)
 
 
+@pytest.mark.slow
 def test_every_switch_at_once_with_a_second_domain():
   streams = ("labeled", "unlabeled", "source")
   state, metrics = run_steps(

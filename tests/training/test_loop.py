@@ -66,7 +66,11 @@ def test_a_run_leaves_everything_behind(method, values, tiny_config, tmp_path):
   ("method", "values"),
   [
     pytest.param("reco", {}, marks=pytest.mark.slow),  # test_commands.py kills it
-    ("memory_bank", {"training.reload_best_after": 1, "evaluation.every": 2}),
+    pytest.param(  # the longest test of all
+      "memory_bank",
+      {"training.reload_best_after": 1, "evaluation.every": 2},
+      marks=pytest.mark.slow,
+    ),
   ],
 )
 def test_interrupted_and_resumed_equals_unbroken(

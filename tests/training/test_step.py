@@ -55,9 +55,10 @@ def on_one_device() -> dict:
       for name in ("supervised", "classmix", "reco_classmix")
       for devices in (2, 4)
     ),
-    *((name, 8) for name in ("supervised", "classmix", "reco_classmix", "reco_two_domains")),
+    *((name, 8) for name in ("supervised", "classmix", "reco_classmix")),
     *(
-      pytest.param(name, 8, marks=pytest.mark.slow) for name in ("reco_supervised", "reco_partial")
+      pytest.param(name, 8, marks=pytest.mark.slow)
+      for name in ("reco_supervised", "reco_partial", "reco_two_domains")
     ),
   ],
 )

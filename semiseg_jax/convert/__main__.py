@@ -78,7 +78,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
   done = convert(source, num_classes=args.num_classes, reinit_classifier=args.reinit_classifier)
   announce(args.source, source, done, console)
   about = names_and_colors(args, source, done.model["num_classes"])
-  family = written_family(args, is_directory, source, done)
+  if args.to_torch or args.verify:
+    family = written_family(args, is_directory, source, done)
   if args.out:
     out = pathlib.Path(args.out)
     save_network(out, done.variables, done.model, about)
@@ -166,7 +167,7 @@ def verify(source: Source, family: Family, done: Converted, console: Console) ->
 
 
 def parse_size(text: str) -> tuple[int, int]:
-  """ "512x1024" as (512, 1024)."""
+  """(512, 1024) of "512x1024"; ValueError for anything else."""
   try:
     height, width = map(int, text.split("x"))
   except ValueError:

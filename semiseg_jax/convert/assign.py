@@ -21,6 +21,7 @@ _LEAVES = {
   "var": "running_var",
 }
 _COUNTER = "num_batches_tracked"
+A_COUNTER = "a counter"  # why a tensor is left that only the way back needs
 CLASS_MODULES = ("classifier", "aux_classifier", "selectors", "memory_selectors")
 
 
@@ -178,7 +179,7 @@ def _check_complete(covered: set, slots: Mapping[str, Slot], taken: Mapping[str,
 
 
 def _why_unknown(key: str) -> str:
-  return "a counter" if key.endswith(_COUNTER) else "no such layer here"
+  return A_COUNTER if key.endswith(_COUNTER) else "no such layer here"
 
 
 def _mismatch(wrong: list[str], tensors, shapes, only_classes: bool) -> str:

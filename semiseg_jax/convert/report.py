@@ -1,18 +1,19 @@
 """What a conversion took, left out and left fresh, for people."""
 
 import collections
+import math
 import pathlib
 
 from rich.console import Console
 from rich.table import Table
 
-from semiseg_jax.convert.assign import Report
+from semiseg_jax.convert.assign import A_COUNTER, Report
 
 
 def summary(report: Report) -> str:
   """One line: counts, by the top-level modules of the network and of the file."""
   text = f"{len(report.taken)} tensors taken"
-  left = [key for key, _, why in report.left if why != "a counter"]
+  left = [key for key, _, why in report.left if why != A_COUNTER]
   if left:
     text += f", {len(left)} without use ({_modules(left)})"
   if report.fresh:
@@ -29,13 +30,13 @@ def print_report(report: Report, console: Console) -> None:
   for key, path, shape in report.taken:
     groups[path.split(".")[0].split("[")[0]].append((key, shape))
   for module, entries in groups.items():
-    size = sum(_size(shape) for _, shape in entries)
+    size = sum(math.prod(shape) for _, shape in entries)
     table.add_row("mapped", f"{len(entries)} tensors", f"{size:,} values", module)
-  counters = sum(why == "a counter" for *_, why in report.left)
+  counters = sum(why == A_COUNTER for *_, why in report.left)
   if counters:
     table.add_row("kept apart", f"{counters} num_batches_tracked", "", "used on the way back")
   for key, shape, why in report.left:
-    if why != "a counter":
+    if why != A_COUNTER:
       table.add_row("skipped", key, str(tuple(shape)), why)
   for path, shape in report.fresh:
     table.add_row("missing", "", str(tuple(shape)), f"{path}, stays fresh")
@@ -55,10 +56,3 @@ def _modules(names: list[str]) -> str:
   counts = collections.Counter(name.split(".")[0] for name in names)
   shown = [name for name, _ in counts.most_common(5)]
   return ", ".join(shown) + (f" and {len(counts) - 5} more" if len(counts) > 5 else "")
-
-
-def _size(shape: tuple[int, ...]) -> int:
-  size = 1
-  for side in shape:
-    size *= side
-  return size

@@ -6,6 +6,9 @@
 
 Run twice with the same workdir, it goes on where it stopped. Any value of the config can be changed
 here: --config.training.steps=100. With -v=1 an error shows where it came from.
+
+On several hosts start the same command on each (docs/scaling.md). The exit code is 0 at the end, 1 if
+something is wrong, and 75 for a run that was stopped or lost a host: start it again.
 """
 
 import pathlib
@@ -20,6 +23,10 @@ _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "predict"], "Wh
 _IMAGES = flags.DEFINE_string("images", None, "predict: the folder of pictures.")
 _OVERLAYS = flags.DEFINE_bool("overlays", False, "predict: also the colours over each picture.")
 _SKIP_BAD = flags.DEFINE_bool("skip_bad", False, "predict: leave out damaged pictures and go on.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many are started.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
+_PEER_TIMEOUT = flags.DEFINE_integer("peer_timeout", 300, "Seconds to wait for a silent process.")
 _OUT = flags.DEFINE_string("out", None, "predict: where to; default WORKDIR/predictions.")
 
 
@@ -27,7 +34,7 @@ def main(argv: list[str]) -> int:
   if len(argv) > 1:
     raise app.UsageError(f"unexpected arguments {argv[1:]}; flags begin with --")
   from data import prepare
-  from semiseg_jax.training import run
+  from semiseg_jax.training import hosts, run
   from semiseg_jax.training.loop import DivergedError
 
   if not logging.level_debug():
@@ -37,21 +44,23 @@ def main(argv: list[str]) -> int:
   if config is None and not (_MODE.value == "predict" and _WORKDIR.value):
     raise app.UsageError("--config is missing (only --mode=predict with --workdir needs none)")
   workdir = pathlib.Path(_WORKDIR.value or f"runs/{_config_name()}")
+  processes = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   try:
-    if _MODE.value == "predict":
-      options = {"overlays": _OVERLAYS.value, "skip_bad": _SKIP_BAD.value}
-      run.predict(config, workdir, _IMAGES.value, _OUT.value, **options)
-    else:
+    with hosts.joined(*processes, timeout=_PEER_TIMEOUT.value):
+      if _MODE.value == "predict":
+        options = {"overlays": _OVERLAYS.value, "skip_bad": _SKIP_BAD.value}
+        run.predict(config, workdir, _IMAGES.value, _OUT.value, **options)
+        return 0
       for domain in (config.data, config.data.source):
         if domain.name and domain.name != "folder":
           prepare.ensure(domain.name, domain.variant, config.data.data_dir)
-      getattr(run, _MODE.value)(config, workdir)
+      result = getattr(run, _MODE.value)(config, workdir)
+      return hosts.RETRY if result.get("status") == "interrupted" else 0
   except (ValueError, FileNotFoundError, DivergedError) as error:
     if logging.level_debug():
       raise
     print(f"launch.py: {error}", file=sys.stderr)
     return 1
-  return 0
 
 
 def _config_name() -> str:

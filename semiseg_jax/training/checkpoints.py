@@ -17,8 +17,15 @@ class Checkpoints:
 
   def __init__(self, directory: str | pathlib.Path, keep: int):
     self.directory = pathlib.Path(directory).absolute()
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
-    handlers = {"arrays": ocp.StandardCheckpointHandler(), "about": ocp.JsonCheckpointHandler()}
+    # so that hosts, when two of these write at a time, wait for each other in the right one
+    together = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=self.directory.name)
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=keep, cleanup_tmp_directories=True, multiprocessing_options=together
+    )
+    handlers = {
+      "arrays": ocp.StandardCheckpointHandler(multiprocessing_options=together),
+      "about": ocp.JsonCheckpointHandler(multiprocessing_options=together),
+    }
     self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
   def __enter__(self) -> "Checkpoints":
@@ -52,10 +59,13 @@ class Checkpoints:
   def restore(self, like: Tree) -> tuple[Tree, dict[str, Any]] | None:
     """The newest readable checkpoint as (arrays laid out like `like`, dict); None if there is none.
 
+    Whatever devices it was written from: jax arrays come back laid out as in `like`, numpy as numpy.
+
     A damaged one is skipped with a warning. Raises ValueError if every one is damaged, or if the
     arrays have other names or shapes than `like`: the checkpoint belongs to another model.
     """
-    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    on_devices = lambda x: ocp.utils.to_shape_dtype_struct(x) if isinstance(x, jax.Array) else x
+    shapes = jax.tree.map(on_devices, like)
     return self._newest(lambda step: (self._arrays(step, shapes), self._about(step)))
 
   def _newest(self, read: Callable[[int], Any]) -> Any:

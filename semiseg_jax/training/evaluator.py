@@ -58,14 +58,14 @@ class Evaluator:
     return score(self._step, variables, run.config, run.dataset, run.mesh)
 
   def panels(self, variables: Variables) -> tuple[list[np.ndarray], list[str]]:
-    """image | label | prediction | confidence of this host's first validation images; their ids.
+    """image | label | prediction | confidence of the first host's first validation images; ids.
 
     One image at a time on one device, so that their number needn't divide among the devices.
     """
     config, dataset = self._run.config, self._run.dataset
     colors = dataset.info.palette, dataset.info.class_names
     count = min(config.evaluation.panels, len(dataset.val))
-    if not count:
+    if not count or jax.process_index():
       return [], []
     if self._shown is None:
       self._shown = next(iter(validation_batches(config, dataset)))

@@ -125,7 +125,7 @@ class _Training:
       while step < steps and not stops:
         self.update()
         step += 1
-        stops = self.stop.requested  # looked at once a step, so that a stop never goes unsaved
+        stops = self.stop.stops_after(step)  # once a step, so that a stop never goes unsaved
         evaluates = due(step, self.config.evaluation.every)
         saves = due(step, self.config.training.checkpoint_every) or stops
         if due(step, self.config.training.log_every) or evaluates or saves:

@@ -12,9 +12,13 @@ from semiseg_jax.contract import Tree
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-  """One axis, "data", over all devices of all hosts (or over those given)."""
+  """One axis, "data", over all devices of all hosts (or over those given).
+
+  Devices of a host stand together, so that the rows of hosts, joined, are in the stream's order.
+  """
   devices = jax.devices() if devices is None else devices
-  return jax.make_mesh((len(devices),), (DATA_AXIS,), (AxisType.Auto,), devices=devices)
+  devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+  return Mesh(np.asarray(devices), (DATA_AXIS,), (AxisType.Auto,))
 
 
 def check_divisible(mesh: Mesh, **batches: int) -> None:

@@ -13,6 +13,7 @@ from semiseg_jax.input.build import open_data
 from semiseg_jax.training import loop
 from semiseg_jax.training.checkpoints import write_json
 from semiseg_jax.training.evaluator import score
+from semiseg_jax.training.hosts import check_agreement
 from semiseg_jax.training.mesh import check_divisible, make_mesh, replicate
 from semiseg_jax.training.network import compute_dtype
 from semiseg_jax.training.report import jsonable, print_scores
@@ -22,6 +23,7 @@ from semiseg_jax.training.weights import trained_network
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
   """Trains, or goes on; returns what result.json holds."""
+  check_agreement(config)
   return loop.train(build(config, open_data(config)), workdir)
 
 
@@ -30,6 +32,7 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
 
   Raises ValueError if its classes are not the dataset's.
   """
+  check_agreement(config)
   dataset = open_data(config)
   mesh = make_mesh()
   check_divisible(mesh, **{"evaluation.batch": config.evaluation.batch})
@@ -44,10 +47,10 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     )
   step = make_evaluate_step(forward, dataset.info.num_classes, mesh)
   found = score(step, replicate(variables, mesh), config, dataset, mesh)
-  print_scores(about["step"], found.scores, dataset.info.class_names, found.seconds)
   result = {"step": about["step"], "network": about["network"], "loss": found.loss}
   result |= found.scores.as_dict()
   if jax.process_index() == 0:
+    print_scores(about["step"], found.scores, dataset.info.class_names, found.seconds)
     write_json(workdir / "evaluation.json", jsonable(result))
   return result
 
@@ -65,6 +68,8 @@ def predict(
   `predict_folder`.
   """
   model = config and config.model
+  if jax.process_count() > 1:
+    raise ValueError("--mode=predict runs in one process: start it on a single host")
   if not images:
     raise ValueError("--mode=predict needs --images=DIR, the folder of pictures")
   variables, forward, about = trained_network(

@@ -2,16 +2,24 @@
 
 import signal
 
+import jax
+from jax.experimental import multihost_utils
+
 
 class StopSignal:
-  """Context manager; `requested` turns True at the first signal, a second SIGINT interrupts."""
+  """Context manager; a second SIGINT interrupts.
+
+  Of several processes any one may get the signal; all stop at the same step. There JAX listens to
+  SIGTERM, so SIGINT is passed on as that.
+  """
 
   def __init__(self):
-    self.requested = False
+    self._requested = False
+    self._several = jax.process_count() > 1
     self._previous = {}
 
   def __enter__(self) -> "StopSignal":
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGINT,) if self._several else (signal.SIGTERM, signal.SIGINT):
       self._previous[number] = signal.signal(number, self._ask)
     return self
 
@@ -19,7 +27,15 @@ class StopSignal:
     for number, handler in self._previous.items():
       signal.signal(number, handler)
 
+  def stops_after(self, step: int) -> bool:
+    """Whether to stop now, having done `step` steps. To be asked after every step."""
+    if self._several:
+      return multihost_utils.reached_preemption_sync_point(step)
+    return self._requested
+
   def _ask(self, number, _) -> None:
-    if self.requested and number == signal.SIGINT:
+    if self._requested and number == signal.SIGINT:
       raise KeyboardInterrupt
-    self.requested = True
+    self._requested = True
+    if self._several:
+      signal.raise_signal(signal.SIGTERM)

@@ -10,8 +10,10 @@ import json
 import logging
 import pathlib
 
+import jax
 from ml_collections import ConfigDict
 
+from semiseg_jax.training import hosts
 from semiseg_jax.training.checkpoints import write_json
 
 _FREE = ("training", "evaluation")  # sections that may change when a run goes on
@@ -21,13 +23,15 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
   """Writes config.json, or compares with the one there.
 
   Raises ValueError if the run there is another one: its data, model, method, optimizer or seed
-  differ. Changes of training and evaluation are taken over with a warning.
+  differ. Changes of training and evaluation are taken over with a warning. Also raises it on a host
+  that does not see what process 0 has written.
   """
-  workdir.mkdir(parents=True, exist_ok=True)
+  if "://" in str(workdir) or str(workdir).startswith("gs:/"):
+    raise ValueError(f"--workdir={workdir} must be a directory: mount the bucket (docs/scaling.md)")
   path = workdir / "config.json"
   resolved = json.loads(config.to_json_best_effort())
   if path.exists():
-    changed = _differences(json.loads(path.read_text()), resolved)
+    changed = hosts.differences(json.loads(path.read_text()), resolved, "there", "now")
     fixed = [line for line in changed if not line.startswith(_FREE)]
     if fixed:
       raise ValueError(
@@ -36,15 +40,13 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
       )
     if changed:
       logging.warning("going on with a changed config: %s", "; ".join(changed))
-  write_json(path, resolved)
-
-
-def _differences(old: dict, new: dict, prefix: str = "") -> list[str]:
-  lines = []
-  for key in sorted(old.keys() | new.keys()):
-    before, after = old.get(key), new.get(key)
-    if isinstance(before, dict) and isinstance(after, dict):
-      lines += _differences(before, after, f"{prefix}{key}.")
-    elif before != after:
-      lines.append(f"{prefix}{key}: {before!r} there, {after!r} now")
-  return lines
+  hosts.barrier("compared")
+  if jax.process_index() == 0:
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(path, resolved)
+  hosts.barrier("claimed")
+  if not path.exists():
+    raise ValueError(
+      f"process {jax.process_index()} doesn't see {path}, which process 0 has written: --workdir "
+      "must be on a file system that all hosts share"
+    )

@@ -1,0 +1,266 @@
+"""Several processes as one run: how they meet, what they must agree on, and what if one is lost.
+
+TPU pods, SLURM, Open MPI and Kubernetes tell their processes of each other; elsewhere the flags of
+launch.py do. Each process feeds its own devices with its share of every batch.
+"""
+
+import collections
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, NoReturn
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+RETRY = 75  # EX_TEMPFAIL: the exit code of a run that goes on when it is started again
+
+# What srun and mpirun tell a process: how many there are, and which one it is.
+_LAUNCHERS = (
+  ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+  ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+  ("PMI_SIZE", "PMI_RANK"),
+)
+_LOOK_EVERY = 1.0  # seconds between looks at who is there
+_LEAVE = 10.0  # seconds that process 0 waits for the others to leave
+_OWN = ("data_dir", "root", "threads", "workers", "buffer")  # of config.data: change no batch
+_STATUS = re.compile(r"(INTERNAL|UNKNOWN|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|"
+                     r"FAILED_PRECONDITION): ")  # fmt: skip
+
+
+@contextlib.contextmanager
+def joined(
+  coordinator: str | None = None,
+  num_processes: int | None = None,
+  process_id: int | None = None,
+  timeout: int = 300,
+) -> Iterator[None]:
+  """This process as one of its run, from before any device is used; alone, if it is alone.
+
+  coordinator: "HOST:PORT" of process 0, with num_processes and process_id; without them a cluster
+  that has started several processes is asked. timeout: seconds to wait for the others, and until
+  one that has fallen silent is given up: then this process ends with RETRY, whatever it waits for.
+  Raises ValueError for flags that don't fit together, and if processes have unequal devices.
+  """
+  given = _given(coordinator, num_processes, process_id)
+  if given or in_cluster(os.environ):
+    _connect(given or _Processes(), timeout)
+    check_devices()
+  if jax.process_count() == 1:
+    yield
+    return
+  watch = _Watch(timeout)
+  try:
+    yield
+    watch.stop()
+    barrier("end")
+  except Exception as error:
+    if _STATUS.match(str(error)):  # most likely because another process is gone: say which
+      watch.join(2 * timeout)
+    raise
+  finally:
+    watch.stop()
+    if jax.process_index() == 0:  # all are connected through it: it leaves last
+      watch.join(_LEAVE)
+      time.sleep(_LOOK_EVERY)  # the answer to the last goodbye is still on its way
+    jax.distributed.shutdown()
+
+
+def in_cluster(environment: Mapping[str, str]) -> bool:
+  """Whether this is one of several processes that can find each other without being told."""
+  if "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
+    return True
+  if any(int(environment.get(size) or 1) > 1 for size, _ in _LAUNCHERS):
+    return True
+  has_tpu = importlib.util.find_spec("libtpu") and (any(map(os.path.exists, ("/dev/vfio", "/dev/accel0"))))
+  return bool(has_tpu) and "tpu" in (environment.get("JAX_PLATFORMS") or "tpu")
+
+
+def check_devices() -> None:
+  """ValueError unless every process has the same number of devices."""
+  counts = collections.Counter(device.process_index for device in jax.devices())
+  if len(set(counts.values())) > 1:
+    listed = ", ".join(f"process {process}: {count}" for process, count in sorted(counts.items()))
+    raise ValueError(f"every process needs the same number of devices; there are {listed}")
+
+
+def check_agreement(config: ConfigDict) -> None:
+  """ValueError on all processes if their configs differ, naming who and what.
+
+  Where the data lie and how they are read may differ.
+  """
+  if jax.process_count() == 1:
+    return
+  values = json.loads(config.to_json_best_effort())
+  values["data"] = {key: value for key, value in values["data"].items() if key not in _OWN}
+  text = json.dumps(values, sort_keys=True).encode()
+  digest = np.frombuffer(hashlib.sha256(text).digest(), np.uint8)
+  digests = multihost_utils.process_allgather(digest)
+  if (digests == digests[0]).all():
+    return
+  texts = _gathered(text)
+  others = [i for i, other in enumerate(digests) if (other != digests[0]).any()]
+  changed = differences(*(json.loads(texts[i]) for i in (0, others[0])), "on process 0", "there")
+  raise ValueError(
+    f"process {', '.join(map(str, others))} of {len(digests)} was started with another config than "
+    f"process 0: {'; '.join(changed)}. Start all with the same command"
+  )
+
+
+def differences(
+  old: Mapping[str, Any], new: Mapping[str, Any], here: str, there: str, prefix: str = ""
+) -> list[str]:
+  """One line for every key of two nested dicts that has another value: "a.b: 1 HERE, 2 THERE"."""
+  lines = []
+  for key in sorted(old.keys() | new.keys()):
+    before, after = old.get(key), new.get(key)
+    if isinstance(before, dict) and isinstance(after, dict):
+      lines += differences(before, after, here, there, f"{prefix}{key}.")
+    elif before != after:
+      lines.append(f"{prefix}{key}: {before!r} {here}, {after!r} {there}")
+  return lines
+
+
+def barrier(name: str) -> None:
+  """Waits until all processes are here."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
+
+
+def _gathered(text: bytes) -> list[bytes]:
+  """The texts of all processes."""
+  size = int(multihost_utils.process_allgather(np.int32(len(text))).max())
+  padded = np.frombuffer(text.ljust(size), np.uint8)
+  return [row.tobytes() for row in multihost_utils.process_allgather(padded)]
+
+
+class _Processes(NamedTuple):
+  """Where process 0 listens, how many there are, which one this is; None: the cluster knows."""
+
+  coordinator: str | None = None
+  count: int | None = None
+  index: int | None = None
+
+
+def _given(coordinator: str | None, count: int | None, index: int | None) -> _Processes | None:
+  """What the flags say; ValueError if they say only a part, or what can't be."""
+  for size, rank in _LAUNCHERS:
+    if coordinator and int(os.environ.get(size) or 1) > 1:
+      count = int(os.environ[size]) if count is None else count
+      index = int(os.environ[rank]) if index is None else index
+  flags = {"--coordinator": coordinator, "--num_processes": count, "--process_id": index}
+  missing = [name for name, value in flags.items() if value is None]
+  if len(missing) == len(flags):
+    return None
+  if missing:
+    raise ValueError(f"{', '.join(missing)} missing: several processes need {', '.join(flags)}")
+  if not 0 <= index < count:
+    raise ValueError(f"--process_id={index} is not one of 0 to {count - 1}")
+  if not re.fullmatch(r".+:\d+", coordinator):
+    raise ValueError(f"--coordinator={coordinator} should be HOST:PORT of process 0")
+  return _Processes(coordinator, count, index)
+
+
+def _connect(processes: _Processes, timeout: int) -> None:
+  """`jax.distributed.initialize`, whose own end after a vain wait is an abort without a word."""
+  late = threading.Timer(timeout, _waited_in_vain, (processes, timeout))
+  late.daemon = True
+  late.start()
+  # so that a process that is lost ends the others by `_Watch`, with its name, not by an abort
+  jax.config.update("jax_enable_recoverability", True)
+  try:
+    jax.distributed.initialize(
+      *processes, initialization_timeout=timeout + 60, heartbeat_timeout_seconds=timeout
+    )
+  except ValueError as error:
+    raise ValueError(
+      f"several processes were started, but not how they find each other is known ({error}): give "
+      "--coordinator=HOST:PORT of process 0"
+    ) from error
+  jax.devices()  # those of all processes: waits for them too
+  late.cancel()
+
+
+def _waited_in_vain(processes: _Processes, timeout: int) -> NoReturn:
+  where, count, index = processes
+  why = "not all of them came: those that did say so too, so start those that don't"
+  if index and not _listens(where):
+    why = f"nothing listens at {where}: is process 0 running there, and not behind a firewall?"
+  who = "this process" if index is None else f"process {index} of {count}"
+  _end(f"{who} waited {timeout} s for the others; {why}")
+
+
+def _listens(address: str) -> bool:
+  host, _, port = address.rpartition(":")
+  try:
+    socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+  except OSError:
+    return False
+  return True
+
+
+class _Watch:
+  """A thread that looks who is there, and ends this process if one of the others is not.
+
+  A collective whose peer is gone may wait for ever, so that nothing else could.
+  """
+
+  def __init__(self, timeout: int):
+    names = _gathered(socket.gethostname().encode())
+    self._hosts = [name.decode().strip() for name in names]
+    self._timeout = timeout
+    self._stopped = threading.Event()
+    self._thread = threading.Thread(target=self._look, daemon=True)
+    self._thread.start()
+
+  def stop(self) -> None:
+    """From here on the others may leave."""
+    self._stopped.set()
+
+  def join(self, seconds: float) -> None:
+    """Waits until it ends this process or, after `stop`, all others have left."""
+    self._thread.join(seconds)
+
+  def _look(self) -> None:
+    while not self._stopped.wait(_LOOK_EVERY):
+      try:
+        _look_once()
+      except multihost_utils.ProcessFailureError as error:
+        lost = sorted({device.process_index for device in error.failed_devices})
+        if not self._stopped.wait(_LOOK_EVERY):  # at the end of a run all go, one after the other
+          self._lost(lost)
+      except Exception as error:
+        if not self._stopped.wait(_LOOK_EVERY):
+          _end(f"the connection to process 0 ({self._hosts[0]}) is lost: {error}")
+    with contextlib.suppress(Exception):
+      _look_once()  # nobody else looks any more: returns when they have left
+
+  def _lost(self, processes: list[int]) -> NoReturn:
+    named = " and ".join(f"process {i} (on {self._hosts[i]})" for i in processes)
+    _end(
+      f"{named} of {len(self._hosts)} is gone: killed, crashed or cut off; its own output may say "
+      "why. Start the same command on all hosts again: it goes on from the last checkpoint"
+    )
+
+
+def _look_once() -> None:
+  """ProcessFailureError if a process is gone; waits until those that are not look too."""
+  with multihost_utils.live_devices(jax.devices()):
+    pass
+
+
+def _end(message: str) -> NoReturn:
+  """Ends this process from any thread, whatever the others do."""
+  sys.stdout.flush()
+  print(f"launch.py: {message}", file=sys.stderr, flush=True)
+  os._exit(RETRY)

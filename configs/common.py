@@ -37,6 +37,8 @@ def base_config() -> ConfigDict:
   config.data.source.variant = config_dict.placeholder(str)
   config.data.source.batch = 2
   config.data.source.transform = scale_crop(1.0, 1.0)
+  config.data.sharding = "batch"  # of several hosts each reads: its share of every batch, of all
+  # images | records: every so-manieth image only, in an order of its own (docs/scaling.md)
   config.data.threads = 2  # that read and decode, per host or per worker process
   config.data.workers = 0  # worker processes per host; 0: threads alone
   config.data.buffer = 4  # batches read ahead
@@ -59,7 +61,8 @@ def base_config() -> ConfigDict:
   # imagenet | coco | cityscapes_bgr | ...
   config.model.dtype = "auto"  # compute: float32 | bfloat16 | auto (bfloat16 on accelerators)
   config.model.sync_batch_norm = True  # batch statistics of all devices together
-  config.model.remat = False  # recompute the backbone's blocks in the backward pass: less memory
+  config.model.remat = "none"  # what of the backbone the backward pass recomputes, for memory:
+  # none | elementwise | blocks (docs/performance.md)
 
   config.method = ConfigDict()  # `name` and exactly the fields of that method's class
 

@@ -39,7 +39,7 @@ def prepare(
   ValueError or FileNotFoundError naming the file that is damaged or missing.
   """
   data_dir = pathlib.Path(data_dir or sources.default_data_dir()).expanduser()
-  builder = _builder(name, data_dir, variant)
+  builder = builder_of(name, data_dir, variant)
   path = pathlib.Path(builder.data_path)
   if path.exists():
     return path
@@ -49,7 +49,7 @@ def prepare(
   with _alone(data_dir / f".{name}.lock"):
     if path.exists():  # another process has made it meanwhile
       return path
-    builder = _builder(name, data_dir, variant)
+    builder = builder_of(name, data_dir, variant)
     builder.skip_bad = skip_bad
     tfds.disable_progress_bar()  # the builders show one that knows how much there is
     builder.download_and_prepare(
@@ -147,7 +147,8 @@ def builder_names() -> list[str]:
   return sorted(path.parent.name for path in _HERE.glob("*/builder.py"))
 
 
-def _builder(name: str, data_dir: pathlib.Path, variant: str | None):
+def builder_of(name: str, data_dir: pathlib.Path, variant: str | None):
+  """The builder of data/NAME. ValueError for an unknown name or variant."""
   if name not in builder_names():
     raise ValueError(f"unknown dataset {name!r}; there are {builder_names()}")
   builder = importlib.import_module(f"data.{name}.builder").Builder

@@ -1,85 +1,37 @@
 """The README's commands, in processes of their own as a user runs them."""
 
 import json
-import os
 import pathlib
 import random
 import re
 import shlex
 import signal
-import subprocess
-import sys
-import time
 
 import cv2
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 
 from configs import toy_reco
 from semiseg_jax.training.weights import trained_network
 from tests import test_configs
-
-ROOT = pathlib.Path(__file__).parents[1]
-SMALL = (
-  "--config.data.crop=(32, 32)", "--config.model.width=4", "--config.model.decoder_dim=8",
-  "--config.model.embedding_dim=8", "--config.method.num_queries=8",
-  "--config.method.num_negatives=8", "--config.training.log_every=1",
-  "--config.evaluation.panels=2",
-)  # fmt: skip
+from tests.processes import (
+  ROOT,
+  SMALL,
+  arrays,
+  clean_environment,
+  finish,
+  launch,
+  start,
+  wait_for_checkpoint,
+  wait_for_step,
+)
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-  """One device, no leftovers of this process; data and compiled programs shared by the commands."""
-  kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "SEMISEG_DATA")}
-  return kept | {
-    "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-    "SEMISEG_DATA": str(tmp_path_factory.mktemp("data")),
-    "HOME": str(tmp_path_factory.mktemp("home")),
-  }
-
-
-def start(environment, *args: str) -> subprocess.Popen:
-  return subprocess.Popen(
-    [sys.executable, *args], cwd=ROOT, env=environment, text=True,
-    stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-  )  # fmt: skip
-
-
-def finish(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:
-  out, err = process.communicate(timeout=300)
-  assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err[-4000:]}"
-  return out, err
-
-
-def launch(workdir, *args: str, config: str = "configs/toy_reco.py") -> list[str]:
-  return ["launch.py", f"--config={config}", f"--workdir={workdir}", *args]
-
-
-def arrays(workdir: pathlib.Path, step: int) -> dict:
-  return ocp.StandardCheckpointer().restore(workdir / "checkpoints" / str(step) / "arrays")
-
-
-def wait_for_step(process: subprocess.Popen, workdir: pathlib.Path, step: int) -> None:
-  metrics = workdir / "metrics.jsonl"
-  while process.poll() is None:
-    if metrics.exists() and f'{{"step": {step}, ' in metrics.read_text():
-      return
-    time.sleep(0.02)
-  raise AssertionError(f"ended before step {step}: {process.communicate()[1][-4000:]}")
-
-
-def wait_for_checkpoint(process: subprocess.Popen, workdir: pathlib.Path) -> None:
-  """Until the first one is whole: it is written beside the training, which goes on."""
-  while process.poll() is None:
-    if any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*")):
-      return
-    time.sleep(0.02)
-  raise AssertionError(f"ended without a checkpoint: {process.communicate()[1][-4000:]}")
+  return clean_environment(tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("home"))
 
 
 def test_killed_at_a_random_step_ends_in_the_same_bits(environment, tmp_path):
@@ -149,7 +101,7 @@ def test_sigterm_saves_and_ends_cleanly(environment, tmp_path):
   process = start(environment, *launch(tmp_path, *SMALL, "--config.training.steps=100000"))
   wait_for_step(process, tmp_path, 3)
   process.send_signal(signal.SIGTERM)
-  finish(process)
+  finish(process, code=75)  # which schedulers retry
   result = json.loads((tmp_path / "result.json").read_text())
   assert result["status"] == "interrupted"
   assert int(arrays(tmp_path, result["step"])["step"]) == result["step"] >= 3

@@ -6,14 +6,19 @@ import jax
 import numpy as np
 from flax import nnx
 
-from semiseg_jax.contract import Facts, TrainState, Variables, split_network
+from semiseg_jax.augment.levels import NORMALIZATIONS
+from semiseg_jax.contract import Facts, Method, Network, TrainState, Variables, split_network
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.methods import make_method
 from semiseg_jax.models import networks
 from semiseg_jax.models.layers import BatchNorm, Conv
+from semiseg_jax.models.rows import RowHead
+from semiseg_jax.models.selectors import ClassSelectors
 from semiseg_jax.training.mesh import make_mesh, shard_batch
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import make_train_step
+
+HEADS = 12  # width of ToyNet's heads on rows
 
 
 class TinyNet(nnx.Module):
@@ -32,6 +37,42 @@ class TinyNet(nnx.Module):
     x = nnx.relu(self.bn1(self.conv1(images), train))
     x = nnx.relu(self.bn2(self.conv2(x), train))
     return networks.Outputs(self.classifier(x), self.representation(x))
+
+
+class ToyNet(nnx.Module):
+  """Two convolutions, a classifier, heads on rows: the network of the memory bank's recorded runs."""
+
+  def __init__(self, num_classes: int, axis_name: str | None = "data"):
+    rng = np.random.default_rng(0)
+    heads = {"rng": rng, "axis_name": axis_name}
+    self.conv1 = Conv(3, 8, 3, rng=rng, stride=2, padding=1)
+    self.bn1 = BatchNorm(8, axis_name=axis_name, trained=False)
+    self.conv2 = Conv(8, 8, 3, rng=rng, padding=1)
+    self.bn2 = BatchNorm(8, axis_name=axis_name, trained=False)
+    self.layer5 = Conv(8, num_classes, 1, rng=rng, use_bias=True)
+    self.projection_head = RowHead(8, HEADS, **heads)
+    self.prediction_head = RowHead(HEADS, HEADS, **heads)
+    self.selectors = ClassSelectors(num_classes, HEADS, **heads)
+    self.memory_selectors = ClassSelectors(num_classes, HEADS, **heads)
+
+  def __call__(self, images: jax.Array, train: bool, keys: jax.Array | None = None):
+    del keys
+    x = nnx.relu(self.bn1(self.conv1(images), train))
+    x = nnx.relu(self.bn2(self.conv2(x), train))
+    return networks.Outputs(self.layer5(x), features=x)
+
+
+def toy_network(num_classes: int, normalization: str = "imagenet") -> tuple[Network, Variables]:
+  variables, network = split_network(ToyNet(num_classes), NORMALIZATIONS[normalization])
+  return network, variables
+
+
+def network_for(method: Method, num_classes: int) -> tuple[Variables, Network]:
+  """A tiny network with the heads that the method wants."""
+  if method.uses_row_heads:
+    network, variables = toy_network(num_classes)
+    return variables, network
+  return split_network(TinyNet(num_classes, 8))
 
 
 def tiny_state(

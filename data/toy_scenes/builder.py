@@ -1,12 +1,12 @@
 """Toy street scenes: 400 training and 100 validation images of 96x128, made by code in seconds."""
 
+from types import MappingProxyType
+
 import numpy as np
 import tensorflow_datasets as tfds
 
 from data import common
 from data.toy_scenes import street
-
-NUM_IMAGES = {"train": 400, "val": 100}
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -14,12 +14,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   name = "semiseg_toy_scenes"
   VERSION = tfds.core.Version("1.0.0")
+  CLASS_NAMES, PALETTE = street.CLASS_NAMES, street.PALETTE
+  NUM_IMAGES = MappingProxyType({"train": 400, "val": 100})
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return common.dataset_info(self, street.CLASS_NAMES, street.PALETTE, description=__doc__)
+    return common.dataset_info(self, self.CLASS_NAMES, self.PALETTE, description=__doc__)
 
   def _split_generators(self, dl_manager):
-    return {split: self._generate_examples(split, n) for split, n in NUM_IMAGES.items()}
+    return {split: self._generate_examples(split, n) for split, n in self.NUM_IMAGES.items()}
 
   def _generate_examples(self, split: str, count: int):
     for number in range(count):

@@ -40,14 +40,8 @@ def open_data(config: ConfigDict) -> Dataset:
   return dataclasses.replace(dataset, info=info, val=val)
 
 
-def open_source(config: ConfigDict, target: DatasetInfo) -> Source:
-  """The labelled images of another domain, config.data.source.
-
-  Raises ValueError if its classes are not the target's.
-  """
-  dataset = open_dataset(
-    config.source.name, data_dir=config.data_dir, variant=config.source.variant
-  )
+def labeled_source(dataset: Dataset, config: ConfigDict, target: DatasetInfo) -> Source:
+  """The labelled images of another domain. ValueError if its classes are not the target's."""
   ours, theirs = target.class_names, dataset.info.class_names
   if ours != theirs:
     raise ValueError(
@@ -68,8 +62,14 @@ def colors(text: str) -> list[list[int]]:
   return palette
 
 
-def train_streams(config: ConfigDict, dataset: Dataset, unlabeled: bool) -> dict[str, Stream]:
-  """What the batches of a run are made of; unlabeled: whether the method wants that stream."""
+def train_streams(
+  config: ConfigDict, dataset: Dataset, unlabeled: bool, source_dataset: Dataset | None = None
+) -> dict[str, Stream]:
+  """What the batches of a run are made of.
+
+  unlabeled: whether the method wants that stream. source_dataset: the second domain, if it is not
+  to be opened as config.data.source says.
+  """
   data, source = config.data, dataset.train
   transform = lambda config: make_transform(config, tuple(data.crop))
   labeled = labeled_indices(
@@ -94,6 +94,9 @@ def train_streams(config: ConfigDict, dataset: Dataset, unlabeled: bool) -> dict
       rest = Joined(rest, dataset.extra)
     streams["unlabeled"] = Stream(rest, transform(data.unlabeled_transform), data.unlabeled_batch)
   if data.source.name:
-    other = open_source(data, dataset.info)
+    other = source_dataset or open_dataset(
+      data.source.name, data_dir=data.data_dir, variant=data.source.variant
+    )
+    other = labeled_source(other, data, dataset.info)
     streams["source"] = Stream(other, transform(data.source.transform), data.source.batch)
   return streams

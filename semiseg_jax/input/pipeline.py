@@ -2,7 +2,8 @@
 
 A batch holds the next rows of every stream. With several hosts each gets a contiguous block of
 each, so the rows joined over hosts are in stream order for any number of hosts. The state of the
-iterator is one integer, valid for other numbers of workers and hosts.
+iterator is one integer, valid for other numbers of workers and hosts. With sharding="records" each
+host has images of its own instead, and the order follows from the number of hosts too.
 """
 
 import functools
@@ -15,9 +16,11 @@ import grain
 import numpy as np
 from absl import flags
 
-from semiseg_jax.input.sources import Record, Source
+from semiseg_jax.input.sources import Record, Source, Subset
 from semiseg_jax.input.transforms import geometry
 from semiseg_jax.labels import IGNORE
+
+SHARDINGS = ("batch", "records")
 
 _ENDLESS = 1 << 40
 _NUMBERS = {"labeled": 0, "unlabeled": 1, "source": 2}  # in a stream's seed
@@ -36,6 +39,7 @@ def train_batches(
   *,
   seed: int,
   host: tuple[int, int] = (0, 1),
+  sharding: str = "batch",
   threads: int = 2,
   workers: int = 0,
   buffer: int = 2,
@@ -45,18 +49,25 @@ def train_batches(
   {name: {"image": [b,H,W,3], "label": uint8 [b,H,W], "position": int32 [b]}} for every stream, of
   which there can be "labeled", "unlabeled" and "source" (labelled images of another domain);
   position is the row's place in its stream, and transforms may add arrays of their own.
-  host: (index, count). threads (in every worker process, if there are any) read ahead by `buffer`
-  batches.
+  host: (index, count). sharding: what hosts share out, each "batch" of all images or the
+  "records", of which host h then reads h, h + count, ... alone. threads (in every worker process,
+  if there are any) read ahead by `buffer` batches.
 
-  Raises ValueError if a stream is empty or a batch cannot be shared out among the hosts.
+  Raises ValueError if a stream is empty or cannot be shared out among the hosts.
   """
+  if sharding not in SHARDINGS:
+    raise ValueError(f"config.data.sharding={sharding!r}: choose from {', '.join(SHARDINGS)}")
   index, hosts = host
   for name, stream in streams.items():
     _check(name, stream.source, stream.batch, hosts)
+  own = (0, 1)  # of the images
+  if sharding == "records":
+    own, (index, hosts) = host, (0, 1)
+    streams = {name: _own_records(name, stream, *own) for name, stream in streams.items()}
   # groups of every stream's share in the greatest number of equal parts that a batch has
   groups = math.gcd(*(stream.batch for stream in streams.values()))
   grouped = {
-    name: _grouped(stream, (seed, _NUMBERS[name]), stream.batch // groups)
+    name: _grouped(stream, (seed, _NUMBERS[name], own[0]), stream.batch // groups, own)
     for name, stream in streams.items()
   }
   blocks = grain.MapDataset.range(_ENDLESS).map(_HostBlocks(grouped, groups, hosts))
@@ -135,10 +146,12 @@ class EpochOrder:
 class _Read:
   source: Source
   order: EpochOrder
+  own: tuple[int, int]
 
   def __call__(self, position: int) -> Record:
     record = self.source[self.order(position)]
-    return {**record, "position": np.int32(position % (1 << 31))}
+    index, hosts = self.own
+    return {**record, "position": np.int32((position * hosts + index) % (1 << 31))}
 
 
 @dataclass(frozen=True)
@@ -183,13 +196,29 @@ class _PaddedRecord:
     return {"image": image, "label": label, "valid_size": valid_size, "index": np.int32(row)}
 
 
-def _grouped(stream: Stream, seed: tuple[int, int], group: int) -> grain.MapDataset:
-  """Groups of consecutive records of the endless shuffled stream."""
+def _own_records(name: str, stream: Stream, index: int, hosts: int) -> Stream:
+  """The stream of one host's images."""
+  if len(stream.source) < hosts:
+    raise ValueError(
+      f"the {name} stream has {len(stream.source)} images for {hosts} hosts: use "
+      "config.data.sharding='batch'"
+    )
+  rows = range(index, len(stream.source), hosts)
+  return Stream(Subset(stream.source, rows), stream.transform, stream.batch // hosts)
+
+
+def _grouped(
+  stream: Stream, seed: tuple[int, ...], group: int, own: tuple[int, int]
+) -> grain.MapDataset:
+  """Groups of consecutive records of the endless shuffled stream.
+
+  own: (index, count) of those among whom the records are shared out.
+  """
   # Hashed: seeds 0 and 1, or two streams of one seed, must not share permutations.
   order, draws = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
   return (
     grain.MapDataset.range(_ENDLESS * group)
-    .map(_Read(stream.source, EpochOrder(len(stream.source), order)))
+    .map(_Read(stream.source, EpochOrder(len(stream.source), order), own))
     .random_map(stream.transform, seed=draws)
     .batch(group)
   )

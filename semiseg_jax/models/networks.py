@@ -22,7 +22,7 @@ from semiseg_jax.models.deeplab import (
   ResNetClassifier,
 )
 from semiseg_jax.models.layers import Frozen, Init, he_normal_fan_out, make_layers, normal
-from semiseg_jax.models.resnet import BACKBONES, TORCHVISION, Layout, ResNet
+from semiseg_jax.models.resnet import BACKBONES, REMAT, TORCHVISION, Layout, ResNet
 from semiseg_jax.models.rows import RowHead
 from semiseg_jax.models.selectors import ClassSelectors
 
@@ -81,7 +81,7 @@ def create(
   decoder_dim: int = 256,
   dtype: jax.typing.DTypeLike = jnp.float32,
   axis_name: str | None = None,
-  remat: bool = False,
+  remat: str = "none",
   seed: int = 0,
 ) -> nnx.Module:
   """A network from scratch: module(images, train, keys) -> Outputs. Its weights are numpy arrays.
@@ -98,12 +98,14 @@ def create(
   aux_head: deeplabv3's second classifier.
   width: of the trunk's stem, 64 as published. decoder_dim: of ASPP and heads.
   dtype: of convolutions and activations; weights, BatchNorm and outputs are float32 anyway.
-  axis_name: the mesh axis over which BatchNorm is synchronised. remat: recompute the trunk's blocks
-  in the backward pass. Raises ValueError for a name, backbone, stride or number that is not
-  there.
+  axis_name: the mesh axis over which BatchNorm is synchronised.
+  remat: what of the trunk is recomputed in the backward pass: none | elementwise (BatchNorm, ReLU
+  and sums; convolutions' outputs are kept) | blocks (all but a block's input).
+  Raises ValueError for a name, backbone, stride, number or remat that is not there.
   """
   _check_choice("name", name, ORIGINALS)
   _check_choice("backbone", backbone, BACKBONES)
+  _check_choice("remat", remat, REMAT)
   original = ORIGINALS[name]
   output_stride = next(iter(original.rates)) if output_stride is None else output_stride
   _check_choice(f"output_stride of {name}", output_stride, original.rates)

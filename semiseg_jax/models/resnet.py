@@ -111,6 +111,14 @@ BACKBONES = {
 }
 
 
+# What may be kept of a block for the backward pass, by the name of what is recomputed.
+REMAT = {
+  "none": None,
+  "elementwise": lambda operation, *_, **__: operation.name == "conv_general_dilated",
+  "blocks": jax.checkpoint_policies.nothing_saveable,
+}
+
+
 class ResNet(nnx.Module):
   """The stages of a ResNet up to the average pool.
 
@@ -118,7 +126,7 @@ class ResNet(nnx.Module):
   dilation of the stage before, every later 3x3 has twice that (so the weights mean the same).
   With layout.dilate_first the first one has twice that too.
   width: channels of the stem, 64 in the paper; all stages scale with it.
-  remat: recompute each block in the backward pass rather than keep its activations.
+  remat: a name of REMAT, what is recomputed in the backward pass rather than kept.
   """
 
   def __init__(
@@ -127,7 +135,7 @@ class ResNet(nnx.Module):
     output_stride: int,
     width: int,
     make: Make,
-    remat: bool = False,
+    remat: str = "none",
     layout: Layout = TORCHVISION,
   ):
     if output_stride not in OUTPUT_STRIDES:
@@ -158,8 +166,8 @@ class ResNet(nnx.Module):
 
   def _run(self, stage: nnx.List, x: jax.Array, train: bool) -> jax.Array:
     run_block = lambda block, x: block(x, train)
-    if self.remat:
-      run_block = nnx.remat(run_block)
+    if self.remat != "none":
+      run_block = nnx.remat(run_block, policy=REMAT[self.remat])
     for block in stage:
       x = run_block(block, x)
     return x

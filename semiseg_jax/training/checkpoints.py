@@ -59,8 +59,7 @@ class Checkpoints:
   def restore(self, like: Tree) -> tuple[Tree, dict[str, Any]] | None:
     """The newest readable checkpoint as (arrays laid out like `like`, dict); None if there is none.
 
-    Whatever devices it was written from: jax arrays come back laid out as in `like`, numpy as numpy.
-
+    Whatever devices wrote it: jax arrays come back laid out as in `like`, numpy's as numpy's.
     A damaged one is skipped with a warning. Raises ValueError if every one is damaged, or if the
     arrays have other names or shapes than `like`: the checkpoint belongs to another model.
     """

@@ -82,7 +82,9 @@ def in_cluster(environment: Mapping[str, str]) -> bool:
     return True
   if any(int(environment.get(size) or 1) > 1 for size, _ in _LAUNCHERS):
     return True
-  has_tpu = importlib.util.find_spec("libtpu") and (any(map(os.path.exists, ("/dev/vfio", "/dev/accel0"))))
+  has_tpu = importlib.util.find_spec("libtpu") and (
+    any(map(os.path.exists, ("/dev/vfio", "/dev/accel0")))
+  )
   return bool(has_tpu) and "tpu" in (environment.get("JAX_PLATFORMS") or "tpu")
 
 

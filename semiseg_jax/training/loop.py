@@ -223,6 +223,7 @@ class _Training:
       {"unlabeled": run.streams.get("unlabeled", run.streams["labeled"])},
       seed=run.config.seed,
       host=(jax.process_index(), jax.process_count()),
+      sharding=run.config.data.sharding,
       threads=run.config.data.threads,
     )
     refreshed = refresh(

@@ -1,4 +1,4 @@
-"""What `launch.py` does, as functions: train, evaluate, predict."""
+"""What `launch.py` does, as functions: train, evaluate, predict, plan."""
 
 import pathlib
 from typing import Any
@@ -10,12 +10,14 @@ from ml_collections import ConfigDict
 from semiseg_jax.evaluation.evaluate import make_evaluate_step
 from semiseg_jax.evaluation.predict import predict_folder
 from semiseg_jax.input.build import open_data
+from semiseg_jax.input.sources import Dataset
 from semiseg_jax.training import loop
 from semiseg_jax.training.checkpoints import write_json
 from semiseg_jax.training.evaluator import score
 from semiseg_jax.training.hosts import check_agreement
 from semiseg_jax.training.mesh import check_divisible, make_mesh, replicate
 from semiseg_jax.training.network import compute_dtype
+from semiseg_jax.training.plan import Plan, describe, make_plan
 from semiseg_jax.training.report import jsonable, print_scores
 from semiseg_jax.training.setup import build
 from semiseg_jax.training.weights import trained_network
@@ -53,6 +55,25 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     print_scores(about["step"], found.scores, dataset.info.class_names, found.seconds)
     write_json(workdir / "evaluation.json", jsonable(result))
   return result
+
+
+def plan(
+  config: ConfigDict,
+  topology: str | None,
+  dataset: Dataset | None,
+  source: Dataset | None,
+  **options: bool,
+) -> Plan:
+  """Prints what a step will take on a TPU slice; needs neither the slice nor the data.
+
+  dataset, source: stand in for those of the config, which are opened where None. options: search
+  and full_effort of `make_plan`.
+  """
+  if not topology:
+    raise ValueError("--mode=plan needs --topology=NAME, a TPU slice such as v5e:2x4")
+  made = make_plan(config, dataset or open_data(config), topology, source=source, **options)
+  print(describe(made))
+  return made
 
 
 def predict(

@@ -43,19 +43,24 @@ class Run:
   facts: Facts
 
 
-def build(config: ConfigDict, dataset: Dataset) -> Run:
-  """Raises ValueError for hyper-parameters that don't fit together or the devices there are."""
+def build(
+  config: ConfigDict, dataset: Dataset, source: Dataset | None = None, mesh: Mesh | None = None
+) -> Run:
+  """Raises ValueError for hyper-parameters that don't fit together or the devices there are.
+
+  source: the second domain, if it is not to be opened; mesh: default all devices.
+  """
   method = make_method(config.method)
   check(config, method)
   check_size(config, dataset.info)
-  mesh = make_mesh()
+  mesh = mesh or make_mesh()
   batches = {"data.labeled_batch": config.data.labeled_batch}
   if method.uses_unlabeled:
     batches["data.unlabeled_batch"] = config.data.unlabeled_batch
   if config.data.source.name:
     batches["data.source.batch"] = config.data.source.batch
   check_divisible(mesh, **batches, **{"evaluation.batch": config.evaluation.batch})
-  streams = train_streams(config, dataset, method.uses_unlabeled)
+  streams = train_streams(config, dataset, method.uses_unlabeled, source)
   facts = make_facts(config, dataset.info.num_classes, streams)
   optimizer = make_optimizer(config.optimizer, config.training.steps)
   weights = open_weights(config.model.init_from) if config.model.init_from else None

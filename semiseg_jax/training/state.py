@@ -10,6 +10,28 @@ from semiseg_jax.training.mesh import place
 from semiseg_jax.training.step import state_spec
 
 
+def initial_state(
+  variables: Variables,
+  forward: Network,
+  method: Method,
+  optimizer: optax.GradientTransformation,
+  facts: Facts,
+  seed: int,
+) -> TrainState:
+  """On the host; the teacher starts as the method has it, from the student."""
+  return TrainState(
+    step=np.zeros((), np.int32),
+    params=variables.params,
+    batch_stats=variables.batch_stats,
+    teacher=method.init_teacher(variables) if method.uses_teacher else None,
+    opt_state=jax.jit(optimizer.init)(variables.params),
+    method_state=method.init(facts),
+    rng=jax.random.PRNGKey(seed),
+    forward=forward,
+    facts=facts,
+  )
+
+
 def make_state(
   variables: Variables,
   forward: Network,
@@ -19,16 +41,6 @@ def make_state(
   seed: int,
   mesh: Mesh,
 ) -> TrainState:
-  """Laid over the mesh; the teacher starts as the method has it, from the student."""
-  state = TrainState(
-    step=np.zeros((), np.int32),
-    params=variables.params,
-    batch_stats=variables.batch_stats,
-    teacher=method.init_teacher(variables) if method.uses_teacher else None,
-    opt_state=jax.jit(optimizer.init)(variables.params),
-    method_state=method.init(facts),
-    rng=np.asarray(jax.random.PRNGKey(seed)),
-    forward=forward,
-    facts=facts,
-  )
+  """The same, laid over the mesh."""
+  state = initial_state(variables, forward, method, optimizer, facts, seed)
   return place(state, state_spec(method, state), mesh)

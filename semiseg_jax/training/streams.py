@@ -22,6 +22,7 @@ class TrainStream:
       streams,
       seed=config.seed,
       host=(jax.process_index(), jax.process_count()),
+      sharding=data.sharding,
       threads=data.threads,
       workers=data.workers,
       buffer=data.buffer,
@@ -33,6 +34,7 @@ class TrainStream:
       "accumulate": self._accumulate,
       "batches": {name: stream.batch for name, stream in streams.items()},
       "images": self.counts,
+      "records_of_hosts": jax.process_count() if data.sharding == "records" else 1,
     }
 
   def next(self) -> Batch:

@@ -18,7 +18,7 @@ from tests.data import builder_checks
 def small(tmp_path_factory):
   """A set of 24 + 6 images."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(builder, "NUM_IMAGES", {"train": 24, "val": 6})
+    patch.setattr(builder.Builder, "NUM_IMAGES", {"train": 24, "val": 6})
     data_dir = tmp_path_factory.mktemp("toy")
     return prepare.ensure("toy_scenes", data_dir=data_dir), data_dir
 
@@ -42,14 +42,14 @@ def test_one_prepares_while_the_others_wait(tmp_path, monkeypatch):
   made = []
   scene = lambda rng: made.append(1) or (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8))
   monkeypatch.setattr(street, "make_scene", scene)
-  monkeypatch.setattr(builder, "NUM_IMAGES", {"train": 5, "val": 2})
+  monkeypatch.setattr(builder.Builder, "NUM_IMAGES", {"train": 5, "val": 2})
   with concurrent.futures.ThreadPoolExecutor(3) as pool:
     paths = list(pool.map(lambda _: prepare.ensure("toy_scenes", data_dir=tmp_path), range(3)))
   assert len(set(paths)) == 1 and len(made) == 7
 
 
 def test_a_set_that_does_not_verify_is_removed(tmp_path, monkeypatch):
-  monkeypatch.setattr(builder, "NUM_IMAGES", {"train": 2, "val": 1})
+  monkeypatch.setattr(builder.Builder, "NUM_IMAGES", {"train": 2, "val": 1})
   monkeypatch.setattr(prepare, "verify", lambda path: (_ for _ in ()).throw(ValueError("wrong")))
   with pytest.raises(ValueError, match="wrong"):
     prepare.ensure("toy_scenes", data_dir=tmp_path)

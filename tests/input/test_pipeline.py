@@ -237,3 +237,19 @@ def test_subsets_keep_what_belongs_to_the_rows():
   subset = pickle.loads(pickle.dumps(Subset(Tiny(5), [3, 1])))
   assert subset.ids == ["image_3", "image_1"] and len(subset) == 2
   assert subset[0]["label"].max() == 3
+
+
+def test_hosts_with_records_of_their_own():
+  shares = [take(batches(host=(index, 2), sharding="records"), 6) for index in range(2)]
+  seen = [{int(label.max()) for b in share for label in b["unlabeled"]["label"]} - {IGNORE}
+          for share in shares]  # fmt: skip
+  assert seen == [{0, 2, 4, 6}, {1, 3, 5}]
+  positions = [np.concatenate([b["unlabeled"]["position"] for b in share]) for share in shares]
+  assert sorted(np.concatenate(positions)) == list(range(24))  # a key for every image
+  alone = take(batches(sharding="records"), 3)
+  for ours, theirs in zip(alone, take(batches(), 3), strict=True):
+    assert_equal(ours, theirs)
+  with pytest.raises(ValueError, match=r"5 images for 8 hosts: use config\.data\.sharding='batch'"):
+    batches(labeled=8, unlabeled=8, host=(0, 8), sharding="records")
+  with pytest.raises(ValueError, match="choose from batch, records"):
+    batches(sharding="images")

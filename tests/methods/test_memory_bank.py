@@ -7,59 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from semiseg_jax.augment.levels import NORMALIZATIONS
-from semiseg_jax.contract import Facts, Network, Variables, split_network
+from semiseg_jax.contract import Facts, Variables
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses import bank
 from semiseg_jax.methods import memory_bank
-from semiseg_jax.models import networks
-from semiseg_jax.models.layers import BatchNorm, Conv
-from semiseg_jax.models.rows import RowHead
-from semiseg_jax.models.selectors import ClassSelectors
 from semiseg_jax.training.mesh import make_mesh, shard_batch
 from semiseg_jax.training.optimizers import make_optimizer
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import make_train_step, state_spec
 from tests import golden
 from tests.models.torch_layout import to_trees
-from tests.tiny import random_batch
+from tests.tiny import HEADS, random_batch, toy_network
 from tests.training.test_step import assert_same, pmap_step
 
-HEADS = 12  # width of the recorded network's heads
 LOSS = {"rtol": 1e-5, "atol": 1e-7}
 STATE = {"rtol": 1e-5, "atol": 1e-5}
-
-
-class ToyNet(nnx.Module):
-  """The recorded runs' network: two convolutions, a classifier, the heads on rows."""
-
-  def __init__(self, num_classes: int, axis_name: str | None = "data"):
-    rng = np.random.default_rng(0)
-    heads = {"rng": rng, "axis_name": axis_name}
-    self.conv1 = Conv(3, 8, 3, rng=rng, stride=2, padding=1)
-    self.bn1 = BatchNorm(8, axis_name=axis_name, trained=False)
-    self.conv2 = Conv(8, 8, 3, rng=rng, padding=1)
-    self.bn2 = BatchNorm(8, axis_name=axis_name, trained=False)
-    self.layer5 = Conv(8, num_classes, 1, rng=rng, use_bias=True)
-    self.projection_head = RowHead(8, HEADS, **heads)
-    self.prediction_head = RowHead(HEADS, HEADS, **heads)
-    self.selectors = ClassSelectors(num_classes, HEADS, **heads)
-    self.memory_selectors = ClassSelectors(num_classes, HEADS, **heads)
-
-  def __call__(self, images: jax.Array, train: bool, keys: jax.Array | None = None):
-    del keys
-    x = nnx.relu(self.bn1(self.conv1(images), train))
-    x = nnx.relu(self.bn2(self.conv2(x), train))
-    return networks.Outputs(self.layer5(x), features=x)
-
-
-def toy_network(num_classes: int, normalization: str) -> tuple[Network, Variables]:
-  variables, network = split_network(ToyNet(num_classes), NORMALIZATIONS[normalization])
-  return network, variables
 
 
 @dataclasses.dataclass(frozen=True)

@@ -285,9 +285,10 @@ def _loss_and_gradient(graphdef, params, batch_stats, images):
   return jax.value_and_grad(loss_fn, has_aux=True)(params)
 
 
-def test_rematerialised_blocks_change_nothing():
+@pytest.mark.parametrize("what", ["elementwise", "blocks"])
+def test_rematerialised_blocks_change_nothing(what):
   plain = _toy("deeplabv2", embedding_dim=4)
-  remat = _toy("deeplabv2", embedding_dim=4, remat=True)
+  remat = _toy("deeplabv2", embedding_dim=4, remat=what)
   run = jax.jit(_loss_and_gradient, static_argnums=0)
   check = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6)
   jax.tree.map(check, run(*remat, _images(2)), run(*plain, _images(2)))
@@ -295,13 +296,15 @@ def test_rematerialised_blocks_change_nothing():
     jax.make_jaxpr(functools.partial(_loss_and_gradient, toy[0]))(*toy[1:], _images(2))
   )
   assert "remat" in text(remat) and "remat" not in text(plain)
+  convolutions = [text(toy).count("conv_general_dilated[") for toy in (plain, remat)]
+  assert (convolutions[0] < convolutions[1]) == (what == "blocks")
 
 
 def test_one_network_on_eight_devices_equals_one_device():
-  graphdef, params, batch_stats = _toy("deeplabv3p", embedding_dim=4, remat=True)
+  graphdef, params, batch_stats = _toy("deeplabv3p", embedding_dim=4, remat="blocks")
   images = _images(8)
   expected = jax.jit(_loss_and_gradient, static_argnums=0)(graphdef, params, batch_stats, images)
-  synchronised, *_ = _toy("deeplabv3p", embedding_dim=4, remat=True, axis_name="data")
+  synchronised, *_ = _toy("deeplabv3p", embedding_dim=4, remat="blocks", axis_name="data")
 
   def per_device(params, batch_stats, images):
     def loss_fn(params):

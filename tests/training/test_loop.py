@@ -33,7 +33,7 @@ def rows(workdir, kind):
 @pytest.mark.parametrize(
   ("method", "values"),
   [
-    ("supervised", {"training.accumulate": 2, "model.remat": True}),
+    ("supervised", {"training.accumulate": 2, "model.remat": "elementwise"}),
     (
       "mean_teacher",  # the second stream of labels: the same scenes as if of another domain
       {

@@ -1,0 +1,101 @@
+"""What a compiled step sends between devices, read from its program."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?[\w.\-]+ = (.+?) ([a-z][a-z0-9\-]*)\(")
+_CALLED = re.compile(
+  r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
+)
+_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_SHAPE = re.compile(r"\b(pred|token|[a-z]+(\d+)\w*)\[([\d,]*)\]")
+
+
+class Collective(NamedTuple):
+  """How often an operation runs in a step, and the bytes of its results on one device."""
+
+  count: int
+  size: int
+
+
+Traffic = dict[str, Collective]
+
+
+def traffic(program: str) -> Traffic:
+  """The collectives of one execution of an optimised HLO module, by kind.
+
+  What a loop contains counts as often as it turns (once if that is not known), and of a choice
+  the branch that sends most.
+  """
+  bodies = dict(_computations(program))
+  known: dict[str, Traffic] = {}
+
+  def of(name: str) -> Traffic:
+    if name not in known:
+      known[name] = {}
+      total: Traffic = {}
+      for line in bodies.get(name, []):
+        _add(total, _own(line))
+        turns = int(match[1]) if (match := _TRIPS.search(line)) else 1
+        for called in _CALLED.findall(line) if " conditional(" not in line else []:
+          _add(total, of(called), turns)
+        if branches := _branches(line):
+          _add(total, max(map(of, branches), key=total_size))
+      known[name] = total
+    return known[name]
+
+  return of("ENTRY")
+
+
+def total_size(found: Traffic) -> int:
+  """Bytes of all kinds together."""
+  return sum(collective.size for collective in found.values())
+
+
+def _computations(program: str) -> Iterator[tuple[str, list[str]]]:
+  name, lines = None, []
+  for line in program.splitlines():
+    if match := _COMPUTATION.match(line):
+      name, lines = "ENTRY" if match[1] else match[2], []
+    elif line.startswith("}"):
+      yield name, lines
+    else:
+      lines.append(line)
+
+
+def _own(line: str) -> Traffic:
+  match = _INSTRUCTION.match(line)
+  if not match:
+    return {}
+  kind, is_start = match[2].removesuffix("-start"), match[2].endswith("-start")
+  if kind not in _KINDS:
+    return {}
+  sizes = [_size(*shape) for shape in _SHAPE.findall(match[1])]
+  if is_start and kind in ("all-gather", "collective-permute"):
+    sizes = sizes[1:2]  # of (operand, result, ...)
+  return {kind: Collective(1, sum(sizes))}
+
+
+def _size(name: str, bits: str, dimensions: str) -> int:
+  elements = 1
+  for dimension in filter(None, dimensions.split(",")):
+    elements *= int(dimension)
+  return elements * (int(bits) // 8 if bits else 1)
+
+
+def _branches(line: str) -> list[str]:
+  if " conditional(" not in line:
+    return []
+  if match := _BRANCHES.search(line):
+    return [name.strip().lstrip("%") for name in match[1].split(",")]
+  return _CALLED.findall(line)
+
+
+def _add(total: Traffic, more: Traffic, times: int = 1) -> None:
+  for kind, (count, size) in more.items():
+    before = total.get(kind, Collective(0, 0))
+    total[kind] = Collective(before.count + times * count, before.size + times * size)

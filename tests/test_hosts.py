@@ -1,0 +1,172 @@
+"""Several real processes on this machine as one run, started as a user starts them."""
+
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from tests.processes import (
+  SMALL,
+  arrays,
+  clean_environment,
+  finish,
+  free_port,
+  launch,
+  rows,
+  start,
+  start_together,
+  wait_for_checkpoint,
+  wait_for_step,
+)
+
+NETWORK = [option for option in SMALL if ".method." not in option]
+RUN = ["--config.training.steps=8", "--config.training.checkpoint_every=2",
+       "--config.evaluation.every=4", "--config.evaluation.batch=20",
+       "--peer_timeout=20"]  # fmt: skip
+METHODS = {
+  "supervised": [],
+  "mean_teacher": [],
+  "reco": [option for option in SMALL if ".method." in option],
+  "memory_bank": [  # everything has begun after two steps
+    "--config.method.ramp_steps=1", "--config.method.bank_lead=1", "--config.model.head_dim=8",
+    "--config.method.threshold=0.1", "--config.method.memory_per_class=16",
+    "--config.training.reload_best_after=4", "--config.training.refresh_batch_stats=2",
+  ],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def environments(tmp_path_factory):
+  """By the number of devices that a process has."""
+  folders = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("home")
+  return {devices: clean_environment(*folders, devices) for devices in (1, 2, 4)}
+
+
+def command(method: str, workdir, *args: str) -> list[str]:
+  options = [*NETWORK, *METHODS[method], *RUN, *args]
+  return launch(workdir, *options, config=f"configs/toy_{method}.py")
+
+
+def finish_all(processes, code: int = 0) -> list[tuple[str, str]]:
+  return [finish(process, code) for process in processes]
+
+
+def assert_close(left, right):
+  scale = lambda x: 1e-5 * max(1.0, float(np.abs(x).max(initial=0)))
+  check = lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=scale(b))
+  jax.tree.map(check, left, right)
+
+
+def assert_same_bits(left, right):
+  same = jax.tree.map(lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(), left, right)
+  assert all(jax.tree.leaves(same))
+
+
+def assert_same_run(several, one):
+  """The arrays, the logged losses and the scores."""
+  assert_close(arrays(several, 8), arrays(one, 8))
+  for kind, keys in (("train", ("loss", "gradient_norm")), ("eval", ("miou_present", "loss"))):
+    pairs = list(zip(rows(several, kind), rows(one, kind), strict=True))
+    assert pairs
+    for ours, theirs in pairs:
+      assert [ours[key] for key in keys] == pytest.approx([theirs[key] for key in keys], rel=1e-4)
+  results = [json.loads((path / "result.json").read_text()) for path in (several, one)]
+  assert results[0]["status"] == "finished" and results[0]["train_step_compiles"] == 1
+  assert results[0]["best"]["step"] == results[1]["best"]["step"]
+
+
+@pytest.mark.parametrize(
+  ("method", "processes"),
+  [
+    ("memory_bank", 2),
+    *(pytest.param(m, 2, marks=pytest.mark.slow) for m in ("supervised", "mean_teacher", "reco")),
+    *(pytest.param(m, 4, marks=pytest.mark.slow) for m in METHODS),
+  ],
+)
+def test_several_processes_equal_one(method, processes, environments, tmp_path):
+  """One of them gets SIGTERM on the way; the same command goes on, and evaluates."""
+  one, several = tmp_path / "one", tmp_path / "several"
+  finish(start(environments[processes], *command(method, one)))
+
+  started = start_together([environments[1]] * processes, *command(method, several))
+  wait_for_step(started[0], several, 3)
+  started[-1].send_signal(signal.SIGTERM)
+  finish_all(started, code=75)
+  stopped = json.loads((several / "result.json").read_text())
+  assert stopped["status"] == "interrupted" and 3 <= stopped["step"] < 8
+  (out, _), *others = finish_all(
+    start_together([environments[1]] * processes, *command(method, several))
+  )
+  assert f"resuming at step {stopped['step']}" in out and f"{processes} x cpu" in out
+  assert not any(out for out, _ in others)  # one speaks for all
+  assert_same_run(several, one)
+
+  evaluate = command(method, several, "--mode=evaluate")
+  finish_all(start_together([environments[1]] * processes, *evaluate))
+  found = json.loads((several / "evaluation.json").read_text())
+  best = json.loads((several / "result.json").read_text())["best"]
+  assert found["miou_present"] == pytest.approx(best["miou"], abs=1e-6)
+  finish(start(environments[1], *evaluate))  # one device reads what several have written
+  alone = json.loads((several / "evaluation.json").read_text())
+  assert alone["miou_present"] == pytest.approx(best["miou"], abs=1e-4)
+
+
+def test_killed_process_is_named_and_the_rerun_is_bit_identical(environments, tmp_path):
+  unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+  long = ["--config.training.steps=16"]
+  finish_all(start_together([environments[1]] * 2, *command("reco", unbroken, *long)))
+
+  started = start_together([environments[1]] * 2, *command("reco", killed, *long))
+  wait_for_step(started[0], killed, 3)
+  wait_for_checkpoint(started[0], killed)
+  started[1].kill()
+  started[1].communicate()
+  _, err = finish(started[0], code=75)
+  assert "process 1 (on " in err and "is gone" in err
+  (out, _), _ = finish_all(start_together([environments[1]] * 2, *command("reco", killed, *long)))
+  assert "resuming at step" in out
+  assert_same_bits(arrays(killed, 16), arrays(unbroken, 16))
+  results = [json.loads((path / "result.json").read_text()) for path in (killed, unbroken)]
+  assert results[0] == results[1]
+
+
+@pytest.mark.slow  # the same with fewer and more devices, and hosts
+@pytest.mark.parametrize("after", [(1, 2), (2, 4)])  # processes, devices of each
+def test_resumed_on_other_devices(after, environments, tmp_path):
+  unbroken, moved = tmp_path / "unbroken", tmp_path / "moved"
+  batch = ["--config.data.labeled_batch=8", "--config.data.unlabeled_batch=8",
+           "--config.evaluation.batch=40"]  # fmt: skip
+  finish(start(environments[4], *command("memory_bank", unbroken, *batch)))
+  half = [*batch, "--config.training.steps=4", "--config.training.refresh_batch_stats=0"]
+  finish(start(environments[4], *command("memory_bank", moved, *half)))
+  processes, devices = after
+  rest = start_together([environments[devices]] * processes, *command("memory_bank", moved, *batch))
+  (out, _), *_ = finish_all(rest)
+  assert "resuming at step 4" in out and f"{processes * devices} x cpu" in out
+  assert_close(arrays(moved, 8), arrays(unbroken, 8))
+  bank = arrays(moved, 8)["method_state"]["bank"]
+  assert bank["count"].any()
+
+
+def test_different_configs_are_told_apart(environments, tmp_path):
+  other = lambda index: ["--config.method.temperature=0.3"] if index else []
+  started = start_together([environments[1]] * 2, *command("reco", tmp_path), each=other)
+  for _, err in finish_all(started, code=1):
+    assert "method.temperature: 0.5 on process 0, 0.3 there" in err and "Traceback" not in err
+
+
+def test_unequal_devices_are_refused(environments, tmp_path):
+  unequal = [environments[1], environments[2]]
+  for _, err in finish_all(start_together(unequal, *command("reco", tmp_path)), code=1):
+    assert "same number of devices; there are process 0: 1, process 1: 2" in err
+
+
+def test_missing_process_ends_the_wait(environments, tmp_path):
+  late = ["--num_processes=2", "--peer_timeout=4"]
+  for index, message in ((0, "not all of them came"), (1, "nothing listens at 127.0.0.1:9")):
+    where = "127.0.0.1:9" if index else f"127.0.0.1:{free_port()}"
+    args = [*command("reco", tmp_path), *late, f"--coordinator={where}", f"--process_id={index}"]
+    _, err = finish(start(environments[1], *args), code=75)
+    assert f"process {index} of 2 waited 4 s for the others; {message}" in err

@@ -40,7 +40,7 @@ class TinyNet(nnx.Module):
 
 
 class ToyNet(nnx.Module):
-  """Two convolutions, a classifier, heads on rows: the network of the memory bank's recorded runs."""
+  """Two convolutions, a classifier, heads on rows: as the memory bank's recorded runs have it."""
 
   def __init__(self, num_classes: int, axis_name: str | None = "data"):
     rng = np.random.default_rng(0)

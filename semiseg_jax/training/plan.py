@@ -1,6 +1,7 @@
 """What a run will take on a TPU slice that is not there: its real step, compiled for that slice."""
 
 import copy
+import importlib.util
 import math
 import os
 import re
@@ -93,8 +94,7 @@ def make_plan(
   config.model.init_from = None  # weights change no shape
   if config.model.dtype == "auto":
     config.model.dtype = "bfloat16"
-  # the evaluation is not planned, and may be of any batch
-  config.evaluation.batch = len(devices)
+  share_out(config, len(devices), note)
   mesh = make_mesh(devices)
   run = build(config, dataset, source, mesh)
   options = None if full_effort else _QUICK
@@ -113,8 +113,21 @@ def make_plan(
   return Plan(topology, len(devices), hosts, devices[0].device_kind, batch, cost, largest)
 
 
+def share_out(config: ConfigDict, devices: int, note: Callable[[str], None]) -> None:
+  """Raises the batches to the next multiple of the devices, as a run would ask for."""
+  config.evaluation.batch = devices  # is not planned
+  for section, key in ((config.data, "labeled_batch"), (config.data, "unlabeled_batch"),
+                       (config.data.source, "batch")):  # fmt: skip
+    rows = -(-section[key] // devices) * devices
+    if rows != section[key] and (section is config.data or section.name):
+      note(f"{key}={section[key]} can't be divided among {devices} devices: planned with {rows}")
+    section[key] = rows
+
+
 def tpu_devices(topology: str) -> list[jax.Device]:
   """The devices of a slice that is not there."""
+  if importlib.util.find_spec("libtpu") is None:
+    raise ValueError('--mode=plan needs libtpu, the TPU compiler: pip install -e ".[tpu]"')
   jax.config.update("jax_platforms", "cpu")
   # or libtpu asks a machine that is no TPU VM who it is
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -124,10 +137,9 @@ def tpu_devices(topology: str) -> list[jax.Device]:
     description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
   except Exception as error:
     text = str(error).splitlines()[0]
-    hint = "give a name such as v5e:2x4 or v4:2x2x4"
-    if "libtpu" in text or "backend" in text or "Unable to initialize" in text:
-      hint = 'it needs libtpu: pip install -e ".[tpu]"'
-    raise ValueError(f"--topology={topology}: {text}; {hint}") from error
+    raise ValueError(
+      f"--topology={topology}: {text}; give a name such as v5e:2x4 or v4:2x2x4"
+    ) from error
   return list(description.devices)
 
 
@@ -211,8 +223,9 @@ def describe(plan: Plan) -> str:
   labeled, unlabeled = plan.batch
   memory, peak = _DEVICES.get(plan.kind, (math.nan, math.nan))
   lines = [
-    f"{plan.topology}: {plan.devices} x {plan.kind} on {plan.hosts} hosts, {labeled} labelled and "
-    f"{unlabeled} unlabelled images a step"
+    f"{plan.topology}: {plan.devices} x {plan.kind} on {plan.hosts} hosts, {labeled} labelled"
+    + (f" and {unlabeled} unlabelled" if unlabeled else "")
+    + " images a step"
   ]
   if plan.cost is None:
     lines.append(

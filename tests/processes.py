@@ -40,8 +40,8 @@ def start(environment, *args: str) -> subprocess.Popen:
   )  # fmt: skip
 
 
-def finish(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:
-  out, err = process.communicate(timeout=300)
+def finish(process: subprocess.Popen, code: int = 0, seconds: int = 600) -> tuple[str, str]:
+  out, err = process.communicate(timeout=seconds)
   assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err[-4000:]}"
   return out, err
 

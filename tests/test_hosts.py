@@ -35,7 +35,6 @@ METHODS = {
     "--config.training.reload_best_after=6", "--config.training.refresh_batch_stats=2",
   ],
 }  # fmt: skip
-CHEAP = ("supervised", 2)
 
 
 @pytest.fixture(scope="module")
@@ -78,16 +77,9 @@ def assert_same_run(several, one):
   assert results[0]["best"]["step"] == results[1]["best"]["step"]
 
 
-@pytest.mark.parametrize(
-  ("method", "processes"),
-  [
-    pytest.param(
-      method, processes, marks=[pytest.mark.slow] if (method, processes) != CHEAP else []
-    )
-    for method in METHODS
-    for processes in (2, 4)
-  ],
-)
+@pytest.mark.slow  # some minutes each
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("method", METHODS)
 def test_several_processes_equal_one(method, processes, environments, tmp_path):
   """One of them gets SIGTERM on the way; the same command goes on, and evaluates."""
   one, several = tmp_path / "one", tmp_path / "several"

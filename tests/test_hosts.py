@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests import worker
 from tests.processes import (
   SMALL,
   arrays,
@@ -27,7 +28,6 @@ RUN = ["--config.training.steps=12", "--config.training.checkpoint_every=2",
        "--peer_timeout=20"]  # fmt: skip
 METHODS = {
   "supervised": [],
-  "mean_teacher": [],
   "reco": [option for option in SMALL if ".method." in option],
   "memory_bank": [  # everything has begun after two steps
     "--config.method.ramp_steps=1", "--config.method.bank_lead=1", "--config.model.head_dim=8",
@@ -41,7 +41,7 @@ METHODS = {
 def environments(tmp_path_factory):
   """By the number of devices that a process has."""
   folders = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("home")
-  return {devices: clean_environment(*folders, devices) for devices in (1, 2, 4)}
+  return {devices: clean_environment(*folders, devices) for devices in (1, 2, 4, 8)}
 
 
 def command(method: str, workdir, *args: str) -> list[str]:
@@ -77,11 +77,26 @@ def assert_same_run(several, one):
   assert results[0]["best"]["step"] == results[1]["best"]["step"]
 
 
-@pytest.mark.slow  # some minutes each
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4])
-@pytest.mark.parametrize("method", METHODS)
+def test_every_method_by_several_processes(processes, environments, tmp_path):
+  """Steps, checkpoints there and back, and evaluation, with a tiny network."""
+  work = ["-m", "tests.worker"]
+  finish(start(environments[processes], *work, str(tmp_path / "one")))
+  finish_all(start_together([environments[1]] * processes, *work, str(tmp_path / "several")))
+  for method in worker.METHODS:
+    one, several = tmp_path / "one" / method, tmp_path / "several" / method
+    assert_close(arrays(several, 4), arrays(one, 4))
+    counts = [json.loads((path / "counts.json").read_text()) for path in (several, one)]
+    np.testing.assert_allclose(counts[0]["confusion"], counts[1]["confusion"], atol=2)
+    assert np.sum(counts[0]["confusion"]) == np.sum(counts[1]["confusion"]) > 0
+    assert counts[0]["loss_sum"] == pytest.approx(counts[1]["loss_sum"], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "processes"), [("supervised", 4), ("memory_bank", 2)])
 def test_several_processes_equal_one(method, processes, environments, tmp_path):
-  """One of them gets SIGTERM on the way; the same command goes on, and evaluates."""
+  """The command itself: one gets SIGTERM on the way; the same again goes on, and evaluates."""
   one, several = tmp_path / "one", tmp_path / "several"
   finish(start(environments[processes], *command(method, one)))
 
@@ -127,21 +142,20 @@ def test_killed_process_is_named_and_the_rerun_is_bit_identical(environments, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [(1, 2), (2, 4)])  # processes, devices of each
-def test_resumed_on_other_devices(after, environments, tmp_path):
-  unbroken, moved = tmp_path / "unbroken", tmp_path / "moved"
-  batch = ["--config.data.labeled_batch=8", "--config.data.unlabeled_batch=8",
-           "--config.evaluation.batch=40"]  # fmt: skip
-  finish(start(environments[4], *command("memory_bank", unbroken, *batch)))
-  half = [*batch, "--config.training.steps=6", "--config.training.refresh_batch_stats=0"]
-  finish(start(environments[4], *command("memory_bank", moved, *half)))
-  processes, devices = after
-  rest = start_together([environments[devices]] * processes, *command("memory_bank", moved, *batch))
-  (out, _), *_ = finish_all(rest)
-  assert "resuming at step 6" in out and f"{processes * devices} x cpu" in out
-  assert_close(arrays(moved, 12), arrays(unbroken, 12))
-  bank = arrays(moved, 12)["method_state"]["bank"]
-  assert bank["count"].any()
+def test_stopped_on_8_devices_goes_on_on_2_and_on_16(environments, tmp_path):
+  work = lambda name, steps: [
+    "-m", "tests.worker", str(tmp_path / name), f"--steps={steps}", "--methods", "reco",
+    "memory_bank",
+  ]  # fmt: skip
+  finish(start(environments[8], *work("unbroken", 5)))
+  for name, later in (("fewer", [environments[2]]), ("more", [environments[4]] * 4)):
+    finish(start(environments[8], *work(name, 2)))
+    finish_all(start_together(later, *work(name, 5)))
+    for method in ("reco", "memory_bank"):
+      ours, theirs = (arrays(tmp_path / n / method, 5) for n in (name, "unbroken"))
+      bank = ours["method_state"] and ours["method_state"]["bank"]
+      assert not bank or bank["count"].any()
+      assert_close(ours, theirs)
 
 
 def test_different_configs_are_told_apart(environments, tmp_path):

@@ -12,6 +12,7 @@ from data.blank import blank_dataset
 from semiseg_jax.training import plan, run
 from semiseg_jax.training.mesh import make_mesh
 from semiseg_jax.training.setup import build
+from semiseg_jax.training.step import make_train_step
 from semiseg_jax.training.streams import TrainStream
 from semiseg_jax.training.traffic import Collective
 
@@ -75,7 +76,13 @@ def test_abstract_state_and_batch_are_those_of_a_run(tiny_config, accumulate):
 def test_cost_is_what_xla_counts(tiny_config):
   made = tiny_run(tiny_config)
   cost = plan.compiled(made, 1, None)
-  assert cost.memory == cost.resident + cost.temporary + cost.program > 0
+  state, batch = plan.abstract_state(made), plan.abstract_batch(made)
+  program = make_train_step(made.method, made.optimizer, made.mesh).lower(state, batch).compile()
+  memory = program.memory_analysis()
+  assert cost.temporary == memory.temp_size_in_bytes > 0
+  new = memory.output_size_in_bytes - memory.alias_size_in_bytes  # the state is donated
+  assert cost.resident == memory.argument_size_in_bytes + new > 0
+  assert cost.memory == cost.resident + cost.temporary + cost.program
   weights = sum(x.nbytes for x in jax.tree.leaves(made.variables.params))
   assert cost.traffic["all-reduce"].size > weights  # the gradients, and statistics
   assert cost.flops > 0

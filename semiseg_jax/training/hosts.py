@@ -184,13 +184,14 @@ def _connect(processes: _Processes, timeout: int) -> None:
     jax.distributed.initialize(
       *processes, initialization_timeout=timeout + 60, heartbeat_timeout_seconds=timeout
     )
+    jax.devices()  # those of all processes: waits for them too
   except ValueError as error:
     raise ValueError(
-      f"several processes were started, but not how they find each other is known ({error}): give "
+      f"several processes were started, but how they find each other is not known ({error}): give "
       "--coordinator=HOST:PORT of process 0"
     ) from error
-  jax.devices()  # those of all processes: waits for them too
-  late.cancel()
+  finally:
+    late.cancel()
 
 
 def _waited_in_vain(processes: _Processes, timeout: int) -> NoReturn:

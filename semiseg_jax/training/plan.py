@@ -129,8 +129,9 @@ def tpu_devices(topology: str) -> list[jax.Device]:
   if importlib.util.find_spec("libtpu") is None:
     raise ValueError('--mode=plan needs libtpu, the TPU compiler: pip install -e ".[tpu]"')
   jax.config.update("jax_platforms", "cpu")
-  # or libtpu asks a machine that is no TPU VM who it is
+  # or libtpu asks a machine that is no TPU VM who it is, and lets one process at a time load it
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
   os.environ.setdefault("TPU_ACCELERATOR_TYPE", topology.partition(":")[0])
   os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
   try:

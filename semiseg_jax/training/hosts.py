@@ -32,7 +32,7 @@ _LAUNCHERS = (
   ("PMI_SIZE", "PMI_RANK"),
 )
 _LOOK_EVERY = 1.0  # seconds between looks at who is there
-_LEAVE = 10.0  # seconds that process 0 waits for the others to leave
+_LEAVE = 10.0  # seconds that process 0 waits for the others to leave first
 _OWN = ("data_dir", "root", "threads", "workers", "buffer")  # of config.data: change no batch
 _STATUS = re.compile(r"(INTERNAL|UNKNOWN|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|"
                      r"FAILED_PRECONDITION): ")  # fmt: skip
@@ -55,12 +55,13 @@ def joined(
   given = _given(coordinator, num_processes, process_id)
   if given or in_cluster(os.environ):
     _connect(given or _Processes(), timeout)
-    check_devices()
   if jax.process_count() == 1:
     yield
     return
-  watch = _Watch(timeout)
+  watch = _Watch()
   try:
+    check_devices()
+    watch.hosts = [name.decode().strip() for name in _gathered(socket.gethostname().encode())]
     yield
     watch.stop()
     barrier("end")
@@ -70,8 +71,8 @@ def joined(
     raise
   finally:
     watch.stop()
-    if jax.process_index() == 0:  # all are connected through it: it leaves last
-      watch.join(_LEAVE)
+    watch.join(_LEAVE)
+    if jax.process_index() == 0:
       time.sleep(_LOOK_EVERY)  # the answer to the last goodbye is still on its way
     jax.distributed.shutdown()
 
@@ -218,10 +219,8 @@ class _Watch:
   A collective whose peer is gone may wait for ever, so that nothing else could.
   """
 
-  def __init__(self, timeout: int):
-    names = _gathered(socket.gethostname().encode())
-    self._hosts = [name.decode().strip() for name in names]
-    self._timeout = timeout
+  def __init__(self):
+    self.hosts = ["an unknown host"] * jax.process_count()
     self._stopped = threading.Event()
     self._thread = threading.Thread(target=self._look, daemon=True)
     self._thread.start()
@@ -231,35 +230,46 @@ class _Watch:
     self._stopped.set()
 
   def join(self, seconds: float) -> None:
-    """Waits until it ends this process or, after `stop`, all others have left."""
+    """Waits until it ends this process or, after `stop`, has ended itself."""
     self._thread.join(seconds)
 
   def _look(self) -> None:
     while not self._stopped.wait(_LOOK_EVERY):
       try:
-        _look_once()
+        _present()
       except multihost_utils.ProcessFailureError as error:
         lost = sorted({device.process_index for device in error.failed_devices})
         if not self._stopped.wait(_LOOK_EVERY):  # at the end of a run all go, one after the other
           self._lost(lost)
       except Exception as error:
         if not self._stopped.wait(_LOOK_EVERY):
-          _end(f"the connection to process 0 ({self._hosts[0]}) is lost: {error}")
-    with contextlib.suppress(Exception):
-      _look_once()  # nobody else looks any more: returns when they have left
+          _end(f"the connection to process 0 ({self.hosts[0]}) is lost: {error}")
+    if jax.process_index() == 0:  # all are connected through it: it leaves last
+      with contextlib.suppress(Exception):
+        _wait_until_alone()
 
   def _lost(self, processes: list[int]) -> NoReturn:
-    named = " and ".join(f"process {i} (on {self._hosts[i]})" for i in processes)
+    named = " and ".join(f"process {i} (on {self.hosts[i]})" for i in processes)
     _end(
-      f"{named} of {len(self._hosts)} is gone: killed, crashed or cut off; its own output may say "
+      f"{named} of {len(self.hosts)} is gone: killed, crashed or cut off; its own output may say "
       "why. Start the same command on all hosts again: it goes on from the last checkpoint"
     )
 
 
-def _look_once() -> None:
-  """ProcessFailureError if a process is gone; waits until those that are not look too."""
-  with multihost_utils.live_devices(jax.devices()):
-    pass
+def _present() -> set[int]:
+  """The processes that were there at the last look.
+
+  Waits until all that are there look too; ProcessFailureError if one is gone since then.
+  """
+  with multihost_utils.live_devices(jax.devices()) as devices:
+    return {device.process_index for device in devices}
+
+
+def _wait_until_alone() -> None:
+  others = True
+  while others:
+    with contextlib.suppress(multihost_utils.ProcessFailureError):
+      others = _present() - {jax.process_index()}
 
 
 def _end(message: str) -> NoReturn:

@@ -98,6 +98,8 @@ class Method(contract.Method):
   state_spec = Memory(Bank(P(None, DATA_AXIS), P(), P()), P(), P())
 
   def __post_init__(self):
+    if self.ramp_steps < 1:
+      raise ValueError(f"config.method.ramp_steps={self.ramp_steps} must be at least 1")
     require("memory_weights", self.memory_weights, MEMORY_WEIGHTS)
     require("rank_order", self.rank_order, bank.RANK_ORDERS)
     require("source_schedule", self.source_schedule, ("alternate", "code"))

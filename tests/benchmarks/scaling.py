@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 _RECO = {"name": "reco", "num_queries": 16, "num_negatives": 32, "scale_range": (0.5, 1.5)}
-_BANK = {"name": "memory_bank", "ramp_steps": 0, "bank_lead": 1, "threshold": 0.1}
+_BANK = {"name": "memory_bank", "ramp_steps": 1, "bank_lead": 1, "threshold": 0.1}
 VARIANTS = {  # name -> (the method, images with labels)
   "supervised": ({"name": "supervised"}, 64),
   "mean_teacher, ClassMix": ({"name": "mean_teacher", "scale_range": (0.5, 1.5)}, 64),

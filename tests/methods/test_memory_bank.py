@@ -263,3 +263,5 @@ def test_bad_switches():
   for values in ({"memory_weights": "both"}, {"rank_order": "up"}, {"source_schedule": "never"}):
     with pytest.raises(ValueError, match="choose from"):
       memory_bank.Method(**values)
+  with pytest.raises(ValueError, match="ramp_steps=0 must be at least 1"):
+    memory_bank.Method(ramp_steps=0)

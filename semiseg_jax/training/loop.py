@@ -19,7 +19,6 @@ from semiseg_jax.training.selection import Selection, judge
 from semiseg_jax.training.setup import Run
 from semiseg_jax.training.signals import StopSignal
 from semiseg_jax.training.state import make_state
-from semiseg_jax.training.step import make_train_step
 from semiseg_jax.training.streams import TrainStream
 from semiseg_jax.training.workdir import claim
 
@@ -59,13 +58,7 @@ class _Training:
     self.config = run.config
     self.checkpoints, self.best_checkpoints = checkpoints, best_checkpoints
     self.stream = TrainStream(run.config, run.streams)
-    self.step_fn = make_train_step(
-      run.method,
-      run.optimizer,
-      run.mesh,
-      run.config.training.accumulate,
-      run.config.training.separate_passes,
-    )
+    self.step_fn = run.train_step()
     self.evaluator = Evaluator(run)
     self.best = Selection()
     self.refreshed: dict[str, Any] | None = None

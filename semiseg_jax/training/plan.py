@@ -23,7 +23,7 @@ from semiseg_jax.input.sources import Dataset
 from semiseg_jax.training.mesh import make_mesh
 from semiseg_jax.training.setup import Run, build
 from semiseg_jax.training.state import initial_state
-from semiseg_jax.training.step import make_train_step, state_spec
+from semiseg_jax.training.step import state_spec
 from semiseg_jax.training.traffic import Traffic, traffic
 
 # Device kind -> (GiB of memory, peak bfloat16 TFLOP/s) of what JAX calls a device: a chip, but for
@@ -146,15 +146,8 @@ def tpu_devices(topology: str) -> list[jax.Device]:
 
 def compiled(run: Run, scale: int, options: dict | None) -> Cost | None:
   """The cost of a step with batches `scale` times as large; None if it does not fit."""
-  config, start = run.config, time.monotonic()
-  step = make_train_step(
-    run.method,
-    run.optimizer,
-    run.mesh,
-    config.training.accumulate,
-    config.training.separate_passes,
-  )
-  lowered = step.lower(abstract_state(run), abstract_batch(run, scale))
+  start = time.monotonic()
+  lowered = run.train_step().lower(abstract_state(run), abstract_batch(run, scale))
   try:
     program = lowered.compile(compiler_options=options)
   except jax.errors.JaxRuntimeError as error:

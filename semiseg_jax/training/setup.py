@@ -1,14 +1,14 @@
 """From a config to everything that a run needs, checked before anything is compiled."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from semiseg_jax.contract import Facts, Method, Network, Variables
+from semiseg_jax.contract import Batch, Facts, Method, Network, TrainState, Variables
 from semiseg_jax.convert.assign import assign
 from semiseg_jax.convert.report import summary
 from semiseg_jax.convert.source import Source
@@ -19,6 +19,7 @@ from semiseg_jax.methods import make_method
 from semiseg_jax.training.mesh import check_divisible, make_mesh
 from semiseg_jax.training.network import describe_model, make_network
 from semiseg_jax.training.optimizers import make_optimizer
+from semiseg_jax.training.step import Metrics, make_train_step
 from semiseg_jax.training.weights import open_weights
 
 
@@ -41,6 +42,13 @@ class Run:
   variables: Variables
   start: str
   facts: Facts
+
+  def train_step(self) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The jitted step of this run (`make_train_step`)."""
+    training = self.config.training
+    return make_train_step(
+      self.method, self.optimizer, self.mesh, training.accumulate, training.separate_passes
+    )
 
 
 def build(

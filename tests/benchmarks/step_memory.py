@@ -21,7 +21,6 @@ from semiseg_jax.training.mesh import make_mesh, shard_batch
 from semiseg_jax.training.plan import compiled
 from semiseg_jax.training.setup import Run, build
 from semiseg_jax.training.state import make_state
-from semiseg_jax.training.step import make_train_step
 from semiseg_jax.training.streams import TrainStream
 
 FORMS = {
@@ -51,13 +50,7 @@ def step_seconds(run: Run, steps: int) -> float:
   """The median of so many steps after the first."""
   config, seconds = run.config, []
   state = make_state(run.variables, run.forward, run.method, run.optimizer, run.facts, 0, run.mesh)
-  step = make_train_step(
-    run.method,
-    run.optimizer,
-    run.mesh,
-    config.training.accumulate,
-    config.training.separate_passes,
-  )
+  step = run.train_step()
   stream = TrainStream(config, run.streams)
   for _ in range(steps + 1):
     batch = shard_batch(stream.next(), run.mesh, leading=int(config.training.accumulate > 1))

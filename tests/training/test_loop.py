@@ -232,6 +232,6 @@ def folder_config(config, root):
 def test_bad_values_fail_before_anything_is_compiled(
   method, change, message, tiny_config, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(loop, "make_train_step", None)  # not to be reached
+  monkeypatch.setattr(setup, "make_train_step", None)  # not to be reached
   with pytest.raises((ValueError, FileNotFoundError), match=message):
     run.train(tiny_config(method, **change), tmp_path)

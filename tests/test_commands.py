@@ -16,6 +16,7 @@ from PIL import Image
 from configs import toy_reco
 from semiseg_jax.training.weights import trained_network
 from tests import test_configs
+from tests.compare import assert_same_bits
 from tests.processes import (
   ROOT,
   SMALL,
@@ -51,12 +52,7 @@ def test_killed_at_a_random_step_ends_in_the_same_bits(environment, tmp_path):
   out, _ = finish(start(environment, *launch(killed, *options)))
   assert "resuming at step" in out, f"killed at step {step}\n{out}"
 
-  same = jax.tree.map(
-    lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(),
-    arrays(killed, 30),
-    arrays(unbroken, 30),
-  )
-  assert all(jax.tree.leaves(same)), f"killed at step {step}"
+  assert_same_bits(arrays(killed, 30), arrays(unbroken, 30), f"killed at step {step}")
   results = [json.loads((path / "result.json").read_text()) for path in (killed, unbroken)]
   assert results[0] == results[1] and results[0]["train_step_compiles"] == 1
 

@@ -3,11 +3,11 @@
 import json
 import signal
 
-import jax
 import numpy as np
 import pytest
 
 from tests import worker
+from tests.compare import assert_same, assert_same_bits
 from tests.processes import (
   SMALL,
   arrays,
@@ -53,17 +53,6 @@ def finish_all(processes, code: int = 0) -> list[tuple[str, str]]:
   return [finish(process, code) for process in processes]
 
 
-def assert_close(left, right):
-  scale = lambda x: 1e-5 * max(1.0, float(np.abs(x).max(initial=0)))
-  check = lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=scale(b))
-  jax.tree.map(check, left, right)
-
-
-def assert_same_bits(left, right):
-  same = jax.tree.map(lambda a, b: np.asarray(a).tobytes() == np.asarray(b).tobytes(), left, right)
-  assert all(jax.tree.leaves(same))
-
-
 def assert_same_run(several, one, processes):
   """The losses at the start and, of two processes, everything at the end.
 
@@ -78,7 +67,7 @@ def assert_same_run(several, one, processes):
   assert results[0]["status"] == "finished" and results[0]["train_step_compiles"] == 1
   assert len(rows(several, "eval")) == len(rows(one, "eval")) == 2
   if processes == 2:
-    assert_close(arrays(several, 12), arrays(one, 12))
+    assert_same(arrays(several, 12), arrays(one, 12))
     assert results[0]["best"] == pytest.approx(results[1]["best"])
     assert results[0]["last"]["miou_present"] == pytest.approx(results[1]["last"]["miou_present"])
 
@@ -92,7 +81,7 @@ def test_every_method_by_several_processes(processes, environments, tmp_path):
   finish_all(start_together([environments[1]] * processes, *work, str(tmp_path / "several")))
   for method in worker.METHODS:
     one, several = tmp_path / "one" / method, tmp_path / "several" / method
-    assert_close(arrays(several, 4), arrays(one, 4))
+    assert_same(arrays(several, 4), arrays(one, 4))
     counts = [json.loads((path / "counts.json").read_text()) for path in (several, one)]
     np.testing.assert_allclose(counts[0]["confusion"], counts[1]["confusion"], atol=2)
     assert np.sum(counts[0]["confusion"]) == np.sum(counts[1]["confusion"]) > 0
@@ -161,7 +150,7 @@ def test_stopped_on_8_devices_goes_on_on_2_and_on_16(environments, tmp_path):
       ours, theirs = (arrays(tmp_path / n / method, 5) for n in (name, "unbroken"))
       bank = ours["method_state"] and ours["method_state"]["bank"]
       assert not bank or bank["count"].any()
-      assert_close(ours, theirs)
+      assert_same(ours, theirs)
 
 
 def test_different_configs_are_told_apart(environments, tmp_path):

@@ -61,8 +61,8 @@ class Cost(NamedTuple):
 
 
 class Plan(NamedTuple):
-  """cost: None if the step does not fit; largest: (labelled, unlabelled) batch that fits, if it
-  was looked for."""
+  """cost: None if the step does not fit; largest: (labelled, unlabelled) batch that fits, None if
+  it was not looked for or not even the config's does."""
 
   topology: str
   devices: int
@@ -106,8 +106,8 @@ def make_plan(
     config.data.unlabeled_batch if run.facts.unlabeled_batch else 0,
   )
   largest = None
-  if search:
-    scale = largest_scale(lambda scale: compiled(run, scale, options), cost, note)
+  if search and cost:
+    scale = largest_scale(lambda scale: compiled(run, scale, options), note)
     largest = tuple(rows * scale for rows in batch)
   hosts = len({device.process_index for device in devices})
   return Plan(topology, len(devices), hosts, devices[0].device_kind, batch, cost, largest)
@@ -194,15 +194,11 @@ def abstract_batch(run: Run, scale: int = 1) -> Tree:
   return {name: part(stream) for name, stream in sorted(run.streams.items())}
 
 
-def largest_scale(
-  cost_of: Callable[[int], Cost | None], cost: Cost | None, note: Callable[[str], None]
-) -> int:
-  """The largest multiple of the batch that fits; 0 if not even the batch itself does.
+def largest_scale(cost_of: Callable[[int], Cost | None], note: Callable[[str], None]) -> int:
+  """The largest multiple of a batch that fits, which that batch itself does.
 
-  cost: that of 1. Doubles until it does not fit, then halves the interval.
+  Doubles until it does not fit, then halves the interval.
   """
-  if cost is None:
-    return 0
   fits, fails = 1, None
   while fails is None or fails - fits > 1:
     scale = 2 * fits if fails is None else (fits + fails) // 2

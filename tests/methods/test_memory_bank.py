@@ -19,9 +19,10 @@ from semiseg_jax.training.optimizers import make_optimizer
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import make_train_step, state_spec
 from tests import golden
+from tests.compare import assert_same
 from tests.models.torch_layout import to_trees
 from tests.tiny import HEADS, random_batch, toy_network
-from tests.training.test_step import assert_same, pmap_step
+from tests.training.test_step import pmap_step
 
 LOSS = {"rtol": 1e-5, "atol": 1e-7}
 STATE = {"rtol": 1e-5, "atol": 1e-5}

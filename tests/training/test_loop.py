@@ -16,6 +16,7 @@ from semiseg_jax.input.build import open_data
 from semiseg_jax.training import loop, mesh, run, setup, state
 from semiseg_jax.training import selection as selection_rule
 from semiseg_jax.training.checkpoints import Checkpoints
+from tests.processes import rows
 
 
 def last_state(workdir):
@@ -23,11 +24,6 @@ def last_state(workdir):
   with Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
     newest = checkpoints.path(checkpoints.latest_step())
   return ocp.StandardCheckpointer().restore(newest / "arrays")
-
-
-def rows(workdir, kind):
-  lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-  return [line for line in lines if line["kind"] == kind]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec as P
 from semiseg_jax.methods import make_method
 from semiseg_jax.training.mesh import check_divisible, make_mesh, shard_batch
 from semiseg_jax.training.step import gradients, make_train_step, state_spec, train_step
+from tests.compare import assert_same
 from tests.tiny import random_batch, run_steps, tiny_state
 
 RECO = {"name": "reco", "num_queries": 8, "num_negatives": 16, "strong_threshold": 0.9,
@@ -24,18 +25,12 @@ METHODS = {
 }  # fmt: skip
 
 OPTIMIZER = optax.sgd(0.05, momentum=0.9, nesterov=True)
-TOLERANCE = 1e-5  # float32 sums in another order
 
 
 def batches(name: str, count: int = 2) -> list[dict]:
   streams = ("labeled", "unlabeled", "source")[: 3 if name.endswith("domains") else 2]
   sparse = name.endswith("partial")
   return [random_batch(8, 32, 5, seed, sparse, streams) for seed in range(count)]
-
-
-def assert_same(left, right, tolerance=TOLERANCE):
-  scale = lambda x: tolerance * max(1.0, float(np.abs(x).max(initial=0)))
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=scale(b)), left, right)
 
 
 def compared(state) -> tuple:

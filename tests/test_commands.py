@@ -35,7 +35,7 @@ def environment(tmp_path_factory):
   return clean_environment(tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("home"))
 
 
-@pytest.mark.slow  # the longest; tests/test_hosts.py kills a run too
+@pytest.mark.slow  # tests/training/test_loop.py interrupts a run every time
 def test_killed_at_a_random_step_ends_in_the_same_bits(environment, tmp_path):
   options = [*SMALL, "--config.training.steps=30", "--config.training.checkpoint_every=4",
              "--config.evaluation.every=15"]  # fmt: skip

@@ -118,6 +118,7 @@ def test_several_processes_equal_one(method, processes, environments, tmp_path):
   assert alone["miou_present"] == pytest.approx(best["miou"], abs=1e-4)
 
 
+@pytest.mark.slow  # three starts of two processes
 def test_killed_process_is_named_and_the_rerun_is_bit_identical(environments, tmp_path):
   unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
   finish_all(start_together([environments[1]] * 2, *command("supervised", unbroken)))

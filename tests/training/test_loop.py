@@ -61,7 +61,8 @@ def test_a_run_leaves_everything_behind(method, values, tiny_config, tmp_path):
 @pytest.mark.parametrize(
   ("method", "values"),
   [
-    pytest.param("reco", {}, marks=pytest.mark.slow),  # test_commands.py kills it
+    ("supervised", {}),
+    pytest.param("reco", {}, marks=pytest.mark.slow),
     pytest.param(  # the longest test of all
       "memory_bank",
       {"training.reload_best_after": 1, "evaluation.every": 2},

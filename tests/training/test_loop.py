@@ -30,7 +30,7 @@ def last_state(workdir):
   ("method", "values"),
   [
     ("supervised", {"training.accumulate": 2, "model.remat": "elementwise"}),
-    (
+    pytest.param(
       "mean_teacher",  # the second stream of labels: the same scenes as if of another domain
       {
         "data.workers": 1,
@@ -38,6 +38,7 @@ def last_state(workdir):
         "data.source.name": "toy_scenes",
         "data.source.batch": 16,
       },
+      marks=pytest.mark.slow,
     ),
     pytest.param(
       "reco",

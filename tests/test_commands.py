@@ -94,7 +94,7 @@ def test_without_a_config_there_is_only_prediction(environment, tmp_path):
   assert "--config is missing" in err and "Traceback" not in err
 
 
-@pytest.mark.slow  # so does test_loop.py, within its process
+@pytest.mark.slow  # test_loop.py sends SIGTERM every time, within its process
 def test_sigterm_saves_and_ends_cleanly(environment, tmp_path):
   process = start(environment, *launch(tmp_path, *SMALL, "--config.training.steps=100000"))
   wait_for_step(process, tmp_path, 3)

@@ -109,6 +109,19 @@ def test_largest_batch_is_found(limit):
   assert len(asked) <= 2 * math.log2(limit + 1) + 2
 
 
+def test_no_largest_batch_is_looked_for_where_the_batch_itself_does_not_fit(
+  tiny_config, monkeypatch
+):
+  scales = []
+  monkeypatch.setattr(plan, "tpu_devices", lambda topology: jax.devices())
+  monkeypatch.setattr(plan, "compiled", lambda run, scale, options: scales.append(scale))
+  config = tiny_config("supervised")
+  made = plan.make_plan(config, blank(config)[0], "v5e:2x4", search=True, note=lambda _: None)
+  assert made.cost is None and made.largest is None and scales == [1]
+  text = plan.describe(made)
+  assert "does not fit" in text and "largest" not in text
+
+
 def test_words_and_figures():
   traffic = {"all-reduce": Collective(3, 2**21)}
   cost = plan.Cost(2**30, 3 * 2**30, 2**29, 1.97e12, 0.02, traffic, 60.0)

@@ -41,7 +41,7 @@ _OUT = flags.DEFINE_string("out", None, "predict: where to; default WORKDIR/pred
 def main(argv: list[str]) -> int:
   if len(argv) > 1:
     raise app.UsageError(f"unexpected arguments {argv[1:]}; flags begin with --")
-  from semiseg_jax.training import run
+  from semiseg_jax.commands import run
   from semiseg_jax.training.loop import DivergedError
 
   if not logging.level_debug():
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
       run.predict(config, workdir, _IMAGES.value, _OUT.value, **options)
     elif _MODE.value == "plan":
       options = {"search": _SEARCH.value, "full_effort": _FULL_EFFORT.value}
-      run.plan(config, _TOPOLOGY.value, *map(_known, (config.data, config.data.source)), **options)
+      run.plan(config, _TOPOLOGY.value, *map(_known, (config.data, config.data.domain)), **options)
     else:
       return _train_or_evaluate(config, workdir)
   except (ValueError, FileNotFoundError, DivergedError) as error:
@@ -71,15 +71,16 @@ def main(argv: list[str]) -> int:
 def _train_or_evaluate(config: ConfigDict, workdir: pathlib.Path) -> int:
   """On all processes of the run; the exit code."""
   from data import prepare
-  from semiseg_jax.training import hosts, run
+  from semiseg_jax.commands import run
+  from semiseg_jax.runtime import processes
 
-  processes = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-  with hosts.joined(*processes, timeout=_PEER_TIMEOUT.value):
-    for domain in (config.data, config.data.source):
+  address = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+  with processes.joined(*address, timeout=_PEER_TIMEOUT.value):
+    for domain in (config.data, config.data.domain):
       if domain.name and domain.name != "folder":
         prepare.ensure(domain.name, domain.variant, config.data.data_dir)
     result = getattr(run, _MODE.value)(config, workdir)
-  return hosts.RETRY if result.get("status") == "interrupted" else 0
+  return processes.RETRY if result.get("status") == "interrupted" else 0
 
 
 def _known(domain: ConfigDict) -> "Dataset | None":

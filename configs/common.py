@@ -32,11 +32,11 @@ def base_config() -> ConfigDict:
   config.data.unlabeled_transform = scale_crop(1.0, 1.0)  # see semiseg_jax/input/transforms
   config.data.labeled_batch = 10  # images of all devices together
   config.data.unlabeled_batch = 10
-  config.data.source = ConfigDict()  # a stream of labelled images from another domain
-  config.data.source.name = config_dict.placeholder(str)  # a prepared dataset; None: no such stream
-  config.data.source.variant = config_dict.placeholder(str)
-  config.data.source.batch = 2
-  config.data.source.transform = scale_crop(1.0, 1.0)
+  config.data.domain = ConfigDict()  # a stream of labelled images from another domain
+  config.data.domain.name = config_dict.placeholder(str)  # a prepared dataset; None: no such stream
+  config.data.domain.variant = config_dict.placeholder(str)
+  config.data.domain.batch = 2
+  config.data.domain.transform = scale_crop(1.0, 1.0)
   config.data.sharding = "batch"  # of several hosts each reads: its share of every batch, of all
   # images | records: every so-manieth image only, in an order of its own (docs/scaling.md)
   config.data.threads = 2  # that read and decode, per host or per worker process
@@ -164,7 +164,7 @@ def memory_bank() -> ConfigDict:
       "entropy_broadcast": False,
       "isotropic_blur": False,
       "eight_bit_jitter": False,
-      "source_schedule": "alternate",
+      "domain_schedule": "alternate",
       "alternate": False,
     }
   )

@@ -20,9 +20,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.data.variant = "half"
   config.data.crop = (512, 512)
   config.data.labeled_batch = config.data.unlabeled_batch = 2
-  config.data.source.name = "gta5"
-  config.data.source.variant = "half"
-  config.data.source.batch = 2
+  config.data.domain.name = "gta5"
+  config.data.domain.variant = "half"
+  config.data.domain.batch = 2
   config.evaluation.size = (512, 1024)
   experiment = f"method={args.method},mixing={args.mixing},split={args.split}"
   config = common.reco_experiment(config, experiment, scale_range=(1.0, 1.0), labels=0)

@@ -4,7 +4,7 @@
 
 Arguments as in city_memory_bank, of DeepLabV2. Labelled batches come from Cityscapes and GTA5 in
 turn, as the paper intends; the released script takes GTA5 in 50 of its last 100 steps only, which
-is --config.method.source_schedule=code.
+is --config.method.domain_schedule=code.
 """
 
 from ml_collections import ConfigDict
@@ -15,10 +15,10 @@ from configs import city_memory_bank, common
 def get_config(arg: str | None = None) -> ConfigDict:
   args = common.parse(arg, labels=100, split=0, pretraining="imagenet")
   config = city_memory_bank.get_config(",".join(f"{key}={args[key]}" for key in args))
-  config.data.source.name = "gta5"
-  config.data.source.variant = "full"
-  config.data.source.batch = config.data.labeled_batch
-  config.data.source.transform = config.data.labeled_transform.copy_and_resolve_references()
+  config.data.domain.name = "gta5"
+  config.data.domain.variant = "full"
+  config.data.domain.batch = config.data.labeled_batch
+  config.data.domain.transform = config.data.labeled_transform.copy_and_resolve_references()
   config.method.labeled_mix = 0.25
   config.method.contrast_weight = 0.2
   config.method.warmup_rate = 1.0

@@ -7,16 +7,14 @@ import tempfile
 import numpy as np
 
 from data import prepare, published
-from semiseg_jax.input.sources import Dataset, DatasetInfo, Record
+from semiseg_jax.input.sources import Dataset, DatasetInfo, Source
+from semiseg_jax.transforms.geometry import Record
 
 _UNKNOWN = 1_000  # images of a set whose number its files tell
 
 
-class BlankSource:
-  """Black images, all labelled, each with all classes; ids and published lists are the real ones.
-
-  See `semiseg_jax.input.sources.Source`.
-  """
+class BlankSource(Source):
+  """Black images, all labelled, each with all classes; ids and published lists are the real ones."""
 
   sizes = ()  # not known
 
@@ -27,9 +25,6 @@ class BlankSource:
     self.ids = published.listing(dataset, split) or [f"{split}_{i}" for i in range(count)]
     self.labeled = np.ones(len(self.ids), bool)
     self.counts = np.ones((len(self.ids), num_classes), np.int64)
-
-  def __len__(self) -> int:
-    return len(self.ids)
 
   def __getitem__(self, index: int) -> Record:
     return {

@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from data import published
-from semiseg_jax.input import prepared, sources
+from semiseg_jax.input import prepared
 
 _HERE = pathlib.Path(__file__).parent
 PathLike = str | os.PathLike
@@ -38,7 +38,7 @@ def prepare(
   While one process prepares, others wait. Raises FileNotFoundError with what to download, and
   ValueError or FileNotFoundError naming the file that is damaged or missing.
   """
-  data_dir = pathlib.Path(data_dir or sources.default_data_dir()).expanduser()
+  data_dir = pathlib.Path(data_dir or prepared.default_data_dir()).expanduser()
   builder = builder_of(name, data_dir, variant)
   path = pathlib.Path(builder.data_path)
   if path.exists():
@@ -73,7 +73,7 @@ def ensure(name: str, variant: str | None = None, data_dir: PathLike | None = No
   """
   if name in builder_names():
     return prepare(name, None, data_dir, variant)
-  data_dir = data_dir or sources.default_data_dir()
+  data_dir = data_dir or prepared.default_data_dir()
   try:
     return prepared.find_prepared(name, data_dir, variant)
   except FileNotFoundError:

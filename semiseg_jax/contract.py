@@ -1,9 +1,9 @@
 """What the parts promise each other: the state of a run, a batch, and what a method is.
 
-Batch  {"labeled": {"image", "label", "position"}, "unlabeled": {the same}, "source": {the same}}
+Batch  {"labeled": {"image", "label", "position"}, "unlabeled": {the same}, "domain": {the same}}
        image [B,H,W,3] levels 0..255, uint8 or, where an original resizes in floating point,
        float32; label uint8 [B,H,W] (IGNORE = no label); position int32 [B] is the image's place in
-       its stream, from which its random key is folded. "source": labelled images of another
+       its stream, from which its random key is folded. "domain": labelled images of another
        domain, where a run has them.
 """
 
@@ -152,7 +152,7 @@ class Method:
   uses_embedding = False  # the network's representation head
   uses_row_heads = False  # its projection and prediction heads and selectors
   partial = False  # whether it is set to learn from sparse labels
-  source_replaces = False  # whether a second domain's batch takes the labelled one's place
+  domain_replaces = False  # whether a second domain's batch takes the labelled one's place
 
   # Passes of the student that have losses of their own: what `only` of `loss` can name, in order.
   passes: tuple[str, ...] = ()

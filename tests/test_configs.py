@@ -9,7 +9,7 @@ import pytest
 
 from semiseg_jax.contract import Facts, TrainState
 from semiseg_jax.methods import make_method
-from semiseg_jax.training.mesh import make_mesh
+from semiseg_jax.runtime.mesh import make_mesh
 from semiseg_jax.training.network import make_network
 from semiseg_jax.training.optimizers import make_optimizer
 from semiseg_jax.training.setup import check
@@ -69,8 +69,8 @@ def test_every_config_steps(name):
   batch = {"labeled": part(config.data.labeled_batch)}
   if method.uses_unlabeled:
     batch["unlabeled"] = part(config.data.unlabeled_batch)
-  if config.data.source.name:
-    batch["source"] = part(config.data.source.batch)
+  if config.data.domain.name:
+    batch["domain"] = part(config.data.domain.batch)
   step = make_train_step(method, optimizer, make_mesh(jax.devices()[:1]))
   after, metrics = jax.eval_shape(step, shapes, batch)
   same = lambda a, b: a.shape == b.shape and a.dtype == b.dtype
@@ -177,13 +177,13 @@ def test_the_memory_banks_variants():
   assert method.elements(Facts(21, 300_000, 212, 10370, 8, 4, 256)) == 56
   assert method.alternate and method.entropy_broadcast and method.warmup_rate == 1
   adapted = get("gta5_city_memory_bank", "labels=372")
-  source = adapted.data.source
+  source = adapted.data.domain
   assert (source.name, source.variant) == ("gta5", "full") and source.transform.halve
   assert source.batch == adapted.data.labeled_batch == 5
   assert adapted.model.name == "deeplabv2_imagenet" and adapted.data.labeled == "memory_bank/372_0"
   method = make_method(adapted.method)
   assert (method.labeled_mix, method.contrast_weight, method.warmup_rate) == (0.25, 0.2, 1.0)
-  assert method.entropy_broadcast and method.source_schedule == "alternate"
+  assert method.entropy_broadcast and method.domain_schedule == "alternate"
   assert not method.alternate and adapted.training.steps == 150_000
   assert get("toy_memory_bank", "contrast=false").method.contrast_weight == 0
 

@@ -14,7 +14,7 @@ from semiseg_jax.models import networks
 from semiseg_jax.models.layers import BatchNorm, Conv
 from semiseg_jax.models.rows import RowHead
 from semiseg_jax.models.selectors import ClassSelectors
-from semiseg_jax.training.mesh import make_mesh, shard_batch
+from semiseg_jax.runtime.mesh import make_mesh, shard_batch
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import make_train_step
 

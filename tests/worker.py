@@ -1,7 +1,7 @@
 """One process of a run that trains every method for a few steps with a tiny network.
 
 Saves, restores, goes on and evaluates; writes checkpoints to DIR/METHOD/checkpoints and what the
-evaluation counted to DIR/METHOD/counts.json. For tests/test_hosts.py.
+evaluation counted to DIR/METHOD/counts.json. For tests/test_processes.py.
 """
 
 import argparse
@@ -14,10 +14,10 @@ import optax
 from semiseg_jax.contract import Facts
 from semiseg_jax.evaluation.evaluate import make_evaluate_step
 from semiseg_jax.methods import make_method
-from semiseg_jax.training import hosts
-from semiseg_jax.training.checkpoints import Checkpoints, write_json
+from semiseg_jax.runtime import processes
+from semiseg_jax.runtime.checkpoints import Checkpoints, write_json
+from semiseg_jax.runtime.mesh import make_mesh, shard_batch
 from semiseg_jax.training.loop import arrays_of
-from semiseg_jax.training.mesh import make_mesh, shard_batch
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import make_train_step
 from tests.tiny import HEADS, network_for, random_batch
@@ -81,7 +81,7 @@ def main() -> None:
   parser.add_argument("--num_processes", type=int)
   parser.add_argument("--process_id", type=int)
   args = parser.parse_args()
-  with hosts.joined(args.coordinator, args.num_processes, args.process_id, timeout=60):
+  with processes.joined(args.coordinator, args.num_processes, args.process_id, timeout=60):
     for name in args.methods:
       train(name, METHODS[name], args.directory / name, args.steps)
 

@@ -135,10 +135,10 @@ def _resampling(axis: _Axis, lowest: int) -> tuple[jax.Array, jax.Array]:
   center = (2 * axis.reflected[..., None] + 1) * n_in
   reach = 2 * jnp.maximum(n_in, n_out)
   first = (center - reach - n_out) // (2 * n_out) + 1
-  source = first + jnp.arange(num_taps)
-  weight = jnp.maximum(reach - abs((2 * source + 1) * n_out - center), 0)
-  weight = jnp.where((source >= 0) & (source < n_in), weight, 0)
-  return source, _fixed_point(weight, weight.sum(-1, keepdims=True))
+  row = first + jnp.arange(num_taps)
+  weight = jnp.maximum(reach - abs((2 * row + 1) * n_out - center), 0)
+  weight = jnp.where((row >= 0) & (row < n_in), weight, 0)
+  return row, _fixed_point(weight, weight.sum(-1, keepdims=True))
 
 
 def _fixed_point(weight: jax.Array, total: jax.Array) -> jax.Array:
@@ -154,24 +154,24 @@ def _resample(images: jax.Array, taps: tuple[jax.Array, jax.Array]) -> jax.Array
   return jnp.clip(rounded, 0, 255).astype(images.dtype)
 
 
-def _sum_by_taps(images: jax.Array, source: jax.Array, coefficient: jax.Array) -> jax.Array:
+def _sum_by_taps(images: jax.Array, row: jax.Array, coefficient: jax.Array) -> jax.Array:
   """Gathers the rows tap by tap."""
-  source = jnp.clip(source, 0, images.shape[1] - 1)  # the coefficient is 0 where this changes it
+  row = jnp.clip(row, 0, images.shape[1] - 1)  # the coefficient is 0 where this changes it
   rows = jax.vmap(lambda image, index: image[index])
   terms = (
-    rows(images, source[..., k]).astype(jnp.int32) * coefficient[..., k, None, None]
-    for k in range(source.shape[-1])
+    rows(images, row[..., k]).astype(jnp.int32) * coefficient[..., k, None, None]
+    for k in range(row.shape[-1])
   )
   return functools.reduce(jnp.add, terms)
 
 
-def _sum_by_matrix(images: jax.Array, source: jax.Array, coefficient: jax.Array) -> jax.Array:
+def _sum_by_matrix(images: jax.Array, row: jax.Array, coefficient: jax.Array) -> jax.Array:
   """Two float32 matrix products, with the upper and lower half of the coefficients' bits.
 
   All sums are whole numbers below 2^24, so exact, and the matrix unit replaces the gather, which is
   slow on a TPU.
   """
-  hit = source[..., None] == jnp.arange(images.shape[1])
+  hit = row[..., None] == jnp.arange(images.shape[1])
   matrix = jnp.where(hit, coefficient[..., None], 0).sum(-2)
   halves = jnp.stack([matrix >> _HALF_BITS, matrix & (1 << _HALF_BITS) - 1]).astype(jnp.float32)
   sums = jnp.einsum("kbnh,bhwc->kbnwc", halves, images, precision=lax.Precision.HIGHEST)

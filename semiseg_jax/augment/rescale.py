@@ -89,13 +89,13 @@ class _Axis(NamedTuple):
 def _bilinear(axis: _Axis) -> jax.Array:
   """float32 [n_in, n_in]: the weights of two neighbours, 0 outside the rescaled image.
 
-  The source is position (n_in - 1) / (n_out - 1), split into whole and rest without rounding.
+  The position in the input is position (n_in - 1) / (n_out - 1), split into whole and rest without rounding.
   """
   steps = jnp.maximum(axis.n_out - 1, 1)
   low, rest = jnp.divmod(axis.position * (axis.n_in - 1), steps)
   weight = (rest / steps)[:, None]
-  source = jnp.arange(axis.n_in) - low[:, None]
-  matrix = jnp.where(source == 0, 1 - weight, jnp.where(source == 1, weight, 0))
+  offset = jnp.arange(axis.n_in) - low[:, None]
+  matrix = jnp.where(offset == 0, 1 - weight, jnp.where(offset == 1, weight, 0))
   return jnp.where(axis.inside[:, None], matrix, 0)
 
 
@@ -107,9 +107,9 @@ def _nearest(axis: _Axis, highest: int) -> jax.Array:
   """
   ratios = np.float32(axis.n_in) / np.arange(1, highest + 1, dtype=np.float32)
   ratio = jnp.asarray(ratios)[axis.n_out - 1]
-  source = jnp.floor(axis.position * ratio).astype(jnp.int32)
-  source = jnp.minimum(source, axis.n_in - 1)[:, None]
-  return (source == jnp.arange(axis.n_in)).astype(jnp.float32)
+  offset = jnp.floor(axis.position * ratio).astype(jnp.int32)
+  offset = jnp.minimum(offset, axis.n_in - 1)[:, None]
+  return (offset == jnp.arange(axis.n_in)).astype(jnp.float32)
 
 
 def _resample(x: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:

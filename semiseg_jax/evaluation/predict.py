@@ -130,12 +130,12 @@ def _check_outputs(
   """ValueError if two outputs would have one name, or an output the name of a picture."""
   if images.resolve() == out.resolve():
     raise ValueError(f"the predictions would be written among the pictures in {images}")
-  source = {}
+  written = {}
   for path in paths:
     for name in [path.stem, f"{path.stem}_overlay"] if overlays else [path.stem]:
-      if name in source:
+      if name in written:
         raise ValueError(
-          f"{source[name].name} and {path.name} in {images} would both be written to {name}.png: "
+          f"{written[name].name} and {path.name} in {images} would both be written to {name}.png: "
           "rename one"
         )
-      source[name] = path
+      written[name] = path

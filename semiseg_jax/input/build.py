@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from ml_collections import ConfigDict
 
+from semiseg_jax.input.datasets import open_dataset
 from semiseg_jax.input.partial import PartialLabels
 from semiseg_jax.input.pipeline import Stream
 from semiseg_jax.input.sources import (
@@ -13,11 +14,11 @@ from semiseg_jax.input.sources import (
   Joined,
   Source,
   Subset,
+  Transformed,
   largest_size,
-  open_dataset,
 )
 from semiseg_jax.input.splits import labeled_indices, unlabeled_indices, val_indices
-from semiseg_jax.input.transforms import Transformed, make_eval_transform, make_transform
+from semiseg_jax.transforms import make_eval_transform, make_transform
 
 
 def open_data(config: ConfigDict) -> Dataset:
@@ -45,7 +46,7 @@ def labeled_source(dataset: Dataset, config: ConfigDict, target: DatasetInfo) ->
   ours, theirs = target.class_names, dataset.info.class_names
   if ours != theirs:
     raise ValueError(
-      f"config.data.source.name={config.source.name!r} has other classes ({', '.join(theirs)}) "
+      f"config.data.domain.name={config.domain.name!r} has other classes ({', '.join(theirs)}) "
       f"than {target.name} ({', '.join(ours)})"
     )
   return Subset(dataset.train, np.flatnonzero(dataset.train.labeled))
@@ -63,12 +64,12 @@ def colors(text: str) -> list[list[int]]:
 
 
 def train_streams(
-  config: ConfigDict, dataset: Dataset, unlabeled: bool, source_dataset: Dataset | None = None
+  config: ConfigDict, dataset: Dataset, unlabeled: bool, domain_dataset: Dataset | None = None
 ) -> dict[str, Stream]:
   """What the batches of a run are made of.
 
-  unlabeled: whether the method wants that stream. source_dataset: the second domain, if it is not
-  to be opened as config.data.source says.
+  unlabeled: whether the method wants that stream. domain_dataset: the second domain, if it is not
+  to be opened as config.data.domain says.
   """
   data, source = config.data, dataset.train
   transform = lambda config: make_transform(config, tuple(data.crop))
@@ -93,10 +94,10 @@ def train_streams(
         )
       rest = Joined(rest, dataset.extra)
     streams["unlabeled"] = Stream(rest, transform(data.unlabeled_transform), data.unlabeled_batch)
-  if data.source.name:
-    other = source_dataset or open_dataset(
-      data.source.name, data_dir=data.data_dir, variant=data.source.variant
+  if data.domain.name:
+    other = domain_dataset or open_dataset(
+      data.domain.name, data_dir=data.data_dir, variant=data.domain.variant
     )
     other = labeled_source(other, data, dataset.info)
-    streams["source"] = Stream(other, transform(data.source.transform), data.source.batch)
+    streams["domain"] = Stream(other, transform(data.domain.transform), data.domain.batch)
   return streams

@@ -7,8 +7,7 @@ import pathlib
 
 import numpy as np
 
-from semiseg_jax.input.sources import Joined, Source, Subset
-from semiseg_jax.input.transforms import Transformed
+from semiseg_jax.input.sources import Joined, Source, Subset, Transformed
 from semiseg_jax.labels import IGNORE
 
 
@@ -29,12 +28,11 @@ def class_counts(
     return of(source.source)[source.indices]
   if isinstance(source, Joined):
     return np.concatenate([of(source.first), of(source.second)])
-  if hasattr(source, "counts"):
+  if source.counts is not None:
     return source.counts
   compute = lambda: _count(source, num_classes, threads)
-  if not hasattr(source, "fingerprint"):
-    return compute()
-  return cached(f"counts-{source.fingerprint()}-{num_classes}", compute)
+  fingerprint = source.fingerprint()
+  return cached(f"counts-{fingerprint}-{num_classes}", compute) if fingerprint else compute()
 
 
 def cached(key: str, compute) -> np.ndarray:
@@ -58,12 +56,10 @@ def cached(key: str, compute) -> np.ndarray:
 
 
 def _count(source: Source, num_classes: int, threads: int | None) -> np.ndarray:
-  read = getattr(source, "read_label", lambda index: source[index]["label"])
-
   def one(index: int) -> np.ndarray:
     if not source.labeled[index]:
       return np.zeros(num_classes, np.int64)
-    label = read(index)
+    label = source.read_label(index)
     return np.bincount(label[label != IGNORE], minlength=num_classes)
 
   with concurrent.futures.ThreadPoolExecutor(threads or os.cpu_count()) as pool:

@@ -29,8 +29,9 @@ import numpy as np
 from PIL import Image
 
 from semiseg_jax.input import decode
-from semiseg_jax.input.sources import Dataset, DatasetInfo, Record, largest_size
+from semiseg_jax.input.sources import Dataset, DatasetInfo, Source, largest_size
 from semiseg_jax.labels import IGNORE
+from semiseg_jax.transforms.geometry import Record
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
@@ -55,7 +56,7 @@ class Listing:
   orphans: tuple[pathlib.Path, ...]
 
 
-class FolderSource:
+class FolderSource(Source):
   """Images and masks of one split.
 
   ignore_index: id that becomes IGNORE; any other id outside 0..num_classes-1 is a DataError, as
@@ -82,9 +83,6 @@ class FolderSource:
         continue  # reading the image will say which file is damaged
     return sorted(sizes)
 
-  def __len__(self) -> int:
-    return len(self.ids)
-
   def __getitem__(self, index: int) -> Record:
     path, mask = self.listing.images[index], self.listing.masks[index]
     image = decode.decode_image(path.read_bytes(), str(path))
@@ -95,7 +93,6 @@ class FolderSource:
     return {"image": image, "label": label}
 
   def read_label(self, index: int) -> np.ndarray:
-    """The label alone, uint8 [H,W], of a record that has one."""
     mask = self.listing.masks[index]
     label = self._table[decode.decode_label(mask.read_bytes(), str(mask))]
     if label.min() < 0:

@@ -9,8 +9,9 @@ import hashlib
 import numpy as np
 
 from semiseg_jax.input.counts import cached, class_counts
-from semiseg_jax.input.sources import Record, Source
+from semiseg_jax.input.sources import Source, Wrapped
 from semiseg_jax.labels import IGNORE
+from semiseg_jax.transforms.geometry import Record
 
 PERCENT = {"p0": 0, "p1": 1, "p5": 5, "p25": 25}
 _FIRST_PASS = (25, 5, 1)  # in drawing order
@@ -50,7 +51,7 @@ def grow(label: np.ndarray, positions: np.ndarray, percent: int) -> np.ndarray:
   return sparse
 
 
-class PartialLabels:
+class PartialLabels(Wrapped):
   """A source with all its images and sparse labels.
 
   partial: "p0", "p1", "p5" or "p25". The table of seed pixels covers the whole source (wrap before
@@ -60,16 +61,13 @@ class PartialLabels:
   def __init__(self, source: Source, partial: str, seed: int, num_classes: int):
     if partial not in PERCENT:
       raise ValueError(f"partial {partial!r} is not one of {list(PERCENT)}")
-    self.source, self.percent = source, PERCENT[partial]
-    self.ids, self.labeled, self.sizes = source.ids, source.labeled, source.sizes
+    super().__init__(source)
+    self.percent = PERCENT[partial]
     counts = class_counts(source, num_classes)
     digest = hashlib.sha256(np.ascontiguousarray(counts, np.int64).tobytes()).hexdigest()
     draw = lambda: np.stack([*map(seed_positions(counts, seed).get, PERCENT.values())])
     table = cached(f"partial-{digest}-{counts.shape}-{seed}", draw)
     self._positions = table[list(PERCENT).index(partial)]
-
-  def __len__(self) -> int:
-    return len(self.source)
 
   def __getitem__(self, index: int) -> Record:
     record = self.source[index]

@@ -16,14 +16,15 @@ import grain
 import numpy as np
 from absl import flags
 
-from semiseg_jax.input.sources import Record, Source, Subset
-from semiseg_jax.input.transforms import geometry
+from semiseg_jax.input.sources import Source, Subset
 from semiseg_jax.labels import IGNORE
+from semiseg_jax.transforms import geometry
+from semiseg_jax.transforms.geometry import Record
 
 SHARDINGS = ("batch", "records")
 
 _ENDLESS = 1 << 40
-_NUMBERS = {"labeled": 0, "unlabeled": 1, "source": 2}  # in a stream's seed
+_NUMBERS = {"labeled": 0, "unlabeled": 1, "domain": 2}  # in a stream's seed
 
 
 class Stream(NamedTuple):
@@ -47,7 +48,7 @@ def train_batches(
   """Endless batches with get_state(), set_state() and close(): this host's share, in numpy.
 
   {name: {"image": [b,H,W,3], "label": uint8 [b,H,W], "position": int32 [b]}} for every stream, of
-  which there can be "labeled", "unlabeled" and "source" (labelled images of another domain);
+  which there can be "labeled", "unlabeled" and "domain" (labelled images of another domain);
   position is the row's place in its stream, and transforms may add arrays of their own.
   host: (index, count). sharding: what hosts share out, each "batch" of all images or the
   "records", of which host h then reads h, h + count, ... alone. threads (in every worker process,

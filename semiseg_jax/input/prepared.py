@@ -13,18 +13,19 @@ from functools import cached_property
 import numpy as np
 
 from semiseg_jax.input import decode
-from semiseg_jax.input.sources import Dataset, DatasetInfo, Record, largest_size
+from semiseg_jax.input.sources import Dataset, DatasetInfo, Source, largest_size
 from semiseg_jax.labels import IGNORE
+from semiseg_jax.transforms.geometry import Record
 
 METADATA = "metadata.json"  # written by tfds.core.MetadataDict beside the records
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
-class PreparedSource:
+class PreparedSource(Source):
   """One split of a prepared directory.
 
-  counts: int64 [n,K], pixels per class of every record, known since preparation. metadata: what
-  read_metadata gave, if it was called already (the index of a large set takes seconds to parse).
+  metadata: what read_metadata gave, if it was called already (the index of a large set takes
+  seconds to parse).
   Raises DataError naming the record if it does not decode.
   """
 
@@ -45,12 +46,10 @@ class PreparedSource:
     return f"{pathlib.Path(self.directory).resolve()} {self.split} {stamp}"
 
   def lists(self) -> list[str]:
-    """Names of the published subsets, such as "dst_cbc/30_0": what ids_of takes."""
     root = self._lists_directory
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.txt"))
 
   def ids_of(self, name: str) -> list[str]:
-    """The ids of a published subset, in the order in which it was published."""
     return (self._lists_directory / f"{name}.txt").read_text().splitlines()
 
   @property
@@ -66,9 +65,6 @@ class PreparedSource:
     builder = tfds.builder_from_directory(self.directory)
     return builder.as_data_source(self.split, decoders={"image": raw, "label": raw})
 
-  def __len__(self) -> int:
-    return len(self.ids)
-
   def __getitem__(self, index: int) -> Record:
     where = f"record {self.ids[index]!r} of {self.split} in {self.directory}"
     record = self._records[int(index)]
@@ -78,6 +74,11 @@ class PreparedSource:
     label = decode.decode_label(record["label"], where)
     decode.check_sizes(image, label, where, "its mask")
     return {"image": image, "label": label}
+
+
+def default_data_dir() -> pathlib.Path:
+  """Where prepared datasets lie unless told otherwise: $SEMISEG_DATA, else ~/semiseg_data."""
+  return pathlib.Path(os.environ.get("SEMISEG_DATA") or pathlib.Path.home() / "semiseg_data")
 
 
 def open_prepared(name: str, data_dir: str | os.PathLike, variant: str | None = None) -> Dataset:

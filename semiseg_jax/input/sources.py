@@ -1,14 +1,13 @@
-"""What the loop reads from: two sources of images and labels, and what their classes are."""
+"""Sources of images and labels, and what their classes are."""
 
-import os
-import pathlib
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-Record = dict[str, np.ndarray]
+from semiseg_jax.transforms.evaluation import EvalTransform
+from semiseg_jax.transforms.geometry import Record
 
 
 @dataclass(frozen=True)
@@ -29,21 +28,41 @@ class DatasetInfo:
     return len(self.class_names)
 
 
-class Source(Protocol):
+class Source:
   """Random access to {"image": uint8 [H,W,3], "label": uint8 [H,W]}, readable from many threads.
 
   A record without a mask has a label of IGNORE alone; `labeled` bool [n] says which have one.
   `ids` names the records in listing order; `sizes` are the (height, width) that occur. Sources
-  pickle cheaply: files are opened on first use.
+  pickle cheaply: files are opened on first use. counts: int64 [n,K], pixels per class of every
+  record, where they are known without reading.
   """
 
   ids: Sequence[str]
   labeled: np.ndarray
   sizes: Sequence[tuple[int, int]]
+  counts: np.ndarray | None = None
 
-  def __len__(self) -> int: ...
+  def __len__(self) -> int:
+    return len(self.ids)
 
-  def __getitem__(self, index: int) -> Record: ...
+  def __getitem__(self, index: int) -> Record:
+    raise NotImplementedError
+
+  def read_label(self, index: int) -> np.ndarray:
+    """The label alone, uint8 [H,W], of a record that has one."""
+    return self[index]["label"]
+
+  def fingerprint(self) -> str | None:
+    """A text that changes when any label does; None if that is not known."""
+    return None
+
+  def lists(self) -> list[str]:
+    """Names of the published subsets, such as "dst_cbc/30_0": what ids_of takes."""
+    return []
+
+  def ids_of(self, name: str) -> list[str]:
+    """The ids of a published subset, in the order in which it was published."""
+    raise KeyError(name)
 
 
 @dataclass(frozen=True)
@@ -56,7 +75,37 @@ class Dataset:
   extra: Source | None = None
 
 
-class Subset:
+class Wrapped(Source):
+  """All the records of another source, changed in some way."""
+
+  def __init__(self, source: Source):
+    self.source = source
+    self.ids, self.labeled, self.sizes = source.ids, source.labeled, source.sizes
+
+  def lists(self) -> list[str]:
+    return self.source.lists()
+
+  def ids_of(self, name: str) -> list[str]:
+    return self.source.ids_of(name)
+
+
+class Transformed(Wrapped):
+  """A source with an evaluation transform on every record."""
+
+  def __init__(self, source: Source, transform: EvalTransform):
+    super().__init__(source)
+    self.transform = transform
+    self.sizes = sorted({transform.output_size(size) for size in source.sizes})
+
+  def __getitem__(self, index: int) -> Record:
+    return self.transform(self.source[index])
+
+  def fingerprint(self) -> str | None:
+    inner = self.source.fingerprint()
+    return inner and f"{inner} {self.transform}"
+
+
+class Subset(Source):
   """Rows `indices` of a source, in that order."""
 
   def __init__(self, source: Source, indices: Iterable[int]):
@@ -66,14 +115,21 @@ class Subset:
     self.labeled = np.asarray(source.labeled)[self.indices]
     self.sizes = source.sizes
 
-  def __len__(self) -> int:
-    return len(self.indices)
-
   def __getitem__(self, index: int) -> Record:
     return self.source[int(self.indices[index])]
 
+  def fingerprint(self) -> str | None:
+    inner = self.source.fingerprint()
+    return inner and f"{inner} {hashlib.sha256(self.indices.tobytes()).hexdigest()}"
 
-class Joined:
+  def lists(self) -> list[str]:
+    return self.source.lists()
+
+  def ids_of(self, name: str) -> list[str]:
+    return self.source.ids_of(name)
+
+
+class Joined(Source):
   """The records of one source, then those of another. ValueError if they share an id."""
 
   def __init__(self, first: Source, second: Source):
@@ -84,54 +140,16 @@ class Joined:
     if shared := set(first.ids) & set(second.ids):
       raise ValueError(f"{len(shared)} ids are in both sources to be joined: {min(shared)!r}")
 
-  def __len__(self) -> int:
-    return len(self.ids)
-
   def __getitem__(self, index: int) -> Record:
     offset = len(self.first)
     return self.first[index] if index < offset else self.second[index - offset]
 
+  def fingerprint(self) -> str | None:
+    both = self.first.fingerprint(), self.second.fingerprint()
+    return None if None in both else " ".join(both)
+
 
 def largest_size(sizes: Iterable[tuple[int, int]]) -> tuple[int, int] | None:
-  """(largest height, largest width), None of nothing."""
+  """(largest height, largest width); None without any size."""
   heights_widths = tuple(zip(*sizes, strict=True))
   return (max(heights_widths[0]), max(heights_widths[1])) if heights_widths else None
-
-
-def default_data_dir() -> pathlib.Path:
-  """Where prepared datasets lie unless told otherwise: $SEMISEG_DATA, else ~/semiseg_data."""
-  return pathlib.Path(os.environ.get("SEMISEG_DATA") or pathlib.Path.home() / "semiseg_data")
-
-
-def open_dataset(
-  name: str,
-  *,
-  data_dir: str | os.PathLike | None = None,
-  root: str | os.PathLike | None = None,
-  variant: str | None = None,
-  class_names: Sequence[str] | None = None,
-  ignore_index: int | None = None,
-  palette: Sequence[Sequence[int]] | None = None,
-  resize: int | None = None,
-) -> Dataset:
-  """Opens "folder" (images and masks under root), or the prepared dataset `name` under data_dir.
-
-  class_names, ignore_index and palette override what a folder says about itself; a prepared
-  dataset needs none of them. resize: length in pixels that the shorter side of every image is
-  brought to, None = native.
-
-  Raises FileNotFoundError if there is nothing to open and ValueError if what is there is unusable.
-  """
-  from semiseg_jax.input import folder, prepared, transforms
-
-  if name == "folder":
-    if not root:
-      raise ValueError('dataset "folder" needs root: the directory that holds images and masks')
-    dataset = folder.open_folder(
-      root, class_names=class_names, ignore_index=ignore_index, palette=palette
-    )
-  else:
-    dataset = prepared.open_prepared(name, data_dir or default_data_dir(), variant)
-  if resize is None:
-    return dataset
-  return transforms.resized_dataset(dataset, resize)

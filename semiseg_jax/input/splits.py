@@ -182,9 +182,7 @@ def _listed(spec: str, source: Source, what: str, others: str) -> np.ndarray:
 
 
 def _ids(spec: str, source: Source, complaint: str) -> list[str]:
-  while not hasattr(source, "lists") and hasattr(source, "source"):
-    source = source.source  # what wraps a source knows less about it
-  subsets = source.lists() if hasattr(source, "lists") else []
+  subsets = source.lists()
   if spec in subsets:
     return source.ids_of(spec)
   if (path := pathlib.Path(spec)).is_file():

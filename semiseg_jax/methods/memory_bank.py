@@ -36,7 +36,7 @@ _METRICS = (
   "labeled_contrast",
   "unlabeled_contrast",
 )
-_SOURCE_END = 100  # the last steps of a run, which the two schedules of a second domain treat apart
+_DOMAIN_END = 100  # the last steps of a run, which the two schedules of a second domain treat apart
 
 
 @flax.struct.dataclass
@@ -65,7 +65,7 @@ class Method(contract.Method):
 
   Where code and paper or common practice differ: memory_weights "code" | "rescaled"; rank_order
   "ascending" | "descending"; entropy_broadcast; isotropic_blur; eight_bit_jitter.
-  source_schedule: with a second domain's labels, "alternate" takes them every other step but for
+  domain_schedule: with a second domain's labels, "alternate" takes them every other step but for
   the last hundred; "code" only then, as the released script does. alternate: learn from labelled
   images at even steps and from unlabelled ones at odd steps (`trainSSL_less_memory.py`).
   """
@@ -87,13 +87,13 @@ class Method(contract.Method):
   entropy_broadcast: bool = False
   isotropic_blur: bool = False
   eight_bit_jitter: bool = False
-  source_schedule: str = "alternate"
+  domain_schedule: str = "alternate"
   alternate: bool = False
 
   uses_teacher = True
   uses_unlabeled = True
   uses_row_heads = True
-  source_replaces = True
+  domain_replaces = True
   passes = ("unlabeled", "labeled")
   state_spec = Memory(Bank(P(None, DATA_AXIS), P(), P()), P(), P())
 
@@ -102,7 +102,7 @@ class Method(contract.Method):
       raise ValueError(f"config.method.ramp_steps={self.ramp_steps} must be at least 1")
     require("memory_weights", self.memory_weights, MEMORY_WEIGHTS)
     require("rank_order", self.rank_order, bank.RANK_ORDERS)
-    require("source_schedule", self.source_schedule, ("alternate", "code"))
+    require("domain_schedule", self.domain_schedule, ("alternate", "code"))
 
   def elements(self, facts: Facts) -> int:
     """Rows that a class may put into the bank at a step."""
@@ -140,7 +140,7 @@ class Method(contract.Method):
     }
 
   def targets(self, state: TrainState, batch: dict, key: jax.Array) -> dict:
-    labeled, is_source = self.labeled_batch(state, batch)
+    labeled, is_domain = self.labeled_batch(state, batch)
     unlabeled, memory = batch["unlabeled"], state.method_state
     images = unlabeled["image"].astype(jnp.float32)
     keys = image_keys(key, unlabeled["position"], 0)
@@ -153,12 +153,12 @@ class Method(contract.Method):
     views = self.views(state, labeled, {**unlabeled, "label": pseudo_label}, confidence, key)
     if self.class_balancing:
       counted = balance.add_labeled(memory.tables, labeled["label"].astype(jnp.int32), DATA_AXIS)
-      tables = _where(takes["labeled"] & ~is_source, counted, memory.tables)
+      tables = _where(takes["labeled"] & ~is_domain, counted, memory.tables)
       counted = balance.add_unlabeled(tables, pseudo_label, DATA_AXIS)
-      tables = _where(takes["unlabeled"] & ~is_source, counted, tables)
+      tables = _where(takes["unlabeled"] & ~is_domain, counted, tables)
       memory = memory.replace(tables=tables)
     filled, teacher_stats = lax.cond(
-      (state.step > self.ramp_steps - self.bank_lead) & takes["labeled"] & ~is_source,
+      (state.step > self.ramp_steps - self.bank_lead) & takes["labeled"] & ~is_domain,
       lambda stats: self.remembered(state, stats, views["labeled"]),
       lambda stats: (memory.bank, stats),
       teacher_stats,
@@ -179,11 +179,11 @@ class Method(contract.Method):
 
   def labeled_batch(self, state: TrainState, batch: dict) -> tuple[dict, jax.Array]:
     """This step's labelled images, and whether they are of the second domain."""
-    if "source" not in batch:
+    if "domain" not in batch:
       return batch["labeled"], jnp.zeros((), bool)
-    is_end = state.step >= state.facts.steps - _SOURCE_END
-    is_source = (state.step % 2 == 1) & (is_end == (self.source_schedule == "code"))
-    return _where(is_source, batch["source"], batch["labeled"]), is_source
+    is_end = state.step >= state.facts.steps - _DOMAIN_END
+    is_domain = (state.step % 2 == 1) & (is_end == (self.domain_schedule == "code"))
+    return _where(is_domain, batch["domain"], batch["labeled"]), is_domain
 
   def pseudo_labels(
     self, state: TrainState, images: jax.Array, keys: jax.Array

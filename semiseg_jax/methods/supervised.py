@@ -55,14 +55,14 @@ class Method(contract.Method):
 
 
 def labeled_view(batch: dict, key: jax.Array) -> dict[str, jax.Array]:
-  """All labelled images, those of another domain ("source") behind the others.
+  """All labelled images, those of another domain ("domain") behind the others.
 
   {"image", "label", "rank"}: colour jitter, blur and flip; the crop came from the input.
   rank int32 [B] is the image's place among all devices' labelled images.
   """
   parts = [augment_labeled(batch["labeled"], key, 0)]
-  if "source" in batch:
-    parts.append(augment_labeled(batch["source"], key, 5))
+  if "domain" in batch:
+    parts.append(augment_labeled(batch["domain"], key, 5))
   view = {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
   return {**view, "rank": jnp.concatenate(ranks([len(part["label"]) for part in parts]))}
 

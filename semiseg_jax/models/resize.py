@@ -46,10 +46,10 @@ def _bilinear_weights(
   """xp: numpy or jax.numpy. Positions are fractions of integers, so that float32 is enough."""
   position, column = xp.arange(n_out)[:, None], xp.arange(n_in)
   if align_corners:
-    source, unit = position * (n_in - 1), xp.maximum(n_out - 1, 1)
+    place, unit = position * (n_in - 1), xp.maximum(n_out - 1, 1)
   else:
-    source, unit = xp.maximum((2 * position + 1) * n_in - n_out, 0), 2 * n_out
-  low, weight = source // unit, source % unit / unit
+    place, unit = xp.maximum((2 * position + 1) * n_in - n_out, 0), 2 * n_out
+  low, weight = place // unit, place % unit / unit
   high = xp.minimum(low + 1, n_in - 1)
   return ((column == low) * (1 - weight) + (column == high) * weight).astype(np.float32)
 

@@ -16,7 +16,7 @@ from semiseg_jax.evaluation.metrics import Scores
 from semiseg_jax.evaluation.pictures import panel
 from semiseg_jax.input.sources import Dataset
 from semiseg_jax.methods.supervised import at_label_size
-from semiseg_jax.training.mesh import shard_batch
+from semiseg_jax.runtime.mesh import shard_batch
 from semiseg_jax.training.setup import Run, evaluated_network
 from semiseg_jax.training.streams import validation_batches
 

@@ -9,18 +9,18 @@ import jax
 
 from semiseg_jax.contract import TrainState, Tree, Variables
 from semiseg_jax.input.pipeline import train_batches
-from semiseg_jax.training.checkpoints import Checkpoints
+from semiseg_jax.runtime.checkpoints import Checkpoints
+from semiseg_jax.runtime.mesh import replicate, shard_batch
+from semiseg_jax.runtime.report import Reporter, write_result
+from semiseg_jax.runtime.signals import StopSignal
+from semiseg_jax.runtime.workdir import claim
 from semiseg_jax.training.evaluator import Evaluation, Evaluator
-from semiseg_jax.training.mesh import replicate, shard_batch
 from semiseg_jax.training.network import compute_dtype
 from semiseg_jax.training.refresh import make_refresh_step, refresh
-from semiseg_jax.training.report import Reporter, write_result
 from semiseg_jax.training.selection import Selection, judge
 from semiseg_jax.training.setup import Run
-from semiseg_jax.training.signals import StopSignal
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.streams import TrainStream
-from semiseg_jax.training.workdir import claim
 
 
 class DivergedError(RuntimeError):
@@ -78,13 +78,13 @@ class _Training:
     """What is about to be trained, on what, from where."""
     run, counts, info = self.run, self.stream.counts, self.run.dataset.info
     model, weights = run.config.model, sum(x.size for x in jax.tree.leaves(run.variables.params))
-    source = f", {counts['source']} of {run.config.data.source.name}" if "source" in counts else ""
+    domain = f", {counts['domain']} of {run.config.data.domain.name}" if "domain" in counts else ""
     begin = run.start
     if self.first_step:
       begin = f"resuming at step {self.first_step} from {self.checkpoints.directory}"
     return (
       f"{info.name}: {info.num_classes} classes, {counts['labeled']} labelled and "
-      f"{counts.get('unlabeled', 0)} unlabelled images{source}, "
+      f"{counts.get('unlabeled', 0)} unlabelled images{domain}, "
       f"{len(run.dataset.val)} to validate\n"
       f"{run.config.method.name}, {model.name} on {model.backbone}, {weights / 1e6:.2f} M weights, "
       f"{compute_dtype(model.dtype)}, {run.mesh.size} x {jax.devices()[0].device_kind}\n"
@@ -159,7 +159,7 @@ class _Training:
         where = f"the last good checkpoint is {self.checkpoints.path(good)}"
       raise DivergedError(
         f"the gradient of step {bad} is not finite; {where}. Lower optimizer.learning_rate, or "
-        "look at the data with python -m semiseg_jax.input.check"
+        "look at the data with python -m semiseg_jax check"
       )
     self.reporter.train(step, metrics)
 

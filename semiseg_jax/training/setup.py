@@ -10,17 +10,17 @@ from ml_collections import ConfigDict
 
 from semiseg_jax.contract import Batch, Facts, Method, Network, TrainState, Variables
 from semiseg_jax.convert.assign import assign
+from semiseg_jax.convert.checkpoint import open_weights
 from semiseg_jax.convert.report import summary
-from semiseg_jax.convert.source import Source
+from semiseg_jax.convert.weights import Weights
 from semiseg_jax.input.build import train_streams
 from semiseg_jax.input.pipeline import Stream
 from semiseg_jax.input.sources import Dataset, DatasetInfo
 from semiseg_jax.methods import make_method
-from semiseg_jax.training.mesh import check_divisible, make_mesh
+from semiseg_jax.runtime.mesh import check_divisible, make_mesh
 from semiseg_jax.training.network import describe_model, make_network
 from semiseg_jax.training.optimizers import make_optimizer
 from semiseg_jax.training.step import Metrics, make_train_step
-from semiseg_jax.training.weights import open_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +52,11 @@ class Run:
 
 
 def build(
-  config: ConfigDict, dataset: Dataset, source: Dataset | None = None, mesh: Mesh | None = None
+  config: ConfigDict, dataset: Dataset, domain: Dataset | None = None, mesh: Mesh | None = None
 ) -> Run:
   """Raises ValueError for hyper-parameters that don't fit together or the devices there are.
 
-  source: the second domain, if it is not to be opened; mesh: default all devices.
+  domain: the second one, if it is not to be opened; mesh: default all devices.
   """
   method = make_method(config.method)
   check(config, method)
@@ -65,10 +65,10 @@ def build(
   batches = {"data.labeled_batch": config.data.labeled_batch}
   if method.uses_unlabeled:
     batches["data.unlabeled_batch"] = config.data.unlabeled_batch
-  if config.data.source.name:
-    batches["data.source.batch"] = config.data.source.batch
+  if config.data.domain.name:
+    batches["data.domain.batch"] = config.data.domain.batch
   check_divisible(mesh, **batches, **{"evaluation.batch": config.evaluation.batch})
-  streams = train_streams(config, dataset, method.uses_unlabeled, source)
+  streams = train_streams(config, dataset, method.uses_unlabeled, domain)
   facts = make_facts(config, dataset.info.num_classes, streams)
   optimizer = make_optimizer(config.optimizer, config.training.steps)
   weights = open_weights(config.model.init_from) if config.model.init_from else None
@@ -116,15 +116,15 @@ def check(config: ConfigDict, method: Method) -> None:
                        ("evaluation", "every"), ("data", "labeled_batch")):  # fmt: skip
     if config[section][key] < 1:
       raise ValueError(f"config.{section}.{key}={config[section][key]} must be at least 1")
-  labeled, source = config.data.labeled_batch, config.data.source
-  if source.name and method.source_replaces and source.batch != labeled:
+  labeled, domain = config.data.labeled_batch, config.data.domain
+  if domain.name and method.domain_replaces and domain.batch != labeled:
     raise ValueError(
-      f"config.data.source.batch={source.batch} but config.data.labeled_batch={labeled}: "
+      f"config.data.domain.batch={domain.batch} but config.data.labeled_batch={labeled}: "
       f"{config.method.name!r} takes either batch at a step, so give both the same size"
     )
-  if source.name and method.source_replaces and method.alternate:
+  if domain.name and method.domain_replaces and method.alternate:
     raise ValueError(
-      f"config.data.source.name={source.name!r} with config.method.alternate=True: its batches "
+      f"config.data.domain.name={domain.name!r} with config.method.alternate=True: its batches "
       "would fall on steps that learn from no labels; leave out one of the two"
     )
   if config.training.separate_passes and (not method.passes or method.alternate):
@@ -150,7 +150,7 @@ def check_size(config: ConfigDict, info: DatasetInfo) -> None:
     )
 
 
-def default_normalization(model: ConfigDict, weights: Source | None) -> str:
+def default_normalization(model: ConfigDict, weights: Weights | None) -> str:
   """What "auto" means: as the weights were trained; ValueError if they don't say how."""
   if weights is None:
     return "imagenet"
@@ -164,7 +164,7 @@ def default_normalization(model: ConfigDict, weights: Source | None) -> str:
 
 
 def start_from(
-  weights: Source, variables: Variables, model: Mapping[str, Any], reinit_classifier: bool
+  weights: Weights, variables: Variables, model: Mapping[str, Any], reinit_classifier: bool
 ) -> tuple[Variables, str]:
   """The network with the weights that it can take, and a line on what was taken."""
   try:
@@ -174,7 +174,7 @@ def start_from(
   except ValueError as error:
     hint = str(error).replace("reinit_classifier", "config.model.reinit_classifier=True")
     raise ValueError(f"config.model.init_from: {hint}") from error
-  text = f"weights of {weights.about['source']['file']}, {weights.family.title}: {summary(report)}"
+  text = f"weights of {weights.about['origin']['file']}, {weights.family.title}: {summary(report)}"
   own = weights.model["normalization"]
   if own != model["normalization"]:
     text += f"; its inputs were normalised as {own or 'unknown'}, here as {model['normalization']}"

@@ -6,7 +6,7 @@ import optax
 from jax.sharding import Mesh
 
 from semiseg_jax.contract import Facts, Method, Network, TrainState, Variables
-from semiseg_jax.training.mesh import place
+from semiseg_jax.runtime.mesh import place
 from semiseg_jax.training.step import state_spec
 
 

@@ -32,7 +32,7 @@ from data.toy_scenes import street
 from semiseg_jax.input import decode
 from semiseg_jax.input.pipeline import Stream, train_batches
 from semiseg_jax.input.prepared import PreparedSource
-from semiseg_jax.input.transforms import make_transform
+from semiseg_jax.transforms import make_transform
 
 _BUFFER = 2  # batches read ahead
 

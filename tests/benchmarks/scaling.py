@@ -32,10 +32,10 @@ def measured(name: str, devices: int, runs: bool) -> dict[str, Any]:
 
   from semiseg_jax.contract import Facts
   from semiseg_jax.methods import make_method
-  from semiseg_jax.training.mesh import make_mesh, shard_batch
+  from semiseg_jax.planning.traffic import traffic
+  from semiseg_jax.runtime.mesh import make_mesh, shard_batch
   from semiseg_jax.training.state import make_state
   from semiseg_jax.training.step import make_train_step
-  from semiseg_jax.training.traffic import traffic
   from tests.tiny import network_for, random_batch
 
   config, images = VARIANTS[name]

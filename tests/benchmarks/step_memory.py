@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 
 from data.blank import blank_dataset
 from semiseg_jax.methods import make_method
-from semiseg_jax.training.mesh import make_mesh, shard_batch
-from semiseg_jax.training.plan import compiled
+from semiseg_jax.planning.plan import compiled
+from semiseg_jax.runtime.mesh import make_mesh, shard_batch
 from semiseg_jax.training.setup import Run, build
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.streams import TrainStream
@@ -77,7 +77,7 @@ def main() -> None:
     if config is None:
       continue
     mesh = make_mesh(jax.devices()[:1])
-    run = build(config, known(config.data), known(config.data.source), mesh)
+    run = build(config, known(config.data), known(config.data.domain), mesh)
     cost = compiled(run, 1, None)
     text = f"{name:>28}: {cost.temporary / 2**20:8.0f} MiB temporary"
     if args.steps:

@@ -15,7 +15,7 @@ import jax
 
 from data import prepare
 from semiseg_jax.input.build import open_data
-from semiseg_jax.training.mesh import shard_batch
+from semiseg_jax.runtime.mesh import shard_batch
 from semiseg_jax.training.setup import build
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import make_train_step

@@ -7,7 +7,7 @@ import pytest
 from semiseg_jax.contract import Variables, build_network
 from semiseg_jax.convert import families
 from semiseg_jax.convert.assign import assign, tensors_of
-from semiseg_jax.convert.source import Source, convert, describe
+from semiseg_jax.convert.weights import Weights, convert, describe
 
 TOY = {"backbone": "resnet18", "width": 4, "decoder_dim": 8, "normalization": "imagenet"}
 MODELS = {
@@ -51,7 +51,7 @@ def test_there_and_back(name):
   model, variables = make(name)
   family = families.named(name)
   tensors = tensors_of(family, variables, {"nothing.num_batches_tracked": 3})
-  done = convert(Source(tensors, family, model, {}), seed=1)
+  done = convert(Weights(tensors, family, model, {}), seed=1)
   jax.tree.map(np.testing.assert_array_equal, done.variables, variables)
   assert done.report.fresh == []
 
@@ -157,4 +157,4 @@ def test_the_memory_banks_files_say_how_they_were_trained(config, expected):
   assert (found["name"], found["normalization"]) == (f"deeplabv2_{layout}", expected)
   unknown = describe(family, tensors, {})
   with pytest.raises(ValueError, match=r"doesn't say the network's name.*give --model"):
-    convert(Source(tensors, family, unknown, {}))
+    convert(Weights(tensors, family, unknown, {}))

@@ -15,7 +15,7 @@ import pytest
 from semiseg_jax.contract import Variables
 from semiseg_jax.convert import families
 from semiseg_jax.convert.assign import slots_of, tensors_of
-from semiseg_jax.convert.source import Converted, Source, convert, describe
+from semiseg_jax.convert.weights import Converted, Weights, convert, describe
 from semiseg_jax.losses.pixel import supervised_loss
 from semiseg_jax.models import networks
 from semiseg_jax.models.resize import resize_bilinear
@@ -32,7 +32,7 @@ class Case(NamedTuple):
   """A family's weights as their own names have them, and as ours."""
 
   tensors: dict[str, np.ndarray]
-  source: Source
+  source: Weights
   done: Converted
 
 
@@ -42,7 +42,7 @@ def case_of(manifest: str, **known: str) -> Case:
   tensors = fill(json.loads((_GOLDEN / f"{manifest}.manifest.json").read_text()))
   family = families.detect(tensors)
   model = describe(family, tensors, {}) | known
-  source = Source(tensors, family, model, {})
+  source = Weights(tensors, family, model, {})
   return Case(tensors, source, convert(source))
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data import prepare
-from semiseg_jax.input import counts, prepared, sources
+from semiseg_jax.input import counts, datasets, prepared, sources
 from semiseg_jax.labels import IGNORE
 from tests import golden
 
 
 def check_prepared(path: pathlib.Path, name: str, data_dir: pathlib.Path) -> sources.Dataset:
   """Reads everything back; returns the dataset for further checks."""
-  dataset = sources.open_dataset(name, data_dir=data_dir, variant=variant_of(path))
+  dataset = datasets.open_dataset(name, data_dir=data_dir, variant=variant_of(path))
   info, seen = dataset.info, set()
   assert info.palette.shape == (info.num_classes, 3) and info.palette.dtype == np.uint8
   for source in (dataset.train, dataset.val):

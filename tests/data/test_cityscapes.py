@@ -6,7 +6,7 @@ from PIL import Image
 
 from data import prepare
 from data.cityscapes import builder
-from semiseg_jax.input import prepared, sources
+from semiseg_jax.input import datasets, prepared
 from semiseg_jax.labels import IGNORE
 from tests import golden
 from tests.data import builder_checks, trees
@@ -76,7 +76,7 @@ def test_the_choice_of_variant(tree, raw, tmp_path, monkeypatch):
   monkeypatch.setattr(builder, "_HALF", (15, 10))
   path = prepare.prepare("cityscapes", raw, tmp_path / "out")
   assert path.parent.name == "half"  # the default
-  open_it = lambda **kw: sources.open_dataset("cityscapes", data_dir=tmp_path / "out", **kw)
+  open_it = lambda **kw: datasets.open_dataset("cityscapes", data_dir=tmp_path / "out", **kw)
   assert open_it().info.size == (10, 15)
   prepare.prepare("cityscapes", raw, tmp_path / "out", "full")
   with pytest.raises(ValueError, match=r"name one of \['full', 'half'\]"):

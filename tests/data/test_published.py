@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from data import prepare, published
-from semiseg_jax.input import sources, splits
+from semiseg_jax.input import datasets, splits
 from tests import golden
 from tests.data import trees
 
@@ -149,7 +149,7 @@ def test_lists_travel_with_the_prepared_set(tmp_path, monkeypatch):
   monkeypatch.setattr(published, "lists", of_a_miniature)
   trees.write_cityscapes(tmp_path / "raw", monkeypatch)
   prepare.prepare("cityscapes", tmp_path / "raw", tmp_path, "full")
-  dataset = sources.open_dataset("cityscapes", data_dir=tmp_path)
+  dataset = datasets.open_dataset("cityscapes", data_dir=tmp_path)
   assert dataset.train.lists() == ["dst_cbc/30_0"] and dataset.extra is None
   labeled = splits.labeled_indices("dst_cbc/30_0", dataset.train, dataset.info)
   assert labeled.tolist() == [2, 1]

@@ -83,8 +83,8 @@ def test_summary_and_damage(small, tmp_path):
 def test_the_package_reads_it_without_the_builders(small):
   _, data_dir = small
   code = (
-    "import sys; from semiseg_jax.input import sources;"
-    f"d = sources.open_dataset('toy_scenes', data_dir={str(data_dir)!r}); d.train[0];"
+    "import sys; from semiseg_jax.input import datasets;"
+    f"d = datasets.open_dataset('toy_scenes', data_dir={str(data_dir)!r}); d.train[0];"
     "assert not {'data', 'configs', 'tensorflow'} & set(sys.modules)"
   )
   subprocess.run([sys.executable, "-c", code], check=True)

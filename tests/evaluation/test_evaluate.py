@@ -13,7 +13,7 @@ from semiseg_jax.input.pipeline import eval_batches
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.models.networks import Outputs
 from semiseg_jax.models.resize import resize_bilinear
-from semiseg_jax.training.mesh import make_mesh, replicate, shard_batch
+from semiseg_jax.runtime.mesh import make_mesh, replicate, shard_batch
 from tests import golden
 
 CLASSES, IMAGES, BATCH, SIZE = 4, 19, 8, (20, 28)

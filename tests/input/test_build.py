@@ -42,22 +42,22 @@ def streams(config, unlabeled=True):
 
 
 def test_two_domains_have_batches_of_their_own(config):
-  config.data.source.name, config.data.source.variant = "gta5", "full"
-  config.data.source.batch = 3
+  config.data.domain.name, config.data.domain.variant = "gta5", "full"
+  config.data.domain.batch = 3
   made = streams(config)
   assert {name: stream.batch for name, stream in made.items()} == {
-    "labeled": 1, "unlabeled": 2, "source": 3,
+    "labeled": 1, "unlabeled": 2, "domain": 3,
   }  # fmt: skip
   assert not set(made["labeled"].source.ids) & set(made["unlabeled"].source.ids)
   batch = next(pipeline.train_batches(made, seed=0))
   for name, stream in made.items():
     assert batch[name]["image"].shape == (stream.batch, *CROP, 3)
     assert (batch[name]["label"] != IGNORE).any()
-  assert set(streams(config, unlabeled=False)) == {"labeled", "source"}
+  assert set(streams(config, unlabeled=False)) == {"labeled", "domain"}
 
 
 def test_a_source_of_other_classes_is_refused(config):
-  config.data.source.name = "camvid"
+  config.data.domain.name = "camvid"
   with pytest.raises(ValueError, match=r"'camvid' has other classes .sky.* cityscapes"):
     streams(config)
 

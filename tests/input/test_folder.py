@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semiseg_jax.input import check, counts, folder, sources
+from semiseg_jax.commands import check
+from semiseg_jax.input import counts, datasets, folder, sources
 from semiseg_jax.labels import IGNORE
 
 CLASSES = ("sky", "road", "car")
@@ -48,7 +49,7 @@ def root(tmp_path, monkeypatch):
 
 
 def open_folder(root, **kwargs):
-  return sources.open_dataset("folder", root=root, **{"class_names": CLASSES, **kwargs})
+  return datasets.open_dataset("folder", root=root, **{"class_names": CLASSES, **kwargs})
 
 
 def test_images_and_masks(root):

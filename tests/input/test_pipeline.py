@@ -5,7 +5,8 @@ import pickle
 import numpy as np
 import pytest
 
-from semiseg_jax.input import pipeline, transforms
+from semiseg_jax import transforms
+from semiseg_jax.input import pipeline
 from semiseg_jax.input.sources import Subset
 from semiseg_jax.labels import IGNORE
 
@@ -32,7 +33,7 @@ class Tiny:
 
 def batches(labeled=4, unlabeled=4, source=0, *, seed=0, sizes=(5, 7, 3), crops=None, **kwargs):
   """Of every stream with a batch size; crops: the streams' transforms."""
-  names = ("labeled", "unlabeled", "source")
+  names = ("labeled", "unlabeled", "domain")
   streams = {
     name: pipeline.Stream(Tiny(size), crop, batch)
     for name, size, crop, batch in zip(
@@ -66,7 +67,7 @@ def assert_equal(a, b):
   "sizes", [(4, 4, 0), (4, 8, 0), (2, 6, 0), (10, 10, 0), (8, 0, 0), (4, 8, 4), (2, 4, 6)]
 )
 def test_rows_are_in_stream_order_for_any_hosts(sizes):
-  sizes = dict(zip(("labeled", "unlabeled", "source"), sizes, strict=True))
+  sizes = dict(zip(("labeled", "unlabeled", "domain"), sizes, strict=True))
   whole = take(batches(**sizes), 3)
   for step, batch in enumerate(whole):
     assert set(batch) == {name for name in sizes if sizes[name]}
@@ -101,7 +102,7 @@ def test_streams_and_seeds_differ():
     [b[name]["label"].max((1, 2)) for b in take(iter_whole(seed), 10)]
   ).tolist()
   assert order(0, "labeled") == order(0, "labeled")
-  orders = [order(seed, name) for seed in (0, 1) for name in ("labeled", "unlabeled", "source")]
+  orders = [order(seed, name) for seed in (0, 1) for name in ("labeled", "unlabeled", "domain")]
   assert len({tuple(rows) for rows in orders}) == 6
 
 
@@ -165,7 +166,7 @@ def test_workers_change_nothing_and_restore_each_others_state():
     ({"labeled": 4, "unlabeled": 6, "host": (0, 4)}, "unlabeled batch of 6 .* 4 hosts"),
     ({"labeled": 3, "host": (0, 2)}, "labeled batch of 3 .* 2 hosts"),
     ({"labeled": 0}, "labeled batch of 0"),
-    ({"source": 2, "host": (0, 4)}, "source batch of 2 .* 4 hosts"),
+    ({"domain": 2, "host": (0, 4)}, "domain batch of 2 .* 4 hosts"),
     ({"sizes": (0, 3, 3)}, "labeled stream has no image"),
     ({"sizes": (3, 0, 3)}, "unlabeled stream has no image"),
   ],

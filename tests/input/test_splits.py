@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from semiseg_jax.input import splits
 from semiseg_jax.input.partial import PartialLabels
-from semiseg_jax.input.sources import DatasetInfo, Joined, Subset
-from semiseg_jax.input.transforms.evaluation import Transformed, Whole
+from semiseg_jax.input.sources import DatasetInfo, Joined, Subset, Transformed
+from semiseg_jax.transforms.evaluation import Whole
 from tests import golden
 
 INFO = DatasetInfo("made up", tuple("abcd"), np.zeros((4, 3), np.uint8), None)

@@ -14,7 +14,7 @@ from semiseg_jax.contract import Facts, Variables
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses import bank
 from semiseg_jax.methods import memory_bank
-from semiseg_jax.training.mesh import make_mesh, shard_batch
+from semiseg_jax.runtime.mesh import make_mesh, shard_batch
 from semiseg_jax.training.optimizers import make_optimizer
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import make_train_step, state_spec
@@ -237,7 +237,7 @@ def test_alternating_steps_are_the_same_on_two_devices():
 
 @pytest.mark.slow
 def test_every_switch_at_once_with_a_second_domain():
-  streams = ("labeled", "unlabeled", "source")
+  streams = ("labeled", "unlabeled", "domain")
   state, metrics = run_steps(
     8, streams, use_teacher=False, memory_weights="rescaled", rank_order="descending",
     isotropic_blur=True, eight_bit_jitter=True, background=0,
@@ -261,7 +261,7 @@ def test_what_is_not_yet_used_is_not_decayed():
 
 
 def test_bad_switches():
-  for values in ({"memory_weights": "both"}, {"rank_order": "up"}, {"source_schedule": "never"}):
+  for values in ({"memory_weights": "both"}, {"rank_order": "up"}, {"domain_schedule": "never"}):
     with pytest.raises(ValueError, match="choose from"):
       memory_bank.Method(**values)
   with pytest.raises(ValueError, match="ramp_steps=0 must be at least 1"):

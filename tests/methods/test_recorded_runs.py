@@ -21,7 +21,7 @@ from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.pools import Draws
 from semiseg_jax.methods import make_method, mean_teacher, reco, supervised
 from semiseg_jax.models import networks
-from semiseg_jax.training.mesh import make_mesh
+from semiseg_jax.runtime.mesh import make_mesh
 from semiseg_jax.training.optimizers import make_optimizer
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import make_train_step

@@ -12,10 +12,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from semiseg_jax.commands import run
 from semiseg_jax.input.build import open_data
-from semiseg_jax.training import loop, mesh, run, setup, state
+from semiseg_jax.runtime import mesh
+from semiseg_jax.runtime.checkpoints import Checkpoints
+from semiseg_jax.training import loop, setup, state
 from semiseg_jax.training import selection as selection_rule
-from semiseg_jax.training.checkpoints import Checkpoints
 from tests.processes import rows
 
 
@@ -35,8 +37,8 @@ def last_state(workdir):
       {
         "data.workers": 1,
         "model.dtype": "bfloat16",
-        "data.source.name": "toy_scenes",
-        "data.source.batch": 16,
+        "data.domain.name": "toy_scenes",
+        "data.domain.batch": 16,
       },
       marks=pytest.mark.slow,
     ),
@@ -217,12 +219,12 @@ def folder_config(config, root):
     ),
     (
       "memory_bank",
-      {"data.source.name": "toy_scenes", "data.source.batch": 16},
-      r"config\.data\.source\.batch=16 but config\.data\.labeled_batch=8: .* the same size",
+      {"data.domain.name": "toy_scenes", "data.domain.batch": 16},
+      r"config\.data\.domain\.batch=16 but config\.data\.labeled_batch=8: .* the same size",
     ),
     (
       "memory_bank",
-      {"data.source.name": "toy_scenes", "data.source.batch": 8, "method.alternate": True},
+      {"data.domain.name": "toy_scenes", "data.domain.batch": 8, "method.alternate": True},
       "leave out one of the two",
     ),
   ],

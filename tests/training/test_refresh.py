@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from semiseg_jax.contract import Variables
-from semiseg_jax.training.mesh import make_mesh, replicate, shard_batch
+from semiseg_jax.runtime.mesh import make_mesh, replicate, shard_batch
 from semiseg_jax.training.refresh import make_refresh_step, refresh
 from tests import golden
 from tests.methods.test_memory_bank import toy_network, variables

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from semiseg_jax.methods import make_method
-from semiseg_jax.training.mesh import check_divisible, make_mesh, shard_batch
+from semiseg_jax.runtime.mesh import check_divisible, make_mesh, shard_batch
 from semiseg_jax.training.step import gradients, make_train_step, state_spec, train_step
 from tests.compare import assert_same
 from tests.tiny import random_batch, run_steps, tiny_state
@@ -28,7 +28,7 @@ OPTIMIZER = optax.sgd(0.05, momentum=0.9, nesterov=True)
 
 
 def batches(name: str, count: int = 2) -> list[dict]:
-  streams = ("labeled", "unlabeled", "source")[: 3 if name.endswith("domains") else 2]
+  streams = ("labeled", "unlabeled", "domain")[: 3 if name.endswith("domains") else 2]
   sparse = name.endswith("partial")
   return [random_batch(8, 32, 5, seed, sparse, streams) for seed in range(count)]
 
@@ -141,7 +141,7 @@ def test_teacher_copies_the_student_at_the_first_update():
 
 
 def test_images_of_another_domain_are_learnt_from():
-  both = [random_batch(8, 32, 5, 0, streams=("labeled", "source"))]
+  both = [random_batch(8, 32, 5, 0, streams=("labeled", "domain"))]
   alone = [{"labeled": both[0]["labeled"]}]
   params = [run_steps(METHODS["supervised"], OPTIMIZER, 2, b).params for b in (both, alone)]
   moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), *params)

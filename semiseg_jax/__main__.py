@@ -1,0 +1,26 @@
+"""What can be done beside training.
+
+    python -m semiseg_jax check DIR              looks for mistakes in a folder of images and masks
+    python -m semiseg_jax inspect --config=FILE  draws what the network will see, measures reading
+    python -m semiseg_jax convert WEIGHTS        PyTorch weights to ours and back
+
+Each has a --help of its own. Training, evaluation and prediction are in launch.py.
+"""
+
+import importlib
+import sys
+
+COMMANDS = ("check", "inspect", "convert")
+
+
+def main(argv: list[str]) -> int:
+  """Runs the command that is named first with the other arguments; returns its exit code."""
+  if argv and argv[0] in COMMANDS:
+    command = importlib.import_module(f"semiseg_jax.commands.{argv[0]}")  # the others stay unread
+    return command.main(argv[1:])
+  print(__doc__.strip(), file=sys.stdout if argv in (["--help"], ["-h"]) else sys.stderr)
+  return 0 if argv in (["--help"], ["-h"]) else 2
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,111 @@
+"""What `launch.py` does, as functions: train, evaluate, predict, plan."""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from semiseg_jax.convert.checkpoint import trained_network
+from semiseg_jax.evaluation.evaluate import make_evaluate_step
+from semiseg_jax.evaluation.predict import predict_folder
+from semiseg_jax.input.build import open_data
+from semiseg_jax.input.sources import Dataset
+from semiseg_jax.planning.plan import Plan, describe, make_plan
+from semiseg_jax.runtime.checkpoints import write_json
+from semiseg_jax.runtime.mesh import check_divisible, make_mesh, replicate
+from semiseg_jax.runtime.processes import check_agreement
+from semiseg_jax.runtime.report import jsonable, print_scores
+from semiseg_jax.training import loop
+from semiseg_jax.training.evaluator import score
+from semiseg_jax.training.network import compute_dtype
+from semiseg_jax.training.setup import build
+
+
+def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+  """Trains, or goes on; returns what result.json holds."""
+  check_agreement(config)
+  return loop.train(build(config, open_data(config)), workdir)
+
+
+def evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+  """Scores the best network of workdir on the validation set; writes evaluation.json.
+
+  Raises ValueError if its classes are not the dataset's.
+  """
+  check_agreement(config)
+  dataset = open_data(config)
+  mesh = make_mesh()
+  check_divisible(mesh, **{"evaluation.batch": config.evaluation.batch})
+  variables, forward, about = trained_network(
+    workdir, config.model, compute_dtype(config.model.dtype)
+  )
+  if about["class_names"] != list(dataset.info.class_names):
+    raise ValueError(
+      f"the network in {workdir} knows {len(about['class_names'])} classes "
+      f"({', '.join(about['class_names'])}), the dataset {dataset.info.name} has "
+      f"{dataset.info.num_classes} ({', '.join(dataset.info.class_names)})"
+    )
+  step = make_evaluate_step(forward, dataset.info.num_classes, mesh)
+  found = score(step, replicate(variables, mesh), config, dataset, mesh)
+  result = {"step": about["step"], "network": about["network"], "loss": found.loss}
+  result |= found.scores.as_dict()
+  if jax.process_index() == 0:
+    print_scores(about["step"], found.scores, dataset.info.class_names, found.seconds)
+    write_json(workdir / "evaluation.json", jsonable(result))
+  return result
+
+
+def plan(
+  config: ConfigDict,
+  topology: str | None,
+  dataset: Dataset | None,
+  domain: Dataset | None,
+  **options: bool,
+) -> Plan:
+  """Prints what a step will take on a TPU slice; needs neither the slice nor the data.
+
+  dataset, domain: stand in for those of the config, which are opened where None. options: search
+  and full_effort of `make_plan`.
+  """
+  if not topology:
+    raise ValueError("--mode=plan needs --topology=NAME, a TPU slice such as v5e:2x4")
+  made = make_plan(config, dataset or open_data(config), topology, domain=domain, **options)
+  print(describe(made))
+  return made
+
+
+def predict(
+  config: ConfigDict | None,
+  workdir: pathlib.Path,
+  images: str | None,
+  out: str | None,
+  **options: bool,
+) -> pathlib.Path:
+  """Writes a palette PNG for every picture in `images`; needs no dataset, only workdir/best.
+
+  config: None, or what must describe the network there. options: overlays and skip_bad of
+  `predict_folder`.
+  """
+  model = config and config.model
+  if jax.process_count() > 1:
+    raise ValueError("--mode=predict runs in one process: start it on a single host")
+  if not images:
+    raise ValueError("--mode=predict needs --images=DIR, the folder of pictures")
+  variables, forward, about = trained_network(
+    workdir, model, compute_dtype(model.dtype if model else "auto")
+  )
+  out = pathlib.Path(out) if out else workdir / "predictions"
+  done = predict_folder(
+    forward,
+    *variables,
+    images=pathlib.Path(images),
+    out=out,
+    palette=np.asarray(about["palette"], np.uint8),
+    class_names=about["class_names"],
+    **options,
+  )
+  left_out = f", {len(done.skipped)} damaged left out" if done.skipped else ""
+  print(f"{len(done.written)} predictions are in {out}{left_out}")
+  return out

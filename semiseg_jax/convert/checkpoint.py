@@ -1,0 +1,69 @@
+"""Trained networks on disk: of a run, of a conversion, or in PyTorch's files."""
+
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from semiseg_jax.contract import Network, Variables, build_network
+from semiseg_jax.convert import families
+from semiseg_jax.convert.assign import tensors_of
+from semiseg_jax.convert.weights import Weights, read_weights
+from semiseg_jax.runtime.checkpoints import Checkpoints
+from semiseg_jax.training.network import check_same
+
+
+def open_weights(reference: str, family: str | None = None, **known: Any) -> Weights:
+  """What config.model.init_from names: a working directory, a file, or "hf://ORG/REPO/FILE".
+
+  family, known: see `convert.weights.read_weights`; a working directory allows neither.
+  """
+  path = pathlib.Path(reference)
+  if not path.is_dir():
+    return read_weights(reference, family, **known)
+  if given := [key for key, value in known.items() if value is not None]:
+    raise ValueError(f"{path} says itself what its network is: leave out {', '.join(given)}")
+  variables, _, about = trained_network(path)
+  own = families.OWN
+  about = {**about, "origin": about.get("origin") or {"file": reference, "family": own.name}}
+  return Weights(tensors_of(own, jax.device_get(variables)), own, about["model"], about)
+
+
+def save_network(
+  directory: pathlib.Path, variables: Variables, model: dict[str, Any], about: dict[str, Any]
+) -> None:
+  """A network as a working directory from which to evaluate, predict and start.
+
+  about: class_names, palette, and what else is to be kept. Raises ValueError if there is one.
+  """
+  with Checkpoints(directory / "best", keep=1) as checkpoints:
+    if checkpoints.latest_step() is not None:
+      raise ValueError(f"{directory} holds a network already: name another directory")
+    known = {"network": "student", "model": model, "step": 0, "miou": None}
+    checkpoints.save(0, variables, {**about, **known})
+
+
+def trained_network(
+  workdir: pathlib.Path, model: ConfigDict | None = None, dtype: jnp.dtype = jnp.float32
+) -> tuple[Variables, Network, dict[str, Any]]:
+  """(variables, network, what the checkpoint says of itself) of the best network in workdir.
+
+  model: config.model, if it has to describe that network. Raises FileNotFoundError if there is
+  none, ValueError if model describes another.
+  """
+  directory = workdir / "best"
+  if not directory.is_dir():
+    raise FileNotFoundError(
+      f"no trained network in {directory}: train first, with the same --config and --workdir"
+    )
+  with Checkpoints(directory, keep=1) as checkpoints:
+    about = checkpoints.about()
+    if about is None:
+      raise FileNotFoundError(f"{directory} holds no checkpoint yet: no evaluation has finished")
+    if model is not None:
+      check_same(model, about["model"], directory)
+    fresh, network = build_network(about["model"], dtype=dtype)
+    restored, _ = checkpoints.restore(fresh)
+  return Variables(*restored), network, about

@@ -1,0 +1,102 @@
+"""Weights of a file as a network of ours."""
+
+import hashlib
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from semiseg_jax.contract import Network, Variables, build_network
+from semiseg_jax.convert import families, files, hub
+from semiseg_jax.convert.assign import Report, assign, counters_of
+from semiseg_jax.convert.family import Family
+
+
+class Weights(NamedTuple):
+  """A state dict, whose layout it is, and which network it belongs to.
+
+  model: arguments of `networks.create` and `normalization`. about: what else is known of it:
+  class_names, palette, where it came from.
+  """
+
+  tensors: dict[str, np.ndarray]
+  family: Family
+  model: dict[str, Any]
+  about: dict[str, Any]
+
+
+class Converted(NamedTuple):
+  """A network with its arrays, as numpy on the host, and what became of the file's tensors."""
+
+  variables: Variables
+  network: Network
+  model: dict[str, Any]
+  report: Report
+
+
+def read_weights(reference: str, family: str | None = None, **known: Any) -> Weights:
+  """Reads a file of PyTorch weights, on this machine or "hf://ORG/REPO/FILE".
+
+  family: its layout, where the keys don't tell. known: of the model, what the file doesn't say or
+  is to be taken otherwise, such as name or normalization. Raises FileNotFoundError, and ValueError
+  for a file that is refused, damaged, or of no family.
+  """
+  path = hub.fetch(reference)
+  tensors, extra = files.read(path)
+  layout = families.named(family) if family else families.detect(tensors)
+  about = dict(extra.get("about", {}))
+  model = describe(layout, tensors, extra) | {k: v for k, v in known.items() if v is not None}
+  about["counters"] = counters_of(tensors)
+  about["origin"] = {"file": reference, "family": layout.name, "sha256": _sha256(path)}
+  about["origin"]["beside"] = sorted(str(key) for key in extra if key != "about")
+  return Weights(tensors, layout, model, about)
+
+
+def describe(
+  family: Family, tensors: Mapping[str, np.ndarray], extra: Mapping[str, Any]
+) -> dict[str, Any]:
+  """The model that a family's state dict belongs to; ValueError if a key that tells is missing."""
+  try:
+    return family.describe({key: x.shape for key, x in tensors.items()}, extra)
+  except KeyError as error:
+    raise ValueError(f"not the whole state dict of {family.title}: {error} is missing") from error
+
+
+def convert(
+  weights: Weights,
+  *,
+  num_classes: int | None = None,
+  reinit_classifier: bool = False,
+  seed: int = 0,
+) -> Converted:
+  """The network of these weights, with their arrays.
+
+  num_classes: of the network, if other than theirs; needs reinit_classifier, and the
+  classifier is then fresh, from seed. Raises ValueError where the file leaves open what the network
+  is, and for tensors of other shapes.
+  """
+  model = dict(weights.model)
+  check_known(model)
+  if num_classes is not None:
+    model["num_classes"] = num_classes
+  variables, network = build_network(model, seed=seed)
+  variables, report = assign(
+    weights.family, weights.tensors, variables, reinit_classifier=reinit_classifier
+  )
+  return Converted(variables, network, model, report)
+
+
+def check_known(model: Mapping[str, Any]) -> None:
+  """ValueError if the file left open which network it is or what its inputs are."""
+  flags = {"name": "--model", "normalization": "--normalization"}
+  for key, flag in flags.items():
+    if model.get(key) is None:
+      raise ValueError(
+        f"the file doesn't say the network's {key}, and its keys don't tell: give {flag}"
+      )
+
+
+def _sha256(path: pathlib.Path) -> str:
+  with open(path, "rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,253 @@
+"""What a run will take on a TPU slice that is not there: its real step, compiled for that slice."""
+
+import copy
+import importlib.util
+import math
+import os
+import re
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from semiseg_jax.collectives import DATA_AXIS
+from semiseg_jax.contract import Tree
+from semiseg_jax.input.pipeline import Stream
+from semiseg_jax.input.sources import Dataset
+from semiseg_jax.planning.traffic import Traffic, traffic
+from semiseg_jax.runtime.mesh import make_mesh
+from semiseg_jax.training.setup import Run, build
+from semiseg_jax.training.state import initial_state
+from semiseg_jax.training.step import state_spec
+
+# Device kind -> (GiB of memory, peak bfloat16 TFLOP/s) of what JAX calls a device: a chip, but for
+# v2 and v3 half a chip. From the vendor's pages on each generation.
+_DEVICES = {
+  "TPU v2": (8, 23),
+  "TPU v3": (16, 61.5),
+  "TPU v4": (32, 275),
+  "TPU v5 lite": (16, 197),
+  "TPU v5": (95, 459),
+  "TPU v6 lite": (32, 918),
+}
+_QUICK = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
+_OUT_OF_MEMORY = re.compile(r"RESOURCE_EXHAUSTED|[Rr]an out of memory|Exceeded hbm capacity")
+
+
+class Cost(NamedTuple):
+  """Of one step on one device: bytes of memory, floating-point operations, seconds.
+
+  resident: the state and the batch; temporary: all else at its height; program: its code.
+  estimate: XLA's own of the step's time, which for some programs is negative, that is, none.
+  """
+
+  resident: int
+  temporary: int
+  program: int
+  flops: float
+  estimate: float
+  traffic: Traffic
+  compile_seconds: float
+
+  @property
+  def memory(self) -> int:
+    return self.resident + self.temporary + self.program
+
+
+class Plan(NamedTuple):
+  """cost: None if the step does not fit; largest: (labelled, unlabelled) batch that fits, None if
+  it was not looked for or not even the config's does."""
+
+  topology: str
+  devices: int
+  hosts: int
+  kind: str
+  batch: tuple[int, int]
+  cost: Cost | None
+  largest: tuple[int, int] | None
+
+
+def make_plan(
+  config: ConfigDict,
+  dataset: Dataset,
+  topology: str,
+  *,
+  domain: Dataset | None = None,
+  search: bool = False,
+  full_effort: bool = False,
+  note: Callable[[str], None] = print,
+) -> Plan:
+  """Compiles the train step of a config for a topology such as "v5e:2x4" or "v4:2x2x4".
+
+  dataset, domain: only their classes, lists and image types are looked at. search: also for the
+  largest batch. full_effort: compile as a real run would, which takes several times as long.
+  Raises ValueError if libtpu is missing or does not know the topology, or as `build` does.
+  """
+  devices = tpu_devices(topology)
+  config = copy.deepcopy(config)
+  config.model.init_from = None  # weights change no shape
+  if config.model.dtype == "auto":
+    config.model.dtype = "bfloat16"
+  share_out(config, len(devices), note)
+  mesh = make_mesh(devices)
+  run = build(config, dataset, domain, mesh)
+  options = None if full_effort else _QUICK
+  cost = compiled(run, 1, options)
+  if cost:
+    note(f"compiled in {cost.compile_seconds:.0f} s")
+  batch = (
+    config.data.labeled_batch,
+    config.data.unlabeled_batch if run.facts.unlabeled_batch else 0,
+  )
+  largest = None
+  if search and cost:
+    scale = largest_scale(lambda scale: compiled(run, scale, options), note)
+    largest = tuple(rows * scale for rows in batch)
+  hosts = len({device.process_index for device in devices})
+  return Plan(topology, len(devices), hosts, devices[0].device_kind, batch, cost, largest)
+
+
+def share_out(config: ConfigDict, devices: int, note: Callable[[str], None]) -> None:
+  """Raises the batches to the next multiple of the devices, as a run would ask for."""
+  config.evaluation.batch = devices  # is not planned
+  for section, key in ((config.data, "labeled_batch"), (config.data, "unlabeled_batch"),
+                       (config.data.domain, "batch")):  # fmt: skip
+    rows = -(-section[key] // devices) * devices
+    if rows != section[key] and (section is config.data or section.name):
+      note(f"{key}={section[key]} can't be divided among {devices} devices: planned with {rows}")
+    section[key] = rows
+
+
+def tpu_devices(topology: str) -> list[jax.Device]:
+  """The devices of a slice that is not there."""
+  if importlib.util.find_spec("libtpu") is None:
+    raise ValueError('--mode=plan needs libtpu, the TPU compiler: pip install -e ".[tpu]"')
+  jax.config.update("jax_platforms", "cpu")
+  # or libtpu asks a machine that is no TPU VM who it is, and lets one process at a time load it
+  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+  os.environ.setdefault("TPU_ACCELERATOR_TYPE", topology.partition(":")[0])
+  os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+  try:
+    description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+  except Exception as error:
+    text = str(error).splitlines()[0]
+    raise ValueError(
+      f"--topology={topology}: {text}; give a name such as v5e:2x4 or v4:2x2x4"
+    ) from error
+  return list(description.devices)
+
+
+def compiled(run: Run, scale: int, options: dict | None) -> Cost | None:
+  """The cost of a step with batches `scale` times as large; None if it does not fit."""
+  start = time.monotonic()
+  lowered = run.train_step().lower(abstract_state(run), abstract_batch(run, scale))
+  try:
+    program = lowered.compile(compiler_options=options)
+  except jax.errors.JaxRuntimeError as error:
+    if _OUT_OF_MEMORY.search(str(error)):
+      return None
+    raise
+  memory, cost = program.memory_analysis(), program.cost_analysis()
+  return Cost(
+    memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
+    memory.temp_size_in_bytes,
+    memory.generated_code_size_in_bytes,
+    cost.get("flops", math.nan),
+    cost.get("optimal_seconds", -1.0),
+    traffic(program.as_text()),
+    time.monotonic() - start,
+  )
+
+
+def abstract_state(run: Run) -> Tree:
+  """The shapes of the state at the start, and how they lie on the mesh."""
+  state = jax.eval_shape(
+    lambda: initial_state(
+      run.variables, run.forward, run.method, run.optimizer, run.facts, run.config.seed
+    )
+  )
+  lay = lambda spec, part: jax.tree.map(lambda x: _shape(x, NamedSharding(run.mesh, spec)), part)
+  spec = state_spec(run.method, state)
+  return jax.tree.map(lay, spec, state, is_leaf=lambda x: isinstance(x, P))
+
+
+def abstract_batch(run: Run, scale: int = 1) -> Tree:
+  """The shapes of a batch, as the streams' transforms make their records."""
+  accumulate = run.config.training.accumulate
+  leading = (accumulate,) if accumulate > 1 else ()
+  sharding = NamedSharding(run.mesh, P(*[None] * len(leading), DATA_AXIS))
+
+  def part(stream: Stream) -> Tree:
+    record = {**stream.source[0], "position": np.int32(0)}
+    record = stream.transform.random_map(record, np.random.default_rng(0))
+    rows = (*leading, stream.batch * scale)
+    shape = lambda x: jax.ShapeDtypeStruct((*rows, *np.shape(x)), np.asarray(x).dtype)
+    return {name: _shape(shape(value), sharding) for name, value in record.items()}
+
+  return {name: part(stream) for name, stream in sorted(run.streams.items())}
+
+
+def largest_scale(cost_of: Callable[[int], Cost | None], note: Callable[[str], None]) -> int:
+  """The largest multiple of a batch that fits, which that batch itself does.
+
+  Doubles until it does not fit, then halves the interval.
+  """
+  fits, fails = 1, None
+  while fails is None or fails - fits > 1:
+    scale = 2 * fits if fails is None else (fits + fails) // 2
+    found = cost_of(scale)
+    note(f"{scale} times the batch " + ("fits" if found else "does not fit"))
+    fits, fails = (scale, fails) if found else (fits, scale)
+  return fits
+
+
+def describe(plan: Plan) -> str:
+  """The plan in words and figures."""
+  labeled, unlabeled = plan.batch
+  memory, peak = _DEVICES.get(plan.kind, (math.nan, math.nan))
+  lines = [
+    f"{plan.topology}: {plan.devices} x {plan.kind} on {plan.hosts} hosts, {labeled} labelled"
+    + (f" and {unlabeled} unlabelled" if unlabeled else "")
+    + " images a step"
+  ]
+  if plan.cost is None:
+    lines.append(
+      f"memory       does not fit into {memory} GiB a device: smaller batches or crops, "
+      "config.model.remat, config.training.accumulate, or more devices"
+    )
+  else:
+    lines += _cost_lines(plan.cost, memory, peak)
+  if plan.largest:
+    lines.append(
+      f"largest      {plan.largest[0]} labelled and {plan.largest[1]} unlabelled images a step fit"
+    )
+  return "\n".join(lines)
+
+
+def _cost_lines(cost: Cost, memory: float, peak: float) -> list[str]:
+  gib = lambda size: f"{size / 2**30:.2f}"
+  share = f" ({100 * cost.memory / 2**30 / memory:.0f} %)" if memory == memory else ""
+  seconds = cost.flops / (peak * 1e12)
+  estimate = f"{1000 * cost.estimate:.1f} ms by XLA's own estimate"
+  if cost.estimate <= 0:
+    estimate = f"XLA gives none (optimal_seconds={cost.estimate:.3g})"
+  lines = [
+    f"memory       {gib(cost.memory)} of {memory} GiB a device{share}: state and batch "
+    f"{gib(cost.resident)}, temporary {gib(cost.temporary)}, program {gib(cost.program)}",
+    f"arithmetic   {cost.flops / 1e12:.3f} TFLOP a device and step",
+    f"time         {estimate}; at the peak of {peak} TFLOP/s {1000 * seconds:.1f} ms",
+  ]
+  for kind, (count, size) in sorted(cost.traffic.items()):
+    lines.append(f"{kind:<20} {count} a step, {size / 2**20:.1f} MiB")
+  return lines
+
+
+def _shape(x: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)

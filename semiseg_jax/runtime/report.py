@@ -1,0 +1,235 @@
+"""What people see of a run: console, metrics.jsonl, TensorBoard, pictures, result.json."""
+
+import json
+import math
+import pathlib
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import rich.box
+import rich.markup
+import rich.table
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from tensorboardX import SummaryWriter
+
+from semiseg_jax.evaluation.metrics import Scores
+from semiseg_jax.runtime.checkpoints import write_json
+
+_CLASSES_PER_COLUMN = 10
+
+
+class Reporter:
+  """Writes down how a run goes on; with enabled=False (all hosts but one) it does nothing.
+
+  A run that resumes at resume_step drops what was reported of later steps, so that its files read
+  like those of an unbroken run.
+  """
+
+  def __init__(
+    self,
+    workdir: str | pathlib.Path,
+    total_steps: int,
+    *,
+    resume_step: int = 0,
+    enabled: bool = True,
+    console: Console | None = None,
+  ):
+    self._enabled = enabled
+    if not enabled:
+      return
+    workdir = pathlib.Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    self._pictures = workdir / "pictures"
+    self._metrics_path = workdir / "metrics.jsonl"
+    drop_later_lines(self._metrics_path, resume_step)
+    self._metrics = self._metrics_path.open("a")
+    purge_step = resume_step + 1 if resume_step else None
+    self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=purge_step)
+    self._total = total_steps
+    self._console = console or Console(highlight=False)
+    self._pace = _Pace(resume_step)
+    self._progress = _progress_line(self._console) if self._console.is_terminal else None
+    if self._progress:
+      fields = {"eta": "-", "speed": "-", "loss": "-"}
+      self._task = self._progress.add_task("", total=total_steps, completed=resume_step, **fields)
+      self._progress.start()
+
+  def train(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Means over the steps since the last call; loss and images_per_second are shown."""
+    if not self._enabled:
+      return
+    self._write(step, "train", metrics)
+    self._scalars(step, {f"train/{name}": value for name, value in metrics.items()})
+    eta = duration(self._pace.remaining(step, self._total))
+    speed = f"{metrics.get('images_per_second', math.nan):.1f} images/s"
+    loss = f"loss {metrics.get('loss', math.nan):.4f}"
+    if self._progress:
+      self._progress.update(self._task, completed=step, eta=eta, speed=speed, loss=loss)
+    else:
+      width = len(str(self._total))
+      self._print(f"step {step:{width}d}/{self._total}  {loss}  {speed}  {eta} left")
+
+  def evaluation(
+    self,
+    step: int,
+    scores: Scores,
+    class_names: Sequence[str],
+    seconds: float,
+    loss: float | None = None,
+  ) -> None:
+    """Scores of the validation set, shown as a table; loss: its mean cross-entropy."""
+    if not self._enabled:
+      return
+    values = scores.as_dict(class_names)
+    if loss is not None:
+      values["loss"] = loss
+    self._write(step, "eval", {**values, "seconds": seconds})
+    iou = values.pop("iou")
+    self._scalars(step, {f"eval/{name}": value for name, value in values.items()})
+    self._scalars(step, {f"eval_iou/{name}": value for name, value in iou.items()})
+    self._tensorboard.flush()
+    print_scores(step, scores, class_names, seconds, self._console)
+
+  def panels(self, step: int, panels: Sequence[np.ndarray], names: Sequence[str]) -> None:
+    """Pictures uint8 [H,W,3] to pictures/step_XXXXXXXX/NAME.png and to TensorBoard."""
+    if not self._enabled or not len(panels):
+      return
+    folder = self._pictures / f"step_{step:08d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture, name in zip(panels, names, strict=True):
+      name = re.sub(r"[^\w.-]+", "_", name)
+      Image.fromarray(picture).save(folder / f"{name}.png")
+      self._tensorboard.add_image(f"validation/{name}", picture, step, dataformats="HWC")
+
+  def note(self, text: str) -> None:
+    """A message to the person who watches."""
+    if self._enabled:
+      self._print(text)
+
+  def close(self) -> None:
+    if not self._enabled:
+      return
+    if self._progress:
+      self._progress.stop()
+    self._metrics.close()
+    self._tensorboard.close()
+
+  def _write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
+    row = jsonable({"step": step, "kind": kind, **values})
+    self._metrics.write(json.dumps(row) + "\n")
+    self._metrics.flush()
+
+  def _scalars(self, step: int, values: Mapping[str, float | None]) -> None:
+    for name, value in values.items():
+      if value is not None and math.isfinite(value):
+        self._tensorboard.add_scalar(name, float(value), step)
+
+  def _print(self, text: str) -> None:
+    self._console.print(text, soft_wrap=True, markup=False)
+
+
+class _Pace:
+  """How long it will take. The first report, which holds the compilation, counts only itself."""
+
+  def __init__(self, step: int):
+    self._step = step
+    self._start = time.monotonic()
+    self._reports = 0
+
+  def remaining(self, step: int, total: int) -> float:
+    """Seconds to the end at the pace so far, evaluations included."""
+    now = time.monotonic()
+    seconds = (now - self._start) / max(step - self._step, 1) * (total - step)
+    self._reports += 1
+    if self._reports == 1:
+      self._start, self._step = now, step
+    return seconds
+
+
+def print_scores(
+  step: int,
+  scores: Scores,
+  class_names: Sequence[str],
+  seconds: float,
+  console: Console | None = None,
+) -> None:
+  """A table of every class's IoU in percent, and the means below it."""
+  console = console or Console(highlight=False)
+  columns = min(3, -(-len(class_names) // _CLASSES_PER_COLUMN))
+  rows = -(-len(class_names) // columns)
+  box = rich.box.SIMPLE_HEAD if console.is_terminal else rich.box.ASCII2
+  table = rich.table.Table(box=box)
+  for _ in range(columns):
+    table.add_column("class")
+    table.add_column("IoU", justify="right")
+  cells = [
+    (rich.markup.escape(n), percent(v)) for n, v in zip(class_names, scores.iou, strict=True)
+  ]
+  cells += [("", "")] * (rows * columns - len(cells))
+  for row in range(rows):
+    table.add_row(*(text for column in range(columns) for text in cells[column * rows + row]))
+  console.print(f"step {step}, IoU in percent")
+  console.print(table)
+  absent = int(np.isnan(scores.iou).sum())
+  mean = f"mIoU {percent(scores.miou_present)}"
+  if absent:
+    mean += f" (of {len(scores.iou) - absent} classes; {absent} in neither label nor prediction)"
+  accuracy = f"accuracy {percent(scores.accuracy)}"
+  console.print(f"{mean}  {accuracy}  in {duration(seconds)}", soft_wrap=True)
+
+
+def write_result(workdir: str | pathlib.Path, result: Mapping[str, Any]) -> None:
+  """workdir/result.json, at once or not at all; NaN becomes null."""
+  write_json(pathlib.Path(workdir) / "result.json", jsonable(result))
+
+
+def jsonable(value: Any) -> Any:
+  """The same with numpy's numbers as Python's and what JSON has no number for (NaN) as None."""
+  if isinstance(value, Mapping):
+    return {str(key): jsonable(item) for key, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [jsonable(item) for item in value]
+  if hasattr(value, "tolist"):
+    return jsonable(value.tolist())
+  return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def drop_later_lines(path: pathlib.Path, step: int) -> None:
+  """Takes the lines of steps after `step`, and a line cut off by a crash, out of a JSON lines
+  file."""
+  if not path.exists():
+    return
+  lines = path.read_text().splitlines()
+  kept = [line for line in lines if _step_of(line) <= step]
+  part = path.with_name(path.name + ".part")
+  part.write_text("".join(f"{line}\n" for line in kept))
+  part.replace(path)
+
+
+def duration(seconds: float) -> str:
+  """0:05, 12:34 or 1:02:03."""
+  minutes, seconds = divmod(round(max(seconds, 0)), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def percent(share: float) -> str:
+  return "-" if math.isnan(share) else f"{100 * share:.2f}"
+
+
+def _step_of(line: str) -> float:
+  try:
+    return json.loads(line)["step"]
+  except (ValueError, KeyError, TypeError):
+    return math.inf
+
+
+def _progress_line(console: Console) -> Progress:
+  columns = ("step {task.completed}/{task.total}", None, "{task.percentage:.0f}%",
+             "{task.fields[loss]}", "{task.fields[speed]}", "{task.fields[eta]} left")  # fmt: skip
+  return Progress(*(TextColumn(c) if c else BarColumn() for c in columns), console=console)

@@ -1,0 +1,83 @@
+"""Geometry and colour of one record on the CPU, as each original has them: one file for each.
+
+A transform is a frozen dataclass: what a training transform draws and what it does with that are
+apart, so that recorded draws can be replayed. `geometry` and `photometric` hold the common steps.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import grain
+
+from semiseg_jax import fields
+from semiseg_jax.transforms.c3 import C3, C3Eval, C3Unlabeled
+from semiseg_jax.transforms.dst_cbc import DstCbc, DstCbcEval, DstCbcPublished, DstCbcSquash
+from semiseg_jax.transforms.evaluation import (
+  EvalTransform,
+  Pad,
+  ShorterSide,
+  Whole,
+)
+from semiseg_jax.transforms.memory_bank import MemoryBank, MemoryBankEval
+from semiseg_jax.transforms.scale_crop import ScaleCrop
+from semiseg_jax.transforms.zoo import Zoo, ZooEval
+
+__all__ = [
+  "ScaleCrop",
+  "make_eval_transform",
+  "make_transform",
+]
+
+TRAINING = {
+  "scale_crop": ScaleCrop,
+  "dst_cbc": DstCbc,
+  "dst_cbc_published": DstCbcPublished,
+  "dst_cbc_squash": DstCbcSquash,
+  "memory_bank": MemoryBank,
+  "c3": C3,
+  "c3_unlabeled": C3Unlabeled,
+  "zoo": Zoo,
+}
+EVALUATION = {
+  "whole": Whole,
+  "shorter_side": ShorterSide,
+  "pad": Pad,
+  "dst_cbc": DstCbcEval,
+  "memory_bank": MemoryBankEval,
+  "c3": C3Eval,
+  "zoo": ZooEval,
+}
+
+
+def make_transform(
+  config: Mapping[str, Any], crop: tuple[int, int] | None
+) -> grain.transforms.RandomMap:
+  """The training transform called config["name"], with the other keys as its fields.
+
+  crop: (height, width) of what it makes; ScaleCrop and Zoo take None and leave the size alone.
+  Raises ValueError for an unknown name or key, naming the nearest, and for a value of another type
+  than its default's.
+  """
+  name, values = _choose(config, TRAINING)
+  if "crop" in values:
+    raise ValueError(
+      f"the crop of transform {name!r} is config.data.crop: {values['crop']} is lost"
+    )
+  return fields.make(TRAINING[name], "config.data.*_transform", name, {**values, "crop": crop})
+
+
+def make_eval_transform(config: Mapping[str, Any]) -> EvalTransform:
+  """The evaluation transform called config["name"], with the other keys as its fields.
+
+  Raises ValueError as make_transform does.
+  """
+  name, values = _choose(config, EVALUATION)
+  return fields.make(EVALUATION[name], "config.evaluation.transform", name, values)
+
+
+def _choose(config: Mapping[str, Any], known: Mapping[str, type]) -> tuple[str, dict[str, Any]]:
+  values = dict(config)
+  name = values.pop("name", "")
+  if name not in known:
+    raise ValueError(f"there is no transform {name!r}: {fields.nearest(name, known)}")
+  return name, values

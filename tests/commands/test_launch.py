@@ -1,0 +1,195 @@
+"""The README's commands, in processes of their own as a user runs them."""
+
+import json
+import pathlib
+import random
+import re
+import shlex
+import signal
+
+import cv2
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import toy_reco
+from semiseg_jax.convert.checkpoint import trained_network
+from tests import test_configs
+from tests.compare import assert_same_bits
+from tests.processes import (
+  ROOT,
+  SMALL,
+  arrays,
+  clean_environment,
+  finish,
+  launch,
+  start,
+  wait_for_checkpoint,
+  wait_for_step,
+)
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+  return clean_environment(tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("home"))
+
+
+@pytest.mark.slow  # tests/training/test_loop.py interrupts a run every time
+def test_killed_at_a_random_step_ends_in_the_same_bits(environment, tmp_path):
+  options = [*SMALL, "--config.training.steps=30", "--config.training.checkpoint_every=4",
+             "--config.evaluation.every=15"]  # fmt: skip
+  unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+  out, _ = finish(start(environment, *launch(unbroken, *options)))
+  assert "mIoU" in out and "step 30, IoU" in out
+
+  process = start(environment, *launch(killed, *options))
+  step = random.randint(5, 28)
+  wait_for_step(process, killed, step)
+  wait_for_checkpoint(process, killed)
+  process.send_signal(signal.SIGKILL)
+  process.communicate()
+  out, _ = finish(start(environment, *launch(killed, *options)))
+  assert "resuming at step" in out, f"killed at step {step}\n{out}"
+
+  assert_same_bits(arrays(killed, 30), arrays(unbroken, 30), f"killed at step {step}")
+  results = [json.loads((path / "result.json").read_text()) for path in (killed, unbroken)]
+  assert results[0] == results[1] and results[0]["train_step_compiles"] == 1
+
+  check_evaluate_and_predict(environment, unbroken, options, tmp_path)
+
+
+def check_evaluate_and_predict(environment, workdir, options, tmp_path):
+  out, _ = finish(start(environment, *launch(workdir, *options, "--mode=evaluate")))
+  best = json.loads((workdir / "result.json").read_text())["best"]
+  again = json.loads((workdir / "evaluation.json").read_text())
+  assert again["miou_present"] == pytest.approx(best["miou"]) and f"step {best['step']}" in out
+
+  pictures = tmp_path / "pictures"
+  pictures.mkdir()
+  for name, size in (("one.png", (40, 50, 3)), ("two.jpg", (33, 70, 3))):
+    cv2.imwrite(str(pictures / name), np.random.default_rng(0).integers(0, 256, size, np.uint8))
+  predict = ["--mode=predict", f"--workdir={workdir}", f"--images={pictures}"]
+  finish(start(environment, "launch.py", *predict))
+  with Image.open(workdir / "predictions" / "two.png") as prediction:
+    assert prediction.mode == "P" and prediction.size == (70, 33)
+  check_conversion(environment, workdir, tmp_path)
+
+
+def check_conversion(environment, workdir, tmp_path):
+  """To PyTorch, back into a checkpoint, and out as a program, by the README's commands."""
+  convert = ["-m", "semiseg_jax.convert"]
+  file, back = tmp_path / "mine.safetensors", tmp_path / "back"
+  program = tmp_path / "mine.jaxexport"
+  out, _ = finish(start(environment, *convert, str(workdir), f"--to_torch={file}", "--verify"))
+  assert "ReCo's DeepLab" in out and "logits: largest difference" in out
+  finish(start(environment, *convert, str(file), f"--out={back}", f"--export={program}"))
+  restored, _, about = trained_network(back)
+  jax.tree.map(np.testing.assert_array_equal, restored, trained_network(workdir)[0])
+  assert "road" in about["class_names"] and program.stat().st_size > 0
+
+
+def test_without_a_config_there_is_only_prediction(environment, tmp_path):
+  _, err = finish(start(environment, "launch.py", f"--workdir={tmp_path}"), code=1)
+  assert "--config is missing" in err and "Traceback" not in err
+
+
+@pytest.mark.slow  # test_loop.py sends SIGTERM every time, within its process
+def test_sigterm_saves_and_ends_cleanly(environment, tmp_path):
+  process = start(environment, *launch(tmp_path, *SMALL, "--config.training.steps=100000"))
+  wait_for_step(process, tmp_path, 3)
+  process.send_signal(signal.SIGTERM)
+  finish(process, code=75)  # which schedulers retry
+  result = json.loads((tmp_path / "result.json").read_text())
+  assert result["status"] == "interrupted"
+  assert int(arrays(tmp_path, result["step"])["step"]) == result["step"] >= 3
+
+
+def test_folder_from_check_to_prediction(environment, tmp_path):
+  make_folder(tmp_path / "mine")
+  out, _ = finish(start(environment, "-m", "semiseg_jax.commands.check", str(tmp_path / "mine")))
+  assert "road" in out
+  options = [
+    *SMALL, f"--config.data.root={tmp_path / 'mine'}", "--config.training.steps=2",
+    "--config.data.palette=0000ff,808080", "--config.data.resize=36",
+    "--config.data.labeled_batch=2", "--config.data.unlabeled_batch=2",
+  ]  # fmt: skip
+  run = launch(tmp_path / "run", *options, config="configs/folder_reco.py:size=small")
+  out, _ = finish(start(environment, *run))
+  assert "road" in out and "mIoU" in out
+  images = tmp_path / "mine" / "images"
+  (images / "damaged.png").write_bytes(b"no picture")
+  predict = [*run, "--mode=predict", f"--images={images}"]
+  _, err = finish(start(environment, *predict), code=1)
+  assert "damaged.png" in err
+  out, _ = finish(start(environment, *predict, "--skip_bad", "--overlays"))
+  assert "6 predictions" in out and "1 damaged left out" in out
+  with Image.open(tmp_path / "run" / "predictions" / "0.png") as prediction:
+    assert prediction.getpalette()[:6] == [0, 0, 255, 128, 128, 128]
+  assert (tmp_path / "run" / "predictions" / "0_overlay.png").is_file()
+
+
+def make_folder(root: pathlib.Path) -> None:
+  rng = np.random.default_rng(0)
+  for folder in ("images", "masks"):
+    (root / folder).mkdir(parents=True)
+  (root / "dataset.toml").write_text('class_names = ["sky", "road"]\n')
+  for number in range(6):
+    label = np.zeros((40, 48), np.uint8)
+    label[rng.integers(10, 30) :] = 1
+    image = label[..., None] * 100 + rng.integers(0, 100, (40, 48, 3), np.uint8)
+    cv2.imwrite(str(root / "images" / f"{number}.png"), image)
+    if number < 4:
+      cv2.imwrite(str(root / "masks" / f"{number}.png"), label)
+
+
+@pytest.mark.parametrize(
+  ("config", "args", "message"),
+  [
+    (
+      "configs/city_reco.py",
+      [],
+      r"(?s)leftImg8bit_trainvaltest\.zip.*gtFine_trainvaltest\.zip"
+      r".*python -m data\.prepare cityscapes",
+    ),
+    ("configs/pascal_reco.py", [], r"(?s)VOCtrainval.*python -m data\.prepare pascal"),
+    ("configs/toy_reco.py", ["--config.data.name=streets"], "prepare the dataset streets first"),
+    ("configs/toy_reco.py", ["--config.data.domain.name=gta5"], r"python -m data\.prepare gta5"),
+    ("configs/folder_reco.py", ["--config.data.root=/no/such/folder"], "/no/such/folder"),
+    ("configs/folder_reco.py", [], "needs root"),
+    ("configs/folder_reco.py", ["--config.data.palette=red"], "should be colours such as"),
+    ("configs/toy_reco.py", ["--config.method.mixing=mixup"], "choose from 'cutout'"),
+    ("configs/toy_reco.py", ["--mode=predict"], "needs --images"),
+    ("configs/toy_reco.py", ["--mode=evaluate"], "train first"),
+  ],
+)
+def test_what_is_wrong_in_one_line_and_no_traceback(config, args, message, environment, tmp_path):
+  _, err = finish(start(environment, *launch(tmp_path, *args, config=config)), code=1)
+  assert re.search(message, err) and "Traceback" not in err, err
+
+
+def test_unknown_config_key_names_the_nearest(environment, tmp_path):
+  process = start(environment, *launch(tmp_path, "--config.method.temprature=0.3"))
+  _, err = finish(process, code=1)
+  assert "temperature" in err
+
+
+def test_readme_names_what_exists():
+  commands = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+  text = "\n".join(commands).replace("\\\n", "").replace("$method", "reco").replace("$seed", "0")
+  lines = text.splitlines()
+  launches = [shlex.split(line, comments=True) for line in lines if "launch.py" in line]
+  assert launches
+  for words in launches:
+    options = dict(word.lstrip("-").partition("=")[::2] for word in words if word[:2] == "--")
+    if options.get("mode") == "predict":
+      assert {"workdir", "images"} <= options.keys()
+      continue
+    path, _, arg = options["config"].partition(":")
+    assert (ROOT / path).is_file(), words
+    config = test_configs.get(pathlib.Path(path).stem, arg or None)
+    for key in options:
+      if key.startswith("config."):
+        section, name = key.split(".")[1:]
+        assert name in config[section], words
+  assert toy_reco.get_config().training.steps > 100

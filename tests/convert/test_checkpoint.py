@@ -1,0 +1,116 @@
+"""Networks that start from given weights, and converted ones at work."""
+
+import jax
+import numpy as np
+import pytest
+
+from semiseg_jax.commands import run
+from semiseg_jax.contract import build_network
+from semiseg_jax.convert import families, files
+from semiseg_jax.convert.assign import tensors_of
+from semiseg_jax.convert.checkpoint import open_weights, save_network, trained_network
+from semiseg_jax.input.build import open_data
+from semiseg_jax.training import setup
+
+pytest.importorskip("safetensors")
+
+TRUNK = {"backbone": "resnet18", "width": 4}
+
+
+def write(path, family="reco", seed=7, **model):
+  """A file of weights: of the tiny configs' network, unless told otherwise."""
+  base = {
+    "name": "deeplabv3p", **TRUNK, "decoder_dim": 8, "embedding_dim": 8, "output_stride": 16,
+    "num_classes": 10, "normalization": "imagenet",
+  }  # fmt: skip
+  variables, _ = build_network(base | model, seed=seed)
+  files.write(path, tensors_of(families.named(family), variables), {})
+  return variables
+
+
+def build(config):
+  return setup.build(config, open_data(config))
+
+
+def test_training_starts_from_given_weights(tiny_config, tmp_path):
+  path = tmp_path / "reco.safetensors"
+  expected = write(path)
+  started = build(tiny_config("reco", **{"model.init_from": str(path)}))
+  jax.tree.map(np.testing.assert_array_equal, started.variables, expected)
+  assert started.start.startswith(f"weights of {path}, ReCo's DeepLab: ")
+  assert "fresh" not in started.start and "without use" not in started.start
+
+
+def test_a_run_from_weights_says_so_and_others_start_from_it(tiny_config, tmp_path, capsys):
+  path = tmp_path / "imagenet.safetensors"
+  write(path, "torchvision_resnet", name="resnet", num_classes=1000, output_stride=32)
+  config = tiny_config("supervised", steps=2, **{"model.init_from": str(path)})
+  run.train(config, tmp_path / "run")
+  # whatever the width of the terminal
+  assert "torchvision's ResNet for ImageNet" in " ".join(capsys.readouterr().out.split())
+  trained, _, about = trained_network(tmp_path / "run")
+  assert about["model"]["normalization"] == "imagenet"
+  after = build(tiny_config("supervised", **{"model.init_from": str(tmp_path / "run")}))
+  jax.tree.map(np.testing.assert_array_equal, after.variables, trained)
+
+
+@pytest.mark.parametrize("wanted", ["auto", "pascal_rgb"])
+def test_inputs_are_normalised_as_the_weights_want_unless_told(wanted, tiny_config, tmp_path):
+  path = tmp_path / "coco.safetensors"
+  model = {"name": "deeplabv2_coco", "output_stride": 8, "embedding_dim": None}
+  write(path, "advsemiseg", **model)
+  values = {"model.init_from": str(path), "model.normalization": wanted, "model.output_stride": 8}
+  started = build(tiny_config("memory_bank", **values, **{"model.name": "deeplabv2_coco"}))
+  name = "coco" if wanted == "auto" else wanted
+  assert started.model["normalization"] == name
+  assert started.forward.normalization.bgr == (wanted == "auto")
+  assert ("normalised as coco, here as pascal_rgb" in started.start) == (wanted != "auto")
+  assert "projection_head" in started.start.partition("fresh: ")[2]
+
+
+def test_another_number_of_classes(tiny_config, tmp_path):
+  path = tmp_path / "reco.safetensors"
+  write(path, num_classes=21)
+  values = {"model.init_from": str(path)}
+  with pytest.raises(ValueError, match=r"init_from.*21.*config\.model\.reinit_classifier=True"):
+    build(tiny_config("reco", **values))
+  started = build(tiny_config("reco", **values, **{"model.reinit_classifier": True}))
+  assert "fresh: classifier" in started.start
+
+
+def test_weights_that_are_not_there(tiny_config, tmp_path):
+  with pytest.raises(FileNotFoundError, match="no_such_file"):
+    build(tiny_config("reco", **{"model.init_from": str(tmp_path / "no_such_file.pth")}))
+  (tmp_path / "empty").mkdir()
+  with pytest.raises(FileNotFoundError, match="no trained network in"):
+    open_weights(str(tmp_path / "empty"))
+
+
+def test_a_classifier_of_whole_images_is_not_trained(tiny_config):
+  with pytest.raises(ValueError, match=r"model\.name='resnet' classifies whole images"):
+    build(tiny_config("supervised", **{"model.name": "resnet"}))
+
+
+def test_a_converted_network_is_evaluated(tiny_config, tmp_path):
+  config = tiny_config("reco")
+  info = open_data(config).info
+  variables = write(tmp_path / "reco.safetensors")
+  source = open_weights(str(tmp_path / "reco.safetensors"))
+  about = {"class_names": list(info.class_names), "palette": info.palette.tolist()}
+  save_network(tmp_path / "converted", variables, source.model, about)
+  found = run.evaluate(config, tmp_path / "converted")
+  assert found["step"] == 0 and found["network"] == "student"
+  with pytest.raises(ValueError, match="holds a network already"):
+    save_network(tmp_path / "converted", variables, source.model, about)
+
+
+def test_unknown_inputs_have_to_be_named(tiny_config, tmp_path):
+  path = tmp_path / "bank.safetensors"
+  model = {"name": "deeplabv2_coco", "output_stride": 8, "embedding_dim": None, "head_dim": 8}
+  write(path, "memory_bank", **model)
+  values = {"model.init_from": str(path), "model.name": "deeplabv2_coco", "model.output_stride": 8}
+  config = tiny_config("memory_bank", **values)
+  with pytest.raises(ValueError, match=r"give config\.model\.normalization"):
+    build(config)
+  config.model.normalization = "pascal_bgr"
+  assert "normalised as unknown, here as pascal_bgr" in build(config).start

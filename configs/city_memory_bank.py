@@ -26,7 +26,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config = common.memory_bank_experiment(config, args, "cityscapes")
   if args.model == "v2":  # crops of half the size, scored at full size
     config.data.labeled_transform.halve = config.data.unlabeled_transform.halve = True
-    config.evaluation.transform.name = "memory_bank"
+    common.choose(config, "evaluation.transform", "memory_bank")
     config.evaluation.size = (512, 1024)
     config.data.labeled_batch, config.data.unlabeled_batch = 5, 2
   else:

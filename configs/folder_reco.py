@@ -21,18 +21,20 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.data.crop = (321, 321)
   config.data.labeled_batch = config.data.unlabeled_batch = 8
   config.evaluation.size = None
-  config.model.backbone = "resnet50"
+  common.choose(config, "model.trunk", "resnet50")
   config.optimizer.learning_rate = 0.01
   config.training.steps = 10_000
   experiment = ",".join(f"{key}={args[key]}" for key in ("method", "mixing", "base"))
   config = common.reco_experiment(config, experiment, scale_range=(0.5, 1.5), labels=0)
   if args.size == "small":
-    config.model.backbone = "resnet18"
-    config.model.width = config.model.decoder_dim = config.model.embedding_dim = 32
+    common.choose(config, "model.trunk", "resnet18", width=32)
+    config.model.decoder_dim = 32
+    if args.method == "reco":
+      config.method.embedding_dim = 32
     config.data.crop = (160, 160)
     config.data.labeled_batch //= 2
     config.data.unlabeled_batch //= 2
     config.optimizer.learning_rate = 0.05
-    config.optimizer.steps_per_epoch = 50
+    config.optimizer.schedule.steps_per_epoch = 50
     config.training.steps = 2_000
   return config

@@ -17,12 +17,10 @@ def toy_config(arg: str | None) -> ConfigDict:
   config.data.crop = (96, 96)
   config.data.labeled_transform.scale_range = SCALE_RANGE
   config.data.labeled_batch = config.data.unlabeled_batch = 4
-  config.model.backbone = "resnet18"
-  config.model.width = 16
+  common.choose(config, "model.trunk", "resnet18", width=16)
   config.model.decoder_dim = 64
-  config.model.embedding_dim = 64
   config.optimizer.learning_rate = 0.05
-  config.optimizer.steps_per_epoch = 50
+  config.optimizer.schedule.steps_per_epoch = 50
   config.training.steps = 1_500
   config.training.checkpoint_every = 500
   config.evaluation.every = 250

@@ -10,5 +10,6 @@ from configs import common, toy
 
 def get_config(arg: str | None = None) -> ConfigDict:
   config = toy.toy_config(arg)
-  config.method = common.mean_teacher("classmix", toy.SCALE_RANGE, bool(config.data.partial))
+  values = {"scale_range": toy.SCALE_RANGE, "partial": bool(config.data.partial)}
+  common.choose(config, "method", "mean_teacher", **values)
   return config

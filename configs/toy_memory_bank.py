@@ -21,5 +21,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.method.memory_per_class = 64
   if not args.contrast:
     config.method.contrast_weight = 0.0
-  config.model.head_dim = 32
+  config.method.head_dim = 32
   return config

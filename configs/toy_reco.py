@@ -10,7 +10,7 @@ from configs import common, toy
 
 def get_config(arg: str | None = None) -> ConfigDict:
   config = toy.toy_config(arg)
-  config.method = common.reco("classmix", toy.SCALE_RANGE, bool(config.data.partial))
-  config.method.num_queries = 64
-  config.method.num_negatives = 128
+  values = {"scale_range": toy.SCALE_RANGE, "partial": bool(config.data.partial)}
+  common.choose(config, "method", "reco", **values, num_queries=64, num_negatives=128)
+  config.method.embedding_dim = 64
   return config

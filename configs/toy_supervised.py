@@ -10,6 +10,6 @@ from configs import common, toy
 
 def get_config(arg: str | None = None) -> ConfigDict:
   config = toy.toy_config(arg)
-  config.method = common.supervised()
+  common.choose(config, "method", "supervised")
   config.data.labeled_batch *= 2
   return config

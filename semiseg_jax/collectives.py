@@ -4,6 +4,7 @@ Losses, layers and augmentations take `axis_name=None | "data"`: None from a not
 plain `jit`, "data" inside the mapped train step.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -43,3 +44,23 @@ def as_varying(tree: Any, axis_name: str | None) -> Any:
     return tree
   cast = lambda x: x if varies(x, axis_name) else lax.pcast(x, axis_name, to="varying")
   return jax.tree.map(cast, tree)
+
+
+def value_and_grad(loss: Callable, params: Any, *args: Any) -> tuple[jax.Array, Any, Any]:
+  """(loss, aux, gradients) of loss(params, *args) -> (loss, aux) as this device's own.
+
+  params must be typed as this device's own, and so is what comes back.
+  """
+
+  def own_loss(params: Any) -> tuple[jax.Array, Any]:
+    value, aux = loss(params, *args)
+    return as_varying(value, DATA_AXIS), aux
+
+  (value, aux), grads = jax.value_and_grad(own_loss, has_aux=True)(params)
+  return value, aux, grads
+
+
+def cond(predicate: jax.Array, on_true: Callable, on_false: Callable, *operands: Any) -> Any:
+  """`lax.cond` inside the mapped step, of branches that differ in what is equal on all devices."""
+  typed = lambda branch: lambda *values: as_varying(branch(*values), DATA_AXIS)
+  return lax.cond(predicate, typed(on_true), typed(on_false), *operands)

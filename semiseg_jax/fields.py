@@ -1,8 +1,12 @@
 """A frozen dataclass from a section of a config, with errors that name what was meant."""
 
+import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
+import typing
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
+
+from ml_collections import config_dict
 
 T = TypeVar("T")
 
@@ -23,10 +27,23 @@ def make(kind: type[T], section: str, name: str, values: Mapping[str, Any]) -> T
   return kind(**values)
 
 
+def choose(key: str, name: str, table: Mapping[str, T] | Iterable[str]) -> T | None:
+  """What the table has under a name that a config gives; ValueError naming the nearest one."""
+  if name not in table:
+    raise ValueError(f"{key}={name!r}: {nearest(name, table)}")
+  return table[name] if isinstance(table, Mapping) else None
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
   """The question to ask whoever wrote `word` where one of `known` is wanted."""
   close = difflib.get_close_matches(word, known, n=1)
   return f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(known)}"
+
+
+def require(key: str, value: Any, allowed: Iterable) -> None:
+  """ValueError unless the value of a key has one of the allowed values."""
+  if value not in allowed:
+    raise ValueError(f"{key}={value!r}: choose from {', '.join(map(repr, allowed))}")
 
 
 def _check_type(key: str, value: Any, default: Any) -> None:
@@ -35,3 +52,17 @@ def _check_type(key: str, value: Any, default: Any) -> None:
   kinds = (int, float) if isinstance(default, float) else type(default)
   if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
     raise ValueError(f"{key}={value!r} should be like its default, {default!r}")
+
+
+def section(kind: type, leave_out: Collection[str] = ()) -> dict[str, Any]:
+  """The defaults of a dataclass's fields as a ConfigDict takes them; what may be None stays so."""
+  hints, values = typing.get_type_hints(kind), {}
+  for field in dataclasses.fields(kind):
+    if field.name in leave_out:
+      continue
+    values[field.name] = field.default
+    if type(None) in typing.get_args(hints[field.name]):
+      values[field.name] = config_dict.FieldReference(
+        field.default, field_type=typing.get_args(hints[field.name])[0]
+      )
+  return values

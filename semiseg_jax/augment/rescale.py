@@ -89,7 +89,8 @@ class _Axis(NamedTuple):
 def _bilinear(axis: _Axis) -> jax.Array:
   """float32 [n_in, n_in]: the weights of two neighbours, 0 outside the rescaled image.
 
-  The position in the input is position (n_in - 1) / (n_out - 1), split into whole and rest without rounding.
+  The place in the input is position (n_in - 1) / (n_out - 1), split into whole and rest without
+  rounding.
   """
   steps = jnp.maximum(axis.n_out - 1, 1)
   low, rest = jnp.divmod(axis.position * (axis.n_in - 1), steps)

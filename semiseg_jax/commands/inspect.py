@@ -17,15 +17,17 @@ from typing import Any, NoReturn
 
 import jax
 import numpy as np
+import optax
 from absl import app, flags, logging
 from jax.sharding import PartitionSpec as P
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from semiseg_jax.collectives import DATA_AXIS
+from semiseg_jax.commands.flags import define_config
 from semiseg_jax.contract import Batch, Method, TrainState, Tree
 from semiseg_jax.convert.checkpoint import trained_network
 from semiseg_jax.evaluation.contact_sheet import Sample, Section, contact_sheet
@@ -36,9 +38,8 @@ from semiseg_jax.input.sources import Dataset, Source, Transformed, Wrapped
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.methods import make_method
 from semiseg_jax.runtime.mesh import make_mesh, shard_batch
-from semiseg_jax.training import setup
-from semiseg_jax.training.network import compute_dtype, make_network
-from semiseg_jax.training.optimizers import make_optimizer
+from semiseg_jax.training.setup import check, make_facts
+from semiseg_jax.training.start import Start, compute_dtype, make_start
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import state_spec
 from semiseg_jax.transforms.geometry import Record
@@ -75,9 +76,9 @@ def inspect(
   """
   console = console or Console(highlight=False)
   method = make_method(config.method)
-  setup.check(config, method)
+  check(config, method)
   dataset = open_data(config)
-  streams = train_streams(config, dataset, method.uses_unlabeled)
+  streams = train_streams(config, dataset, method.streams)
   state, about = make_networks(config, dataset, streams, method, workdir)
   batches = first_batches(config, streams, images)
   console.print(stream_table(streams, dataset, batches, config.evaluation.batch))
@@ -247,29 +248,28 @@ def make_networks(
   method: Method,
   workdir: pathlib.Path | None,
 ) -> tuple[TrainState, str]:
-  """The state at the start of a run, or with the best network of workdir as student and teacher.
+  """The state at the start of a run, or with the best network of workdir as all of its networks.
 
   And what the page says of it. Raises ValueError if that network knows other classes.
   """
   info = dataset.info
   if workdir is None:
-    variables, forward = make_network(config, info.num_classes, method)
+    start = make_start(config.model, info.num_classes, method, config.seed)
     about = "augmented by the method; networks are untrained"
-    about += ", so pseudo-labels mean nothing yet" * method.uses_teacher
+    about += ", so pseudo-labels mean nothing yet" * ("unlabeled" in method.streams)
   else:
     dtype = compute_dtype(config.model.dtype)
-    variables, forward, found = trained_network(workdir, config.model, dtype)
+    variables, network, found = trained_network(workdir, config.model, dtype)
     if found["class_names"] != list(info.class_names):
       raise ValueError(
         f"the network in {workdir} knows the classes {', '.join(found['class_names'])}, "
         f"{info.name} has {', '.join(info.class_names)}"
       )
     about = f"augmented by the method; networks are the best of {workdir}, step {found['step']}"
-  optimizer = make_optimizer(config.optimizer, config.training.steps)
+    start = Start(variables, network, lambda seed: variables)
   mesh = make_mesh(jax.devices()[:1])
-  facts = setup.make_facts(config, info.num_classes, streams)
-  state = make_state(variables, forward, method, optimizer, facts, config.seed, mesh)
-  return state, about
+  facts = make_facts(config, info.num_classes, streams)
+  return make_state(start, method, optax.identity(), facts, config.seed, mesh), about
 
 
 def labeled_images(views: Tree, name: str = "") -> dict[str, dict[str, jax.Array]]:
@@ -298,7 +298,7 @@ def _about(source: Source) -> tuple[str, str, str]:
 
 
 def main(argv: list[str]) -> NoReturn:
-  config_flags.DEFINE_config_file("config", None, "The experiment, FILE.py[:ARGUMENTS].")
+  define_config()
   flags.DEFINE_string("out", "runs/inspect", "Where inspect.png is written.")
   flags.DEFINE_integer("images", 8, "Samples of each stream.", lower_bound=1)
   flags.DEFINE_float("seconds", 5.0, "Of each measurement of speed.")

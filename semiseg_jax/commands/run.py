@@ -1,10 +1,13 @@
 """What `launch.py` does, as functions: train, evaluate, predict, plan."""
 
 import pathlib
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from semiseg_jax.convert.checkpoint import trained_network
@@ -13,19 +16,61 @@ from semiseg_jax.evaluation.predict import predict_folder
 from semiseg_jax.input.build import open_data
 from semiseg_jax.input.sources import Dataset
 from semiseg_jax.planning.plan import Plan, describe, make_plan
+from semiseg_jax.runtime import processes
 from semiseg_jax.runtime.checkpoints import write_json
-from semiseg_jax.runtime.mesh import check_divisible, make_mesh, replicate
-from semiseg_jax.runtime.processes import check_agreement
+from semiseg_jax.runtime.mesh import make_mesh, replicate
 from semiseg_jax.runtime.report import jsonable, print_scores
 from semiseg_jax.training import loop
 from semiseg_jax.training.evaluator import score
-from semiseg_jax.training.network import compute_dtype
 from semiseg_jax.training.setup import build
+from semiseg_jax.training.start import compute_dtype
+
+
+def launch(values: flags.FlagValues, ensure: Callable, known: Callable) -> int:
+  """Does what the flags of launch.py say; the exit code.
+
+  ensure(name, variant, data_dir): prepares a dataset; known(name, variant, crop): what is known of
+  one without its files, see `data/`.
+  """
+  if not logging.level_debug():
+    logging.set_verbosity(logging.WARNING)  # the libraries report every file they touch
+  config = values.config
+  if config is None and not (values.mode == "predict" and values.workdir):
+    raise app.UsageError("--config is missing (only --mode=predict with --workdir needs none)")
+  file = "" if config is None else values["config"].config_filename.partition(":")[0]
+  workdir = pathlib.Path(values.workdir or f"runs/{pathlib.Path(file).stem}")
+  try:
+    if values.mode == "predict":
+      options = {"overlays": values.overlays, "skip_bad": values.skip_bad}
+      predict(config, workdir, values.images, values.out, **options)
+    elif values.mode == "plan":
+      datasets = (known(d.name, d.variant, config.data.crop) for d in domains(config))
+      options = {"search": values.search, "full_effort": values.full_effort}
+      plan(config, values.topology, *datasets, **options)
+    else:
+      address = (values.coordinator, values.num_processes, values.process_id)
+      with processes.joined(*address, timeout=values.peer_timeout):
+        for domain in domains(config):
+          if domain.name and domain.name != "folder":
+            ensure(domain.name, domain.variant, config.data.data_dir)
+        result = (train if values.mode == "train" else evaluate)(config, workdir)
+      return processes.RETRY if result.get("status") == "interrupted" else 0
+  except (ValueError, FileNotFoundError, loop.DivergedError) as error:
+    if logging.level_debug():
+      raise
+    print(f"launch.py: {error}", file=sys.stderr)
+    return 1
+  return 0
+
+
+def domains(config: ConfigDict) -> tuple[ConfigDict, ConfigDict]:
+  """What says where the images come from, and those of a second dataset."""
+  return config.data, config.data.domain
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
   """Trains, or goes on; returns what result.json holds."""
-  check_agreement(config)
+  processes.check_agreement(config)
   return loop.train(build(config, open_data(config)), workdir)
 
 
@@ -34,10 +79,9 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
 
   Raises ValueError if its classes are not the dataset's.
   """
-  check_agreement(config)
+  processes.check_agreement(config)
   dataset = open_data(config)
   mesh = make_mesh()
-  check_divisible(mesh, **{"evaluation.batch": config.evaluation.batch})
   variables, forward, about = trained_network(
     workdir, config.model, compute_dtype(config.model.dtype)
   )

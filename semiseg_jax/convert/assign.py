@@ -10,8 +10,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from semiseg_jax.contract import Variables
 from semiseg_jax.convert.family import Family
+from semiseg_jax.models.network import Variables
 
 _LEAVES = {
   "kernel": "weight",

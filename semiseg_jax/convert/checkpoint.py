@@ -1,18 +1,22 @@
 """Trained networks on disk: of a run, of a conversion, or in PyTorch's files."""
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from semiseg_jax.contract import Network, Variables, build_network
 from semiseg_jax.convert import families
 from semiseg_jax.convert.assign import tensors_of
 from semiseg_jax.convert.weights import Weights, read_weights
+from semiseg_jax.models import networks
+from semiseg_jax.models.network import Network, Variables
 from semiseg_jax.runtime.checkpoints import Checkpoints
-from semiseg_jax.training.network import check_same
+
+# Keys of config.model that say how a network computes and starts, not what it is.
+_COMPUTING = ("init_from", "reinit_classifier", "dtype", "sync_batch_norm", "remat")
 
 
 def open_weights(reference: str, family: str | None = None, **known: Any) -> Weights:
@@ -64,6 +68,37 @@ def trained_network(
       raise FileNotFoundError(f"{directory} holds no checkpoint yet: no evaluation has finished")
     if model is not None:
       check_same(model, about["model"], directory)
-    fresh, network = build_network(about["model"], dtype=dtype)
+    fresh, network = networks.build(about["model"], dtype=dtype)
     restored, _ = checkpoints.restore(fresh)
   return Variables(*restored), network, about
+
+
+def description(model: Mapping[str, Any]) -> dict[str, Any]:
+  """What config.model says of what its network is, defaults filled in, and its normalization.
+
+  Raises ValueError for a name, key or value that is not there.
+  """
+  values = {key: value for key, value in model.items() if key not in _COMPUTING}
+  normalization = values.pop("normalization")
+  return {**networks.complete(values), "normalization": normalization}
+
+
+def check_same(model: Mapping[str, Any], trained: Mapping[str, Any], where: pathlib.Path) -> None:
+  """ValueError if config.model is of another network than the one that was trained there."""
+  wanted, there = _flat(description(model)), _flat(trained)
+  if wanted["normalization"] == "auto":
+    del wanted["normalization"]
+  for key, value in wanted.items():
+    if key in there and value != there[key]:
+      raise ValueError(
+        f"the network in {where} was trained with config.model.{key}={there[key]!r}, not "
+        f"{value!r}: give the --config that it was trained with"
+      )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  flat = {}
+  for key, value in values.items():
+    inner = isinstance(value, Mapping)
+    flat |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+  return flat

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from semiseg_jax.contract import Network, Variables
+from semiseg_jax.models.network import Network, Variables
 from semiseg_jax.models.resize import resize_bilinear
 
 PLATFORMS = ("cpu", "cuda", "tpu")

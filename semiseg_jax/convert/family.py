@@ -18,7 +18,7 @@ class Family:
   state dict; the first match counts, a path without one has no counterpart. "{c}" in a template is
   the class, for modules that hold the arrays of all classes. signature: keys by which the family is
   known; unless: keys that it never has. describe: (shapes of the tensors, what else the file
-  holds) -> the network, as arguments of `networks.create` with `normalization`; a value of None
+  holds) -> the network, as what `networks.build` takes; a value of None
   could not be known. counters: whether BatchNorms have `num_batches_tracked`.
   """
 
@@ -42,7 +42,7 @@ class Family:
 
 
 def trunk(shapes: Shapes, prefix: str) -> dict[str, Any]:
-  """backbone and width of the ResNet whose keys begin with prefix; ValueError for another one."""
+  """The trunk whose keys begin with prefix; ValueError for one that is no ResNet of ours."""
   depths = []
   for stage in range(1, 5):
     blocks = rf"{re.escape(prefix)}layer{stage}\.(\d+)\."
@@ -50,6 +50,6 @@ def trunk(shapes: Shapes, prefix: str) -> dict[str, Any]:
   has_bottlenecks = f"{prefix}layer1.0.conv3.weight" in shapes
   for name, (block, known) in BACKBONES.items():
     if known == tuple(depths) and (block is Bottleneck) == has_bottlenecks:
-      return {"backbone": name, "width": shapes[f"{prefix}conv1.weight"][0]}
+      return {"trunk": {"name": name, "width": shapes[f"{prefix}conv1.weight"][0]}}
   kind = "bottlenecks" if has_bottlenecks else "basic blocks"
   raise ValueError(f"a trunk with {depths} {kind} is none of {', '.join(BACKBONES)}")

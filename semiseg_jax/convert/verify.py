@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from semiseg_jax.contract import Network, Variables
 from semiseg_jax.convert.family import Family
 from semiseg_jax.convert.reference import reference_forward
 from semiseg_jax.models import networks
+from semiseg_jax.models.network import Network, Variables
 
 TOLERANCE = 1e-4  # of the largest value: float32 through a hundred layers
 # Even, which tells layouts of the stem apart, and wide enough for the outermost dilation (36 at

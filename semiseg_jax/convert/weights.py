@@ -7,16 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from semiseg_jax.contract import Network, Variables, build_network
 from semiseg_jax.convert import families, files, hub
 from semiseg_jax.convert.assign import Report, assign, counters_of
 from semiseg_jax.convert.family import Family
+from semiseg_jax.models import networks
+from semiseg_jax.models.network import Network, Variables
 
 
 class Weights(NamedTuple):
   """A state dict, whose layout it is, and which network it belongs to.
 
-  model: arguments of `networks.create` and `normalization`. about: what else is known of it:
+  model: what `networks.build` takes. about: what else is known of it:
   class_names, palette, where it came from.
   """
 
@@ -80,7 +81,7 @@ def convert(
   check_known(model)
   if num_classes is not None:
     model["num_classes"] = num_classes
-  variables, network = build_network(model, seed=seed)
+  variables, network = networks.build(model, seed=seed)
   variables, report = assign(
     weights.family, weights.tensors, variables, reinit_classifier=reinit_classifier
   )

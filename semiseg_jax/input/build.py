@@ -1,6 +1,7 @@
 """From a config to datasets and the streams of a run."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -64,12 +65,12 @@ def colors(text: str) -> list[list[int]]:
 
 
 def train_streams(
-  config: ConfigDict, dataset: Dataset, unlabeled: bool, domain_dataset: Dataset | None = None
+  config: ConfigDict, dataset: Dataset, names: Sequence[str], domain_dataset: Dataset | None = None
 ) -> dict[str, Stream]:
   """What the batches of a run are made of.
 
-  unlabeled: whether the method wants that stream. domain_dataset: the second domain, if it is not
-  to be opened as config.data.domain says.
+  names: of those that the method wants, "labeled" and "unlabeled". domain_dataset: the second
+  domain, if it is not to be opened as config.data.domain says.
   """
   data, source = config.data, dataset.train
   transform = lambda config: make_transform(config, tuple(data.crop))
@@ -84,7 +85,7 @@ def train_streams(
       Subset(source, labeled), transform(data.labeled_transform), data.labeled_batch
     )
   }
-  if unlabeled:
+  if "unlabeled" in names:
     rest = Subset(source, others)
     if data.extra_unlabeled:
       if dataset.extra is None:

@@ -7,10 +7,10 @@ from typing import Any
 
 from semiseg_jax import contract, fields
 
-
-def names() -> list[str]:
-  """The methods there are."""
-  return sorted(module.name for module in pkgutil.iter_modules(__path__))
+METHODS: dict[str, type[contract.Method]] = {
+  module.name: importlib.import_module(f"{__name__}.{module.name}").Method
+  for module in pkgutil.iter_modules(__path__)
+}
 
 
 def make_method(config: Mapping[str, Any]) -> contract.Method:
@@ -21,7 +21,5 @@ def make_method(config: Mapping[str, Any]) -> contract.Method:
   """
   values = dict(config)
   name = values.pop("name")
-  if name not in names():
-    raise ValueError(f"config.method.name={name!r}: {fields.nearest(name, names())}")
-  method = importlib.import_module(f"{__name__}.{name}").Method
-  return fields.make(method, "config.method", name, values)
+  kind = fields.choose("config.method.name", name, METHODS)
+  return fields.make(kind, "config.method", name, values)

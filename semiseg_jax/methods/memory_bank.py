@@ -6,6 +6,9 @@ teacher found on correctly predicted labelled pixels and keeps in a bank.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.struct
 import jax
@@ -16,16 +19,17 @@ from jax.sharding import PartitionSpec as P
 from semiseg_jax import contract
 from semiseg_jax.augment import memory_bank as augmentation
 from semiseg_jax.augment.memory_bank import STRONG, WEAK, Strength
-from semiseg_jax.collectives import DATA_AXIS, as_varying
-from semiseg_jax.contract import Aux, Facts, TrainState, Tree, Variables
+from semiseg_jax.augment.views import image_keys
+from semiseg_jax.collectives import DATA_AXIS, cond, value_and_grad
+from semiseg_jax.contract import Aux, Batch, Facts, Params, TrainState, Tree, Variables
+from semiseg_jax.fields import require
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses import balance, bank, pixel
 from semiseg_jax.losses.balance import ClassTables
 from semiseg_jax.losses.bank import Bank
-from semiseg_jax.losses.memory import MEMORY_WEIGHTS, contrasted, remember, selected_contrast
-from semiseg_jax.methods.mean_teacher import require
-from semiseg_jax.methods.supervised import at_label_size, image_keys
-from semiseg_jax.models.networks import Outputs
+from semiseg_jax.losses.memory import MEMORY_WEIGHTS, remember, selected_contrast
+from semiseg_jax.models.network import Outputs
+from semiseg_jax.models.pseudo_label import pseudo_label
 from semiseg_jax.models.resize import resize_nearest
 from semiseg_jax.schedules import cosine_decay
 
@@ -41,12 +45,10 @@ _DOMAIN_END = 100  # the last steps of a run, which the two schedules of a secon
 
 @flax.struct.dataclass
 class Memory:
-  """The method's state: the bank, the class balancing's tables, and the classes [K] whose
-  selectors have been trained, so that weight decay acts on them."""
+  """The method's state: the bank, and the class balancing's tables."""
 
   bank: Bank
   tables: ClassTables | None
-  used: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Method(contract.Method):
   domain_schedule: with a second domain's labels, "alternate" takes them every other step but for
   the last hundred; "code" only then, as the released script does. alternate: learn from labelled
   images at even steps and from unlabelled ones at odd steps (`trainSSL_less_memory.py`).
+  head_dim: of the projection head and all behind it.
   """
 
   ramp_steps: int = 2000
@@ -89,72 +92,74 @@ class Method(contract.Method):
   eight_bit_jitter: bool = False
   domain_schedule: str = "alternate"
   alternate: bool = False
+  head_dim: int = 256
 
-  uses_teacher = True
-  uses_unlabeled = True
-  uses_row_heads = True
-  domain_replaces = True
-  passes = ("unlabeled", "labeled")
-  state_spec = Memory(Bank(P(None, DATA_AXIS), P(), P()), P(), P())
+  streams = ("labeled", "unlabeled")
+  networks = ("student", "teacher")
+  state_spec = Memory(Bank(P(None, DATA_AXIS), P(), P()), P())
 
   def __post_init__(self):
     if self.ramp_steps < 1:
       raise ValueError(f"config.method.ramp_steps={self.ramp_steps} must be at least 1")
-    require("memory_weights", self.memory_weights, MEMORY_WEIGHTS)
-    require("rank_order", self.rank_order, bank.RANK_ORDERS)
-    require("domain_schedule", self.domain_schedule, ("alternate", "code"))
+    require("config.method.memory_weights", self.memory_weights, MEMORY_WEIGHTS)
+    require("config.method.rank_order", self.rank_order, bank.RANK_ORDERS)
+    require("config.method.domain_schedule", self.domain_schedule, ("alternate", "code"))
+
+  def heads(self) -> dict[str, int]:
+    return {"selectors": self.head_dim}
+
+  def check(self, config: Mapping[str, Any]) -> None:
+    labeled, domain = config["data"]["labeled_batch"], config["data"]["domain"]
+    if domain["name"] and domain["batch"] != labeled:
+      raise ValueError(
+        f"config.data.domain.batch={domain['batch']} but config.data.labeled_batch={labeled}: the "
+        "memory bank takes either batch at a step, so give both the same size"
+      )
+    if domain["name"] and self.alternate:
+      raise ValueError(
+        f"config.data.domain.name={domain['name']!r} with config.method.alternate=True: its "
+        "batches would fall on steps that learn from no labels; leave out one of the two"
+      )
 
   def elements(self, facts: Facts) -> int:
     """Rows that a class may put into the bank at a step."""
     quota = bank.quota(facts.labeled_images, self.memory_per_class, self.quota_factor)
     return facts.labeled_batch * quota
 
-  def init(self, facts: Facts) -> Memory:
+  def start(
+    self, student: Variables, make: Callable[[int], Variables], facts: Facts
+  ) -> tuple[dict[str, Variables], Memory]:
+    """The teacher has the student's parameters, and BatchNorm's statistics from scratch."""
+    fresh = {"mean": jnp.zeros_like, "var": jnp.ones_like}
+    start = lambda path, leaf: fresh[path[-1].key](leaf)
+    teacher = student._replace(batch_stats=jax.tree.map_with_path(start, student.batch_stats))
+    return {"student": student, "teacher": teacher}, self.empty_memory(facts)
+
+  def empty_memory(self, facts: Facts) -> Memory:
     slots = bank.slots(self.memory_per_class, self.elements(facts), facts.labeled_batch)
     tables = None
     if self.class_balancing:
       labeled = max(facts.labeled_images // facts.labeled_batch, 1)
       unlabeled = max(facts.unlabeled_images // facts.unlabeled_batch, 1)
       tables = balance.empty_tables(labeled, unlabeled, facts.num_classes)
-    empty = bank.empty(facts.num_classes, slots, facts.head_dim)
-    return Memory(empty, tables, jnp.zeros(facts.num_classes, bool))
+    return Memory(bank.empty(facts.num_classes, slots, self.head_dim), tables)
 
-  def init_teacher(self, student: Variables) -> Variables:
-    """The student's parameters; BatchNorm's statistics from scratch, as it averages its own."""
-    fresh = {"mean": jnp.zeros_like, "var": jnp.ones_like}
-    start = lambda path, leaf: fresh[path[-1].key](leaf)
-    return Variables(student.params, jax.tree.map_with_path(start, student.batch_stats))
-
-  def teacher_decay(self, state: TrainState) -> jax.Array:
-    return cosine_decay(state.step, state.facts.steps, self.warmup_rate)
-
-  def trained(self, state: TrainState) -> dict[str, jax.Array]:
-    """Heads and selectors are untouched until their first gradient, each class on its own."""
-    used = state.method_state.used.astype(jnp.float32)
-    heads = used.max()
-    return {
-      "projection_head": heads,
-      "prediction_head": heads,
-      "selectors": used,
-      "memory_selectors": used,
-    }
-
-  def targets(self, state: TrainState, batch: dict, key: jax.Array) -> dict:
+  def targets(self, state: TrainState, batch: Batch, key: jax.Array) -> Tree:
     labeled, is_domain = self.labeled_batch(state, batch)
     unlabeled, memory = batch["unlabeled"], state.method_state
     images = unlabeled["image"].astype(jnp.float32)
     keys = image_keys(key, unlabeled["position"], 0)
     takes = self.takes(state)
-    pseudo_label, confidence, teacher_stats = lax.cond(
+    labels, confidence, teacher_stats = cond(
       takes["unlabeled"],
-      lambda: as_varying(self.pseudo_labels(state, images, keys), DATA_AXIS),
-      lambda: as_varying(_no_labels(state, images), DATA_AXIS),
+      lambda: self.pseudo_labels(state, images, keys),
+      lambda: _no_labels(state, images),
     )
-    views = self.views(state, labeled, {**unlabeled, "label": pseudo_label}, confidence, key)
+    views = self.views(state, labeled, {**unlabeled, "label": labels}, confidence, key)
     if self.class_balancing:
       counted = balance.add_labeled(memory.tables, labeled["label"].astype(jnp.int32), DATA_AXIS)
       tables = _where(takes["labeled"] & ~is_domain, counted, memory.tables)
-      counted = balance.add_unlabeled(tables, pseudo_label, DATA_AXIS)
+      counted = balance.add_unlabeled(tables, labels, DATA_AXIS)
       tables = _where(takes["unlabeled"] & ~is_domain, counted, tables)
       memory = memory.replace(tables=tables)
     filled, teacher_stats = lax.cond(
@@ -164,7 +169,7 @@ class Method(contract.Method):
       teacher_stats,
     )
     memory = memory.replace(bank=filled)
-    return {**views, "memory": memory, "teacher_batch_stats": teacher_stats}
+    return {**views, "memory": memory, "teacher_stats": teacher_stats}
 
   def takes(self, state: TrainState) -> dict[str, jax.Array]:
     """Which of the two streams this step learns from: bool []."""
@@ -173,9 +178,6 @@ class Method(contract.Method):
       "labeled": is_even | (not self.alternate),
       "unlabeled": ~is_even | (not self.alternate),
     }
-
-  def turn(self, state: TrainState) -> jax.Array:
-    return self.takes(state)["labeled"].astype(jnp.int32)  # `passes` has the unlabelled one first
 
   def labeled_batch(self, state: TrainState, batch: dict) -> tuple[dict, jax.Array]:
     """This step's labelled images, and whether they are of the second domain."""
@@ -192,13 +194,15 @@ class Method(contract.Method):
 
     The teacher is in train mode; a student that labels is not, and leaves the teacher alone.
     """
-    if self.use_teacher:
-      outputs, teacher_stats = state.forward(*state.teacher, images, train=True, keys=keys)
-    else:
-      outputs, _ = state.forward(*state.student, images, train=False)
-      teacher_stats = state.teacher.batch_stats
-    probs = jax.nn.softmax(at_label_size(outputs.logits, images), axis=-1)
-    return probs.argmax(-1).astype(jnp.int32), probs.max(-1), teacher_stats
+    outputs, stats = state.run(self.labeler, images, train=self.use_teacher, keys=keys)
+    logits = state.forward[self.labeler].resize(outputs.logits, images.shape[1:3])
+    teacher_stats = stats if self.use_teacher else state.networks["teacher"].batch_stats
+    return *pseudo_label(logits), teacher_stats
+
+  @property
+  def labeler(self) -> str:
+    """Which network labels and fills the bank."""
+    return "teacher" if self.use_teacher else "student"
 
   def views(
     self,
@@ -245,22 +249,22 @@ class Method(contract.Method):
 
   def remembered(self, state: TrainState, teacher_stats: Tree, view: dict) -> tuple[Bank, Tree]:
     """The bank with this step's labelled pixels that are surely right; the teacher's statistics."""
-    by_teacher = self.use_teacher
-    params = state.teacher.params if by_teacher else state.params
-    stats = teacher_stats if by_teacher else state.batch_stats
+    params, stats = state.networks[self.labeler]
+    network, by_teacher = state.forward[self.labeler], self.use_teacher
     keys = view["keys"] if by_teacher else None
-    outputs, stats = state.forward(params, stats, view["image"], train=by_teacher, keys=keys)
-    probs = jax.nn.softmax(at_label_size(outputs.logits, view["label"]), axis=-1)
+    stats = teacher_stats if by_teacher else stats
+    outputs, stats = network(params, stats, view["image"], train=by_teacher, keys=keys)
+    guess, confidence = pseudo_label(network.resize(outputs.logits, view["label"].shape[1:]))
     rows, label = pixel_rows(outputs, view["label"])
     at_grid = lambda maps: resize_nearest(maps, outputs.features.shape[1:3]).reshape(-1)
-    is_right = at_grid(probs.argmax(-1).astype(label.dtype)) == label
-    classes = jnp.where(is_right & (at_grid(probs.max(-1)) > self.threshold), label, IGNORE)
-    rows, stats = state.forward.apply(
+    is_right = at_grid(guess.astype(label.dtype)) == label
+    classes = jnp.where(is_right & (at_grid(confidence) > self.threshold), label, IGNORE)
+    rows, stats = network.apply(
       params, stats, lambda m: m.projection_head(rows, classes != IGNORE, by_teacher)
     )
     teacher_stats = stats if by_teacher else teacher_stats
-    return state.forward.apply(
-      state.teacher.params,
+    return state.forward["teacher"].apply(
+      state.networks["teacher"].params,
       teacher_stats,
       lambda module: remember(
         state.method_state.bank,
@@ -274,31 +278,42 @@ class Method(contract.Method):
       ),
     )
 
+  def gradient(
+    self, params: Params, state: TrainState, views: Tree, key: jax.Array
+  ) -> tuple[jax.Array, Aux, Params]:
+    """Of both passes, or of the one whose turn it is."""
+    if not self.alternate:
+      return super().gradient(params, state, views, key)
+
+    def branch(name: str, params: Params) -> tuple[jax.Array, Aux, Params]:
+      only = functools.partial(self.loss, only=name)
+      loss, aux, grads = value_and_grad(only, params, state, views, key)
+      return loss, aux._replace(method_state=None), grads
+
+    # A branch takes its own gradient: that of a choice would keep room for both's activations.
+    branches = (functools.partial(branch, name) for name in ("labeled", "unlabeled"))
+    loss, aux, grads = cond(self.takes(state)["labeled"], *branches, params)
+    return loss, aux._replace(method_state=views["memory"]), grads
+
   def loss(
     self,
-    params: Tree,
+    params: Params,
     state: TrainState,
-    views: dict,
+    views: Tree,
     key: jax.Array,
     only: str | None = None,
   ) -> tuple[jax.Array, Aux]:
-    """Both passes, the unlabelled one first, or one of them; all move the student's statistics."""
-    memory = views["memory"]
-    names = self.passes if only is None else (only,)
-    total, stats, metrics, touched = self.passed(params, state.batch_stats, state, views, names)
-    metrics["bank_rows"] = memory.bank.count.sum().astype(jnp.float32)
-    return total, Aux(metrics, stats, views["teacher_batch_stats"], memory.replace(used=touched))
+    """Both passes, the unlabelled one first, or one of them; all move the student's statistics.
 
-  def passed(
-    self, params: Tree, stats: Tree, state: TrainState, views: dict, names: tuple[str, ...]
-  ) -> tuple[jax.Array, Tree, dict[str, jax.Array], jax.Array]:
-    """Loss, the student's statistics, metrics (NaN for what the named passes do not have), and the
-    classes [K] whose selectors get a gradient."""
+    Metrics are NaN for what a single pass does not have.
+    """
     memory, pixels, total = views["memory"], {}, 0.0
+    network, params = state.forward["student"], params["student"]
+    stats = state.networks["student"].batch_stats
     metrics = dict.fromkeys(_METRICS, jnp.full((), jnp.nan))
-    for name in names:
+    for name in ("unlabeled", "labeled") if only is None else (only,):
       view = views[name]
-      outputs, stats = state.forward(params, stats, view["image"], train=True, keys=view["keys"])
+      outputs, stats = network(params, stats, view["image"], train=True, keys=view["keys"])
       losses = self.pixel_losses(state, memory, name, outputs, view)
       total = total + sum(weight * loss for weight, loss in losses.values())
       metrics |= {key: loss for key, (_, loss) in losses.items()}
@@ -307,18 +322,16 @@ class Method(contract.Method):
     contrast, stats = self.contrast(params, stats, state, list(ordered.values()), memory.bank)
     total = total + self.contrast_weight * contrast.sum()
     metrics |= {f"{name}_contrast": contrast[i] for i, name in enumerate(ordered)}
-    touched = jnp.zeros(state.facts.num_classes, bool)
-    for _, classes in pixels.values():
-      count = bank.class_counts(classes, state.facts.num_classes, DATA_AXIS)
-      touched |= contrasted(count, memory.bank) & (state.step > self.ramp_steps)
-    return as_varying(total, DATA_AXIS), stats, as_varying(metrics, DATA_AXIS), touched
+    metrics["bank_rows"] = memory.bank.count.sum().astype(jnp.float32)
+    batch_stats = {"student": stats, "teacher": views["teacher_stats"]}
+    return total, Aux(metrics, batch_stats, memory)
 
   def pixel_losses(
     self, state: TrainState, memory: Memory, name: str, outputs: Outputs, view: dict
   ) -> dict[str, tuple[float, jax.Array]]:
     """{metric: (weight, loss)} of one pass."""
     labels = view["label"]
-    logits = at_label_size(outputs.logits, labels)
+    logits = state.forward["student"].resize(outputs.logits, labels.shape[1:])
     weights = self.class_weights(state, memory, name)
     if name == "labeled":
       loss = pixel.class_weighted_loss(logits, labels, weights, DATA_AXIS)
@@ -360,16 +373,16 @@ class Method(contract.Method):
 
     def terms(stats: Tree) -> tuple[jax.Array, Tree]:
       all_terms = lambda module: jnp.stack([term(module, *of_pass) for of_pass in pixels])
-      return as_varying(state.forward.apply(params, stats, all_terms), DATA_AXIS)
+      return state.forward["student"].apply(params, stats, all_terms)
 
     def nothing(stats: Tree) -> tuple[jax.Array, Tree]:
-      return as_varying(jnp.zeros(len(pixels)), DATA_AXIS), stats
+      return jnp.zeros(len(pixels)), stats
 
-    stats = as_varying(stats, DATA_AXIS)
-    return lax.cond(state.step > self.ramp_steps, terms, nothing, stats)
+    return cond(state.step > self.ramp_steps, terms, nothing, stats)
 
-  def update(self, state: TrainState, aux: Aux) -> Memory:
-    return aux.update.replace(used=state.method_state.used | aux.update.used)
+  def after(self, state: TrainState, aux: Aux) -> TrainState:
+    decay = cosine_decay(state.step, state.facts.steps, self.warmup_rate)
+    return state.averaged("teacher", "student", decay)
 
 
 def pixel_rows(outputs: Outputs, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -387,4 +400,4 @@ def _where(condition: jax.Array, left: Tree, right: Tree) -> Tree:
 def _no_labels(state: TrainState, images: jax.Array) -> tuple[jax.Array, jax.Array, Tree]:
   """In the place of pseudo-labels at a step that has none."""
   shape = images.shape[:3]
-  return jnp.zeros(shape, jnp.int32), jnp.zeros(shape), state.teacher.batch_stats
+  return jnp.zeros(shape, jnp.int32), jnp.zeros(shape), state.networks["teacher"].batch_stats

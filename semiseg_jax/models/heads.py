@@ -8,6 +8,8 @@ from flax import nnx
 
 from semiseg_jax.models.layers import Make, Relu, Sequential, dropout, normal
 
+LOW_LEVEL_DIM = 48  # of DeepLabV3+'s features at stride 4
+
 
 def conv_norm_relu(make: Make, channels: int, out_channels: int, size: int, rate: int = 1) -> list:
   """Layers 0, 1 and 2 of most Sequentials; the size of the image is kept."""
@@ -48,6 +50,13 @@ class ASPP(nnx.Module):
     branches[-1] = jnp.broadcast_to(branches[-1], branches[0].shape)
     x = self.project(jnp.concatenate(branches, axis=-1), train)
     return dropout(x, self.dropout_rate, keys)
+
+
+def linear_head(channels: int, out_channels: int | None, make: Make) -> Sequential | None:
+  """A 1x1 convolution with bias that works and returns in float32; None without out_channels."""
+  if not out_channels:
+    return None
+  return Sequential([make.conv(channels, out_channels, 1, use_bias=True, dtype=jnp.float32)])
 
 
 def pixel_head(channels: int, dim: int, out_channels: int, make: Make) -> Sequential:

@@ -43,6 +43,10 @@ class Frozen(nnx.Param):
   """A parameter that stays as it was loaded: no gradient, and no weight decay either."""
 
 
+class PerClass(nnx.Param):
+  """A parameter with one tensor for each class along its leading axis."""
+
+
 class Conv(nnx.Module):
   """Square convolution with symmetric zero padding; kernel HWIO.
 
@@ -118,7 +122,7 @@ class BatchNorm(nnx.Module):
     self.bias = param(np.zeros(channels, np.float32))
     self.mean = nnx.BatchStat(np.zeros(channels, np.float32))
     self.var = nnx.BatchStat(np.ones(channels, np.float32))
-    self.axis_name, self.trained = axis_name, trained
+    self.axis_name = axis_name
 
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     """x [...,C], normalised in float32, returned in its own dtype.
@@ -139,10 +143,8 @@ class BatchNorm(nnx.Module):
     return self.normalise(values, mean, var).astype(x.dtype)
 
   def normalise(self, values: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
-    scale, bias = self.scale[...], self.bias[...]
-    if not self.trained:
-      scale, bias = lax.stop_gradient((scale, bias))
-    return (values - mean) * (lax.rsqrt(var + BATCH_NORM_EPSILON) * scale) + bias
+    factor = lax.rsqrt(var + BATCH_NORM_EPSILON) * self.scale[...]
+    return (values - mean) * factor + self.bias[...]
 
   def average(
     self, mean: jax.Array, unbiased_var: jax.Array, moves: jax.Array | bool = True
@@ -183,19 +185,28 @@ class Make(NamedTuple):
     return Make(*(functools.partial(make, trained=False) for make in self))
 
 
-def make_layers(
-  rng: np.random.Generator,
-  dtype: jax.typing.DTypeLike = jnp.float32,
-  axis_name: str | None = None,
-  init: Init | None = None,
-  train_norms: bool = True,
-) -> Make:
-  """init: of the convolutions' kernels; PyTorch's default without one.
+class Computation(NamedTuple):
+  """How a network is made and computes, whatever it is.
 
-  train_norms: whether the scales and biases of BatchNorms are trained.
+  rng: of its initialisation. dtype: of convolutions and activations; weights, BatchNorm and outputs
+  are float32 anyway. axis_name: the mesh axis over which BatchNorm is synchronised. remat: what of
+  the trunk is recomputed in the backward pass: none | elementwise (BatchNorm, ReLU and sums;
+  convolutions' outputs are kept) | blocks (all but a block's input).
   """
-  conv = functools.partial(Conv, rng=rng, dtype=dtype, init=init)
-  return Make(conv, functools.partial(BatchNorm, axis_name=axis_name, trained=train_norms))
+
+  rng: np.random.Generator
+  dtype: jax.typing.DTypeLike = jnp.float32
+  axis_name: str | None = None
+  remat: str = "none"
+
+  def layers(self, init: Init | None = None, train_norms: bool = True) -> Make:
+    """Makers of layers.
+
+    init: of the convolutions' kernels; PyTorch's default without one. train_norms: whether the
+    scales and biases of BatchNorms are trained.
+    """
+    conv = functools.partial(Conv, rng=self.rng, dtype=self.dtype, init=init)
+    return Make(conv, functools.partial(BatchNorm, axis_name=self.axis_name, trained=train_norms))
 
 
 class Relu(nnx.Module):

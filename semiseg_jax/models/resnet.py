@@ -1,13 +1,21 @@
 """ResNet trunks (He et al. 2016) with torchvision's layout and names, at any output stride."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
 from flax import nnx
 
-from semiseg_jax.models.layers import Make, Sequential, max_pool
-
-OUTPUT_STRIDES = (8, 16, 32)
+from semiseg_jax.fields import require
+from semiseg_jax.models.layers import (
+  Computation,
+  Init,
+  Make,
+  Sequential,
+  he_normal_fan_out,
+  max_pool,
+  normal,
+)
 
 
 class Layout(NamedTuple):
@@ -27,15 +35,21 @@ class Layout(NamedTuple):
 TORCHVISION = Layout()
 
 
-class Features(NamedTuple):
-  """low [B,H/4,W/4,low_channels]: stage 1's; high [B,H/s,W/s,channels]: stage 4's, at stride s.
+class Style(NamedTuple):
+  """What an original does its own way with its trunk and its other layers.
 
-  middle [B,H/s',W/s',channels/2]: stage 3's, at stride s' = min(s, 16).
+  layout: of the trunk. trunk_init and init: of the kernels in the trunk and elsewhere; PyTorch's
+  default without one. train_norms: whether scales and biases of the trunk's BatchNorms are trained.
   """
 
-  low: jax.Array
-  middle: jax.Array
-  high: jax.Array
+  layout: Layout = TORCHVISION
+  trunk_init: Init = he_normal_fan_out
+  init: Init | None = None
+  train_norms: bool = True
+
+
+PLAIN = Style()
+MEMORY_BANK = Style(Layout(dilate_first=True), normal(0.01), normal(0.01), train_norms=False)
 
 
 class BasicBlock(nnx.Module):
@@ -124,45 +138,37 @@ class ResNet(nnx.Module):
 
   A stage past the output stride gives up its stride of 2: the convolution that had it keeps the
   dilation of the stage before, every later 3x3 has twice that (so the weights mean the same).
-  With layout.dilate_first the first one has twice that too.
-  width: channels of the stem, 64 in the paper; all stages scale with it.
-  remat: a name of REMAT, what is recomputed in the backward pass rather than kept.
+  With layout.dilate_first the first one has twice that too. channels: of each stage's output.
   """
 
   def __init__(
-    self,
-    name: str,
-    output_stride: int,
-    width: int,
-    make: Make,
-    remat: str = "none",
-    layout: Layout = TORCHVISION,
+    self, name: str, width: int, output_stride: int, layout: Layout, make: Make, remat: str
   ):
-    if output_stride not in OUTPUT_STRIDES:
-      raise ValueError(f"output_stride is {output_stride!r}: choose from {OUTPUT_STRIDES}")
     block, depths = BACKBONES[name]
     self.conv1 = make.conv(3, width, 7, stride=2, padding=3)
     self.bn1 = make.norm(width)
-    channels, stride, dilation = width, 4, 1
+    channels, stride, dilation = [width], 4, 1
     for stage, depth in enumerate(depths):
       wanted = 1 if stage == 0 else 2
       used = wanted if stride * wanted <= output_stride else 1
       rest = dilation * wanted // used
       dilations = (rest if layout.dilate_first else dilation, rest)
       stride, dilation = stride * used, rest
-      args = (block, channels, width << stage, used, dilations, depth, layout, make)
+      args = (block, channels[-1], width << stage, used, dilations, depth, layout, make)
       setattr(self, f"layer{stage + 1}", _stage(*args))
-      channels = (width << stage) * block.expansion
-    self.low_channels, self.channels = width * block.expansion, channels
+      channels.append((width << stage) * block.expansion)
+    self.channels = tuple(channels[1:])
     self.remat, self.ceil_pool = remat, layout.ceil_pool
 
-  def __call__(self, images: jax.Array, train: bool) -> Features:
-    """images [B,H,W,3], normalised."""
+  def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, ...]:
+    """The four stages' outputs [B,H/s,W/s,C] for images [B,H,W,3], normalised."""
     x = nnx.relu(self.bn1(self.conv1(images), train))
     x = max_pool(x, 3, 2, padding=1, ceil_mode=self.ceil_pool)
-    low = self._run(self.layer1, x, train)
-    middle = self._run(self.layer3, self._run(self.layer2, low, train), train)
-    return Features(low, middle, self._run(self.layer4, middle, train))
+    features = []
+    for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+      x = self._run(stage, x, train)
+      features.append(x)
+    return tuple(features)
 
   def _run(self, stage: nnx.List, x: jax.Array, train: bool) -> jax.Array:
     run_block = lambda block, x: block(x, train)
@@ -171,6 +177,27 @@ class ResNet(nnx.Module):
     for block in stage:
       x = run_block(block, x)
     return x
+
+
+@dataclasses.dataclass(frozen=True)
+class Trunk:
+  """A ResNet as a config describes it.
+
+  name: resnet18 | resnet34 | resnet50 | resnet101 | resnet152. width: channels of the stem, 64 in
+  the paper; all stages scale with it.
+  """
+
+  name: str = "resnet101"
+  width: int = 64
+
+  def build(self, output_stride: int, style: Style, computation: Computation) -> ResNet:
+    """Raises ValueError for an unknown remat."""
+    require("config.model.remat", computation.remat, REMAT)
+    make = computation.layers(style.trunk_init, style.train_norms)
+    return ResNet(self.name, self.width, output_stride, style.layout, make, computation.remat)
+
+
+RESNET101 = Trunk()
 
 
 def _stage(

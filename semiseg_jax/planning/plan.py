@@ -23,7 +23,6 @@ from semiseg_jax.input.sources import Dataset
 from semiseg_jax.planning.traffic import Traffic, traffic
 from semiseg_jax.runtime.mesh import make_mesh
 from semiseg_jax.training.setup import Run, build
-from semiseg_jax.training.state import initial_state
 from semiseg_jax.training.step import state_spec
 
 # Device kind -> (GiB of memory, peak bfloat16 TFLOP/s) of what JAX calls a device: a chip, but for
@@ -168,11 +167,7 @@ def compiled(run: Run, scale: int, options: dict | None) -> Cost | None:
 
 def abstract_state(run: Run) -> Tree:
   """The shapes of the state at the start, and how they lie on the mesh."""
-  state = jax.eval_shape(
-    lambda: initial_state(
-      run.variables, run.forward, run.method, run.optimizer, run.facts, run.config.seed
-    )
-  )
+  state = jax.eval_shape(run.initial_state)
   lay = lambda spec, part: jax.tree.map(lambda x: _shape(x, NamedSharding(run.mesh, spec)), part)
   spec = state_spec(run.method, state)
   return jax.tree.map(lay, spec, state, is_leaf=lambda x: isinstance(x, P))

@@ -1,6 +1,8 @@
 """Devices, hosts and how arrays are laid over them."""
 
+import itertools
 import math
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -21,28 +23,38 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
   return Mesh(np.asarray(devices), (DATA_AXIS,), (AxisType.Auto,))
 
 
-def check_divisible(mesh: Mesh, **batches: int) -> None:
-  """ValueError if global batches can't be shared out equally; names sizes and devices that can.
+def sharing_devices(batches: Sequence[int]) -> list[jax.Device]:
+  """As many devices as can share out every one of the global batches equally.
 
-  batches: sizes by the name of their key in the config.
+  Every host gives equally many of its own. Raises ValueError if not even one of each host can.
   """
-  count, most = mesh.size, math.gcd(*batches.values())
-  uneven = {name: size for name, size in batches.items() if size % count}
-  if not uneven:
-    return
-  sizes = ", ".join(f"config.{name}={size}" for name, size in uneven.items())
-  better = ", ".join(f"config.{name}={_multiples(size, count)}" for name, size in uneven.items())
-  devices = f"a number of devices that divides {most}" if most > 1 else "a single device"
-  raise ValueError(
-    f"{sizes} can't be divided among {count} devices: use {better}, or run on {devices} "
-    "(on GPUs by CUDA_VISIBLE_DEVICES)"
+  hosts, most = jax.process_count(), math.gcd(*batches)
+  count = next((n for n in range(jax.local_device_count(), 0, -1) if most % (n * hosts) == 0), 0)
+  if not count:
+    raise ValueError(
+      f"batches of {', '.join(map(str, batches))} images can't be shared out among {hosts} hosts: "
+      f"give multiples of {hosts}"
+    )
+  devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+  places = itertools.groupby(devices, key=lambda device: device.process_index)
+  return [device for _, own in places for device in itertools.islice(own, count)]
+
+
+def idle_devices(mesh: Mesh, batches: Mapping[str, int]) -> str:
+  """One line on the devices that are left out, and how to use all; "" if none is.
+
+  batches: the global ones, by their key in config.data.
+  """
+  there = jax.device_count()
+  if mesh.size == there:
+    return ""
+  sizes = ", ".join(f"{name}={rows}" for name, rows in batches.items())
+  first = next(iter(batches.values()))
+  wanted = -(-first // there) * there
+  return (
+    f"{mesh.size} of {there} devices are used, as many as share out {sizes} equally; for all, give "
+    f"the config :batch={wanted} (docs/scaling.md)"
   )
-
-
-def _multiples(size: int, count: int) -> str:
-  """The multiples of count below and above size."""
-  below = size // count * count
-  return f"{below} or {below + count}" if below else str(count)
 
 
 def replicate(tree: Tree, mesh: Mesh) -> Tree:

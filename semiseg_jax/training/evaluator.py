@@ -10,14 +10,14 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from semiseg_jax.contract import TrainState, Variables
+from semiseg_jax.contract import TrainState
 from semiseg_jax.evaluation.evaluate import evaluate, make_evaluate_step
 from semiseg_jax.evaluation.metrics import Scores
 from semiseg_jax.evaluation.pictures import panel
 from semiseg_jax.input.sources import Dataset
-from semiseg_jax.methods.supervised import at_label_size
+from semiseg_jax.models.network import Variables
 from semiseg_jax.runtime.mesh import shard_batch
-from semiseg_jax.training.setup import Run, evaluated_network
+from semiseg_jax.training.setup import Run
 from semiseg_jax.training.streams import validation_batches
 
 
@@ -40,18 +40,17 @@ def score(
 
 
 class Evaluator:
-  """The compiled evaluation of a run's student or teacher."""
+  """The compiled evaluation of the network of a run that is scored."""
 
   def __init__(self, run: Run):
     self._run = run
-    self.network_name = evaluated_network(run.config, run.method)
-    self._step = make_evaluate_step(run.forward, run.dataset.info.num_classes, run.mesh)
+    self._step = make_evaluate_step(run.start.network, run.dataset.info.num_classes, run.mesh)
     self._predict = jax.jit(self._probabilities)
     self._shown = None
 
   def network(self, state: TrainState) -> Variables:
     """The variables that are evaluated."""
-    return state.teacher if self.network_name == "teacher" else state.student
+    return state.networks[self._run.scored]
 
   def __call__(self, variables: Variables) -> Evaluation:
     run = self._run
@@ -84,15 +83,17 @@ class Evaluator:
 
   def _probabilities(self, params, batch_stats, images):
     images = images.astype(jnp.float32)
-    outputs, _ = self._run.forward(params, batch_stats, images, train=False)
-    return jax.nn.softmax(at_label_size(outputs.logits, images), axis=-1)
+    outputs, _ = self._run.start.network(params, batch_stats, images, train=False)
+    return jax.nn.softmax(
+      self._run.start.network.resize(outputs.logits, images.shape[1:3]), axis=-1
+    )
 
   def about(self) -> dict[str, Any]:
     """What a network's checkpoint says of itself: enough to predict with it."""
     info = self._run.dataset.info
     return {
-      "network": self.network_name,
-      "model": self._run.model,
+      "network": self._run.scored,
+      "model": self._run.start.model,
       "class_names": list(info.class_names),
       "palette": np.asarray(info.palette).tolist(),
     }

@@ -7,19 +7,19 @@ from typing import Any
 
 import jax
 
-from semiseg_jax.contract import TrainState, Tree, Variables
+from semiseg_jax.contract import TrainState, Tree
 from semiseg_jax.input.pipeline import train_batches
+from semiseg_jax.models.network import Variables
 from semiseg_jax.runtime.checkpoints import Checkpoints
-from semiseg_jax.runtime.mesh import replicate, shard_batch
+from semiseg_jax.runtime.mesh import idle_devices, replicate, shard_batch
 from semiseg_jax.runtime.report import Reporter, write_result
 from semiseg_jax.runtime.signals import StopSignal
 from semiseg_jax.runtime.workdir import claim
 from semiseg_jax.training.evaluator import Evaluation, Evaluator
-from semiseg_jax.training.network import compute_dtype
 from semiseg_jax.training.refresh import make_refresh_step, refresh
 from semiseg_jax.training.selection import Selection, judge
 from semiseg_jax.training.setup import Run
-from semiseg_jax.training.state import make_state
+from semiseg_jax.training.start import compute_dtype
 from semiseg_jax.training.streams import TrainStream
 
 
@@ -77,26 +77,29 @@ class _Training:
   def summary(self) -> str:
     """What is about to be trained, on what, from where."""
     run, counts, info = self.run, self.stream.counts, self.run.dataset.info
-    model, weights = run.config.model, sum(x.size for x in jax.tree.leaves(run.variables.params))
+    model, network = run.start.model, run.start.variables
+    weights = sum(x.size for x in jax.tree.leaves(network.params))
     domain = f", {counts['domain']} of {run.config.data.domain.name}" if "domain" in counts else ""
-    begin = run.start
+    batches = {f"{name}_batch": stream.batch for name, stream in run.streams.items()}
+    idle = idle_devices(run.mesh, batches)
+    idle = idle and f"{idle}\n"
+    begin = run.start.note
     if self.first_step:
       begin = f"resuming at step {self.first_step} from {self.checkpoints.directory}"
     return (
       f"{info.name}: {info.num_classes} classes, {counts['labeled']} labelled and "
       f"{counts.get('unlabeled', 0)} unlabelled images{domain}, "
       f"{len(run.dataset.val)} to validate\n"
-      f"{run.config.method.name}, {model.name} on {model.backbone}, {weights / 1e6:.2f} M weights, "
-      f"{compute_dtype(model.dtype)}, {run.mesh.size} x {jax.devices()[0].device_kind}\n"
-      f"{begin}; the first step compiles"
+      f"{run.config.method.name}, {model['name']} on {model['trunk']['name']}, "
+      f"{weights / 1e6:.2f} M weights, {compute_dtype(run.config.model.dtype)}, "
+      f"{run.mesh.size} x {jax.devices()[0].device_kind}\n"
+      f"{idle}{begin}; the first step compiles"
     )
 
   def start(self) -> TrainState:
     """The newest checkpoint's state, or a fresh one."""
     run = self.run
-    state = make_state(
-      run.variables, run.forward, run.method, run.optimizer, run.facts, run.config.seed, run.mesh
-    )
+    state = run.state()
     restored = self.checkpoints.restore(arrays_of(state))
     if restored is None:
       return state
@@ -195,14 +198,10 @@ class _Training:
     return Variables(*variables)
 
   def go_back(self, step: int) -> None:
-    """Student and teacher start again from the best network; all else carries on."""
-    best, method, mesh = self.best_variables(), self.run.method, self.run.mesh
-    teacher = self.state.teacher
-    if method.uses_teacher:
-      teacher = replicate(method.init_teacher(jax.device_get(best)), mesh)
-    self.state = self.state.replace(
-      params=best.params, batch_stats=best.batch_stats, teacher=teacher
-    )
+    """The networks start again from the best one; all else carries on."""
+    run, best = self.run, jax.device_get(self.best_variables())
+    networks, _ = run.method.start(best, run.start.make, run.facts)
+    self.state = self.state.replace(networks=replicate(networks, run.mesh))
     self.reporter.note(
       f"step {step}: no better score for {self.config.training.reload_best_after} steps, going "
       f"back to the network of step {self.best.step}"
@@ -220,7 +219,7 @@ class _Training:
       threads=run.config.data.threads,
     )
     refreshed = refresh(
-      make_refresh_step(run.forward, run.mesh),
+      make_refresh_step(run.start.network, run.mesh),
       best,
       (next(batches)["unlabeled"] for _ in range(passes)),
       lambda batch: shard_batch(batch, run.mesh),
@@ -250,7 +249,7 @@ class _Training:
     result = {
       "status": "finished" if done else "interrupted",
       "step": step,
-      "network": self.evaluator.network_name,
+      "network": self.run.scored,
       "best": {"step": self.best.step, "miou": self.best.miou},
       "train_step_compiles": self.step_fn._cache_size(),
     }
@@ -313,7 +312,7 @@ class Window:
 
 def arrays_of(state: TrainState) -> Tree:
   """The state's fields that are checkpointed."""
-  names = ["step", "params", "batch_stats", "teacher", "opt_state", "method_state", "rng"]
+  names = ["step", "networks", "opt_state", "method_state", "rng"]
   return {name: getattr(state, name) for name in names}
 
 

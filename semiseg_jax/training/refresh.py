@@ -8,7 +8,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from semiseg_jax.collectives import DATA_AXIS, pmean
-from semiseg_jax.contract import Batch, Network, Tree, Variables
+from semiseg_jax.contract import Batch, Tree
+from semiseg_jax.models.network import Network, Variables
 
 
 def make_refresh_step(forward: Network, mesh: Mesh) -> Callable[[Tree, Tree, jax.Array], Tree]:

@@ -3,38 +3,38 @@
 import jax
 import numpy as np
 import optax
+from flax.core import FrozenDict
 from jax.sharding import Mesh
 
-from semiseg_jax.contract import Facts, Method, Network, TrainState, Variables
+from semiseg_jax.contract import Facts, Method, TrainState
 from semiseg_jax.runtime.mesh import place
-from semiseg_jax.training.step import state_spec
+from semiseg_jax.training.start import Start
+from semiseg_jax.training.step import state_spec, trained_params
 
 
 def initial_state(
-  variables: Variables,
-  forward: Network,
+  start: Start,
   method: Method,
   optimizer: optax.GradientTransformation,
   facts: Facts,
   seed: int,
 ) -> TrainState:
-  """On the host; the teacher starts as the method has it, from the student."""
-  return TrainState(
+  """On the host; every network of the method as it starts them."""
+  networks, method_state = method.start(start.variables, start.make, facts)
+  state = TrainState(
     step=np.zeros((), np.int32),
-    params=variables.params,
-    batch_stats=variables.batch_stats,
-    teacher=method.init_teacher(variables) if method.uses_teacher else None,
-    opt_state=jax.jit(optimizer.init)(variables.params),
-    method_state=method.init(facts),
+    networks=networks,
+    opt_state=None,
+    method_state=method_state,
     rng=jax.random.PRNGKey(seed),
-    forward=forward,
+    forward=FrozenDict(dict.fromkeys(networks, start.network)),
     facts=facts,
   )
+  return state.replace(opt_state=jax.jit(optimizer.init)(trained_params(method, state)))
 
 
 def make_state(
-  variables: Variables,
-  forward: Network,
+  start: Start,
   method: Method,
   optimizer: optax.GradientTransformation,
   facts: Facts,
@@ -42,5 +42,5 @@ def make_state(
   mesh: Mesh,
 ) -> TrainState:
   """The same, laid over the mesh."""
-  state = initial_state(variables, forward, method, optimizer, facts, seed)
+  state = initial_state(start, method, optimizer, facts, seed)
   return place(state, state_spec(method, state), mesh)

@@ -21,7 +21,7 @@ def _describe(shapes, extra) -> dict:
 FAMILY = Family(
   name="advsemiseg",
   title="AdvSemiSeg's DeepLabV2",
-  rules=((r"resnet\.", ""), (r"classifier\.conv2d_list\b", "layer5.conv2d_list")),
+  rules=((r"trunk\.", ""), (r"classifier\.conv2d_list\b", "layer5.conv2d_list")),
   signature=("conv1.weight", "layer5.conv2d_list.0.weight"),
   unless=("projection_head.0.weight",),
   describe=_describe,

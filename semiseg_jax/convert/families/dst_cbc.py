@@ -22,7 +22,7 @@ FAMILY = Family(
   name="dst_cbc",
   title="DST-CBC's DeepLabV2",
   rules=(
-    (r"resnet\.", "backbone."),
+    (r"trunk\.", "backbone."),
     (r"classifier\.conv2d_list\b", "classifier.0.convs"),
   ),
   signature=("backbone.conv1.weight", "classifier.0.convs.3.weight"),

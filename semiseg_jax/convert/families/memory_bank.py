@@ -30,7 +30,7 @@ def _describe(shapes, extra) -> dict:
   return {
     **model,
     **trunk(shapes, ""),
-    "head_dim": head_dim,
+    "heads": {"selectors": head_dim},
     "normalization": f"{dataset}_{colors}" if known else None,
   }
 
@@ -39,7 +39,7 @@ FAMILY = Family(
   name="memory_bank",
   title="the class-wise memory bank's DeepLab",
   rules=(
-    (r"resnet\.", ""),
+    (r"trunk\.", ""),
     (r"classifier\.conv2d_list\b", "layer5.conv2d_list"),
     *((rf"ASPP\.convs\.{i}\.0\b", f"aspp.aspp{i + 1}.atrous_conv") for i in range(4)),
     *((rf"ASPP\.convs\.{i}\.1\b", f"aspp.aspp{i + 1}.bn") for i in range(4)),

@@ -17,6 +17,6 @@ FAMILY = Family(
   name="semiseg_jax",
   title="a network of semiseg_jax",
   rules=((r"(selectors|memory_selectors)\b", r"\1.{c}"), (r"", "")),
-  signature=("resnet.conv1.weight",),
+  signature=("trunk.conv1.weight",),
   describe=_describe,
 )

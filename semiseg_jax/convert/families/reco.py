@@ -14,7 +14,7 @@ def _describe(shapes, extra) -> dict:
     model |= {"name": "deeplabv2", "output_stride": 8, "classifier_branches": 4}
   return model | {
     "num_classes": shapes[last][0],
-    "embedding_dim": shapes[embedding][0] if embedding in shapes else None,
+    "heads": {"representation": shapes[embedding][0]} if embedding in shapes else {},
   }
 
 
@@ -22,7 +22,7 @@ FAMILY = Family(
   name="reco",
   title="ReCo's DeepLab",
   rules=(
-    (r"resnet\.", "resnet_"),
+    (r"trunk\.", "resnet_"),
     (r"(ASPP|project|classifier|representation)\b", r"\1"),
   ),
   signature=("resnet_conv1.weight",),

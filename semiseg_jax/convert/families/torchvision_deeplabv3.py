@@ -19,7 +19,7 @@ FAMILY = Family(
   name="torchvision_deeplabv3",
   title="torchvision's DeepLabV3",
   rules=(
-    (r"resnet\.", "backbone."),
+    (r"trunk\.", "backbone."),
     (r"ASPP\.", "classifier.0."),
     (r"classifier\.0\b", "classifier.1"),
     (r"classifier\.1\b", "classifier.2"),

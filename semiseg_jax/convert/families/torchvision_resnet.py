@@ -14,7 +14,7 @@ def _describe(shapes, extra) -> dict:
 FAMILY = Family(
   name="torchvision_resnet",
   title="torchvision's ResNet for ImageNet",
-  rules=((r"resnet\.", ""), (r"classifier$", "fc")),
+  rules=((r"trunk\.", ""), (r"classifier$", "fc")),
   signature=("conv1.weight", "layer1.0.conv1.weight"),
   unless=("layer5.conv2d_list.0.weight", "aspp.aspp1.atrous_conv.weight"),
   describe=_describe,

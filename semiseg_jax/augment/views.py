@@ -1,0 +1,120 @@
+"""The views of a batch that ReCo's methods learn from, made on the device."""
+
+import jax
+import jax.numpy as jnp
+
+from semiseg_jax.augment import mix
+from semiseg_jax.augment.geometry import draw_flip, draw_scale_crop, flip, scale_crop
+from semiseg_jax.augment.levels import eight_bit_confidence, eight_bit_pass
+from semiseg_jax.augment.photometric import (
+  color_jitter,
+  draw_blur,
+  draw_color_jitter,
+  gaussian_blur,
+)
+from semiseg_jax.collectives import DATA_AXIS, device_count, device_index
+
+MIXINGS = ("cutout", "cutmix", "classmix")
+View = dict[str, jax.Array]
+
+
+def labeled_view(batch: dict[str, View], key: jax.Array) -> View:
+  """All labelled images, those of a second domain behind the others.
+
+  {"image", "label", "rank"}: colour jitter, blur and flip; the crop came from the input.
+  rank int32 [B] is the image's place among all devices' labelled images.
+  """
+  parts = [augment_labeled(batch["labeled"], key, 0)]
+  if "domain" in batch:
+    parts.append(augment_labeled(batch["domain"], key, 5))
+  view = {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
+  return {**view, "rank": jnp.concatenate(ranks([len(part["label"]) for part in parts]))}
+
+
+def augment_labeled(stream: View, key: jax.Array, use: int) -> View:
+  """One stream's images [B,H,W,3] and labels [B,H,W]; `use` as in `image_keys`."""
+  images, labels = stream["image"].astype(jnp.float32), stream["label"].astype(jnp.int32)
+  images, labels = strong_view(images, (labels,), image_keys(key, stream["position"], use))
+  return {"image": images, "label": labels[0]}
+
+
+def mixed_view(
+  images: jax.Array,
+  pseudo_label: jax.Array,
+  confidence: jax.Array,
+  position: jax.Array,
+  key: jax.Array,
+  *,
+  mixing: str,
+  scale_range: tuple[float, float],
+  eight_bit_passes: bool,
+  axis_name: str | None,
+) -> View:
+  """Unlabelled crops [B,H,W,3] rescaled, mixed, then jittered, blurred and flipped.
+
+  {"image", "label", "confidence"}. mixing: one of MIXINGS, among the images of axis_name.
+  eight_bit_passes: the original's two round trips through 8-bit images.
+  """
+  if eight_bit_passes:
+    images, confidence = eight_bit_pass(images), eight_bit_confidence(confidence)
+  if tuple(scale_range) != (1.0, 1.0):
+    size = images.shape[1:3]
+    draws = draw_scale_crop(image_keys(key, position, 1), size, scale_range, size)
+    images, pseudo_label, confidence = scale_crop(
+      images, pseudo_label, confidence, draws, size, scale_range
+    )
+  if eight_bit_passes:
+    images, confidence = eight_bit_pass(images), eight_bit_confidence(confidence)
+  images, pseudo_label, confidence = mixed(
+    images, pseudo_label, confidence, image_keys(key, position, 2), mixing, axis_name
+  )
+  images, (pseudo_label, confidence) = strong_view(
+    images, (pseudo_label, confidence), image_keys(key, position, 3)
+  )
+  return {"image": images, "label": pseudo_label, "confidence": confidence}
+
+
+def mixed(
+  images: jax.Array,
+  labels: jax.Array,
+  confidence: jax.Array,
+  keys: jax.Array,
+  mixing: str,
+  axis_name: str | None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Parts of each image cut out, or pasted into the one before it."""
+  if mixing == "classmix":
+    mask = mix.class_mask(labels, mix.draw_classes(keys, labels))
+  else:
+    mask = mix.box_mask(mix.draw_boxes(keys, labels.shape[1:]), labels.shape[1:])
+  if mixing == "cutout":
+    return mix.cutout(images, labels, confidence, mask)
+  return mix.mix(images, labels, confidence, mask, axis_name)
+
+
+def strong_view(
+  images: jax.Array, maps: tuple[jax.Array, ...], keys: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+  """Colour jitter, blur, and a flip of the image levels [B,H,W,3] and of all maps [B,H,W]."""
+  jitter_keys, blur_keys, flip_keys = jnp.moveaxis(
+    jax.vmap(lambda k: jax.random.split(k, 3))(keys), 1, 0
+  )
+  images = color_jitter(images, draw_color_jitter(jitter_keys))
+  images = gaussian_blur(images, draw_blur(blur_keys))
+  flipped = draw_flip(flip_keys)
+  return flip(images, flipped), tuple(flip(m, flipped) for m in maps)
+
+
+def image_keys(key: jax.Array, position: jax.Array, use: int) -> jax.Array:
+  """One key per image [B], from its position in the stream; `use` separates the draws."""
+  key = jax.random.fold_in(key, use)
+  return jax.vmap(lambda p: jax.random.fold_in(key, p))(position)
+
+
+def ranks(sizes: list[int]) -> list[jax.Array]:
+  """Each image's place in the global batch, streams one after the other, on any device count."""
+  index, count = device_index(DATA_AXIS), device_count(DATA_AXIS)
+  starts = [count * sum(sizes[:i]) for i in range(len(sizes))]
+  return [
+    start + index * size + jnp.arange(size) for start, size in zip(starts, sizes, strict=True)
+  ]

@@ -1,0 +1,177 @@
+"""A network: its module, its arrays, and what it is without them.
+
+Module paths are the PyTorch originals' state-dict keys, except that the trunk is `resnet.` here and
+`resnet_` or nothing there, that all DeepLabs name their parts as ReCo's does, that the selectors of
+all classes are one module, and that weights are called kernel, scale, mean and var.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+from jax import lax
+
+from semiseg_jax.models.layers import Frozen, PerClass
+from semiseg_jax.models.normalization import IMAGENET, Normalization, normalize
+from semiseg_jax.models.resize import resize_bilinear
+
+Tree = Any
+Size = tuple[int, int]
+
+
+class Outputs(NamedTuple):
+  """What a network says of each pixel, at its own stride.
+
+  logits [B,h,w,K] and embedding [B,h,w,D], not normalised: float32. features [B,h,w,C]: what the
+  classifier reads, in the network's compute dtype, before any dropout. aux_logits [B,h,w,K]: of a
+  second classifier on an earlier stage.
+  """
+
+  logits: jax.Array
+  embedding: jax.Array | None = None
+  features: jax.Array | None = None
+  aux_logits: jax.Array | None = None
+
+
+class Variables(NamedTuple):
+  """What a network computes with: trained parameters and BatchNorm's running statistics."""
+
+  params: Tree
+  batch_stats: Tree
+
+
+class Segmenter(nnx.Module):
+  """What every network's module inherits: an encoder, a decoder, and both in one.
+
+  align_corners: how its logits are resized. feature_dim: channels of Outputs.features.
+  """
+
+  align_corners = True
+  feature_dim: int
+
+  def encode(
+    self, images: jax.Array, train: bool, keys: jax.Array | None = None
+  ) -> tuple[jax.Array, ...]:
+    """Features of normalised images [B,H,W,3], shallow to deep; keys as in `__call__`."""
+    del keys
+    return self.trunk(images, train)
+
+  def decode(
+    self,
+    features: tuple[jax.Array, ...],
+    size: Size,
+    train: bool,
+    keys: jax.Array | None = None,
+  ) -> Outputs:
+    """What the network says given its features; size: of the images."""
+    raise NotImplementedError
+
+  def __call__(self, images: jax.Array, train: bool, keys: jax.Array | None = None) -> Outputs:
+    """keys: [B], one for each image, for dropout in training; without them nothing is dropped."""
+    return self.decode(self.encode(images, train, keys), images.shape[1:3], train, keys)
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """A network without its arrays, and the input that its weights expect.
+
+  Every call takes the arrays and returns the BatchNorm statistics after it beside its result;
+  train, keys: see `Segmenter`. frozen: paths of the parameters that are never trained. per_class:
+  top-level modules whose arrays have the classes as their leading axis.
+  """
+
+  graphdef: nnx.GraphDef
+  normalization: Normalization = IMAGENET
+  align_corners: bool = True
+  frozen: tuple[tuple[str, ...], ...] = ()
+  per_class: tuple[str, ...] = ()
+
+  def __call__(
+    self,
+    params: Tree,
+    batch_stats: Tree,
+    images: jax.Array,
+    train: bool,
+    keys: jax.Array | None = None,
+  ) -> tuple[Outputs, Tree]:
+    """Outputs for RGB levels [B,H,W,3]."""
+    images = normalize(images, self.normalization)
+    return self.apply(params, batch_stats, lambda module: module(images, train, keys))
+
+  def encode(
+    self,
+    params: Tree,
+    batch_stats: Tree,
+    images: jax.Array,
+    train: bool,
+    keys: jax.Array | None = None,
+  ) -> tuple[tuple[jax.Array, ...], Tree]:
+    """Features for RGB levels [B,H,W,3], shallow to deep."""
+    images = normalize(images, self.normalization)
+    return self.apply(params, batch_stats, lambda module: module.encode(images, train, keys))
+
+  def decode(
+    self,
+    params: Tree,
+    batch_stats: Tree,
+    features: tuple[jax.Array, ...],
+    size: Size,
+    train: bool,
+    keys: jax.Array | None = None,
+  ) -> tuple[Outputs, Tree]:
+    """Outputs for features of images of that size."""
+    run = lambda module: module.decode(features, size, train, keys)
+    return self.apply(params, batch_stats, run)
+
+  def apply(
+    self, params: Tree, batch_stats: Tree, function: Callable[[nnx.Module], Any]
+  ) -> tuple[Any, Tree]:
+    """function(module): any part of the network, which takes normalised images.
+
+    The module is a copy that ends with the function: its results must be arrays.
+    """
+    params = self._without_gradient(params)
+    trees = (nnx.restore_int_paths(tree) for tree in (params, batch_stats))
+    module = nnx.merge(self.graphdef, *trees, copy=True)
+    result = function(module)
+    return result, _to_dict(nnx.state(module, nnx.BatchStat))
+
+  def resize(self, logits: jax.Array, size: Size) -> jax.Array:
+    """Logits [B,h,w,K] as [B,H,W,K], bilinear."""
+    return resize_bilinear(logits, size, align_corners=self.align_corners)
+
+  def _without_gradient(self, params: Tree) -> Tree:
+    frozen = set(self.frozen)
+    stop = lambda path, leaf: lax.stop_gradient(leaf) if _names(path) in frozen else leaf
+    return jax.tree.map_with_path(stop, params) if frozen else params
+
+
+def split_network(
+  module: Segmenter, normalization: Normalization = IMAGENET
+) -> tuple[Variables, Network]:
+  """A fresh network's arrays, as nested dicts with string keys, and what it is without them."""
+  graphdef, params, batch_stats = nnx.split(module, nnx.Param, nnx.BatchStat)
+  frozen, per_class = (_paths(module, kind) for kind in (Frozen, PerClass))
+  per_class = tuple(sorted({path[0] for path in per_class}))
+  network = Network(graphdef, normalization, module.align_corners, tuple(frozen), per_class)
+  return Variables(_to_dict(params), _to_dict(batch_stats)), network
+
+
+def _paths(module: nnx.Module, kind: type[nnx.Variable]) -> list[tuple[str, ...]]:
+  return [tuple(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(module, kind))]
+
+
+def _names(path: tuple) -> tuple[str, ...]:
+  return tuple(entry.key for entry in path)
+
+
+def _to_dict(state: nnx.State) -> Tree:
+  return _string_keys(nnx.to_pure_dict(state))
+
+
+def _string_keys(tree: Any) -> Any:
+  if not isinstance(tree, dict):
+    return tree
+  return {str(key): _string_keys(value) for key, value in tree.items()}

@@ -1,0 +1,93 @@
+"""Whole networks, one file each: a module, its description, and NETWORKS, what it is called.
+
+A checkpoint keeps of its network what `build` takes: the keys of config.model that describe it, and
+num_classes, heads (see `add_heads`) and normalization.
+"""
+
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from semiseg_jax import fields
+from semiseg_jax.models.architecture import Architecture
+from semiseg_jax.models.layers import Computation
+from semiseg_jax.models.network import Network, Segmenter, Variables, split_network
+from semiseg_jax.models.normalization import NORMALIZATIONS
+from semiseg_jax.models.resnet import BACKBONES, Trunk
+from semiseg_jax.models.rows import RowHead
+from semiseg_jax.models.selectors import ClassSelectors
+
+_MODULES = [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
+NETWORKS: dict[str, type[Architecture]] = {
+  name: kind for module in _MODULES for name, kind in module.NETWORKS.items()
+}
+TRUNKS: dict[str, type[Trunk]] = dict.fromkeys(BACKBONES, Trunk)
+HEADS = ("representation", "selectors")
+
+
+def make(values: Mapping[str, Any]) -> Architecture:
+  """The network called values["name"] with the other keys as its fields, "trunk" among them.
+
+  Raises ValueError for an unknown name or key, naming the nearest, and for a value that is not
+  there or of another type than its default's.
+  """
+  values = dict(values)
+  name = values.pop("name")
+  kind = fields.choose("config.model.name", name, NETWORKS)
+  if "trunk" in values:
+    trunk = dict(values["trunk"])
+    trunk_kind = fields.choose("config.model.trunk.name", trunk["name"], TRUNKS)
+    values["trunk"] = fields.make(trunk_kind, "config.model.trunk", trunk["name"], trunk)
+  return fields.make(kind, "config.model", name, values)
+
+
+def complete(values: Mapping[str, Any]) -> dict[str, Any]:
+  """The same values with every default filled in; raises as `make` does."""
+  return {"name": values["name"], **dataclasses.asdict(make(values))}
+
+
+def build(
+  model: Mapping[str, Any],
+  *,
+  dtype: Any = np.float32,
+  axis_name: str | None = None,
+  remat: str = "none",
+  seed: int = 0,
+) -> tuple[Variables, Network]:
+  """A fresh network by its description, see above; its weights are numpy arrays.
+
+  dtype, axis_name, remat: see `Computation`. Raises ValueError as `make` does, and for a head or
+  normalization that is not there.
+  """
+  values = dict(model)
+  num_classes, heads = values.pop("num_classes"), values.pop("heads", {})
+  normalization = values.pop("normalization", "imagenet")
+  fields.choose("config.model.normalization", normalization, NORMALIZATIONS)
+  computation = Computation(np.random.default_rng(seed), dtype, axis_name, remat)
+  module = make(values).build(num_classes, heads.get("representation"), computation)
+  add_heads(module, heads, num_classes, computation)
+  return split_network(module, NORMALIZATIONS[normalization])
+
+
+def add_heads(
+  module: Segmenter, heads: Mapping[str, int], num_classes: int, computation: Computation
+) -> None:
+  """Adds what a method needs beside the classifier.
+
+  heads: {"representation": its dimension}, which the network itself builds (Outputs.embedding);
+  {"selectors": dimension}, the memory bank's projection_head, prediction_head, selectors and
+  memory_selectors, which work on rows of features and not on images.
+  """
+  for head in heads:
+    fields.choose("head", head, HEADS)
+  if dim := heads.get("selectors"):
+    options = {"rng": computation.rng, "axis_name": computation.axis_name}
+    row_head = lambda channels: RowHead(channels, dim, dtype=computation.dtype, **options)
+    module.projection_head = row_head(module.feature_dim)
+    module.prediction_head = row_head(dim)
+    module.selectors = ClassSelectors(num_classes, dim, **options)
+    module.memory_selectors = ClassSelectors(num_classes, dim, **options)

@@ -1,0 +1,63 @@
+"""DeepLabV3 (Chen et al. 2017), as torchvision has it."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+
+from semiseg_jax.models.architecture import Architecture
+from semiseg_jax.models.heads import ASPP, linear_head, pixel_head
+from semiseg_jax.models.layers import Computation, dropout
+from semiseg_jax.models.network import Outputs, Segmenter, Size
+
+
+class DeepLabV3Module(Segmenter):
+  DROPOUT = 0.5
+  align_corners = False
+
+  def __init__(
+    self,
+    about: Architecture,
+    num_classes: int,
+    embedding_dim: int | None,
+    computation: Computation,
+  ):
+    dim, make = about.decoder_dim, computation.layers(about.STYLE.init)
+    self.trunk = about.build_trunk(computation)
+    *_, middle, channels = self.trunk.channels
+    self.ASPP = ASPP(channels, dim, about.rates, make)
+    self.feature_dim = dim
+    self.classifier = pixel_head(dim, dim, num_classes, make)
+    self.representation = linear_head(dim, embedding_dim, make)
+    self.aux_classifier = (
+      pixel_head(middle, middle // 4, num_classes, make.frozen()) if about.aux_head else None
+    )
+
+  def decode(
+    self, features: tuple[jax.Array, ...], size: Size, train: bool, keys: jax.Array | None = None
+  ) -> Outputs:
+    *_, middle, high = features
+    x = self.ASPP(high, train)
+    logits = self.classifier(dropout(x, self.DROPOUT, keys if train else None), train)
+    embedding = None if self.representation is None else self.representation(x, train)
+    has_aux = self.aux_classifier is not None and not train
+    return Outputs(logits, embedding, x, self.aux_classifier(middle, False) if has_aux else None)
+
+
+@dataclasses.dataclass(frozen=True)
+class DeepLabV3(Architecture):
+  """Dilated trunk, ASPP, one 3x3; outputs at the trunk's stride.
+
+  decoder_dim: channels of ASPP and head. aux_head: a second classifier on stage 3. It comes along
+  with published weights; no method here learns with it, so it is frozen, and left out in training.
+  """
+
+  output_stride: int = 8
+  decoder_dim: int = 256
+  aux_head: bool = False
+
+  RATES: ClassVar = {8: (12, 24, 36), 16: (6, 12, 18)}
+  MODULE = DeepLabV3Module
+
+
+NETWORKS = {"deeplabv3": DeepLabV3}

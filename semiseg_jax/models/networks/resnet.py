@@ -1,0 +1,37 @@
+"""The classifier of ImageNet whose weights all trunks start from; there for its weights alone."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from semiseg_jax.models.architecture import Architecture
+from semiseg_jax.models.layers import Computation, Linear
+from semiseg_jax.models.network import Outputs, Segmenter, Size
+
+
+class ResNetClassifierModule(Segmenter):
+  def __init__(self, about: Architecture, num_classes: int, computation: Computation):
+    self.trunk = about.build_trunk(computation)
+    self.feature_dim = self.trunk.channels[-1]
+    self.classifier = Linear(self.feature_dim, num_classes, rng=computation.rng)
+
+  def decode(
+    self, features: tuple[jax.Array, ...], size: Size, train: bool, keys: jax.Array | None = None
+  ) -> Outputs:
+    features = features[-1].mean((1, 2), keepdims=True, dtype=jnp.float32)
+    return Outputs(self.classifier(features), features=features)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNetClassifier(Architecture):
+  """A ResNet for whole images: logits [B,1,1,K]."""
+
+  output_stride: int = 32
+
+  RATES: ClassVar = {32: ()}
+  MODULE = ResNetClassifierModule
+
+
+NETWORKS = {"resnet": ResNetClassifier}

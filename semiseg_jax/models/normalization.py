@@ -1,0 +1,65 @@
+"""How levels become a network's input."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Normalization(NamedTuple):
+  """How levels become a network's input; it must be the one that its weights were trained with.
+
+  mean, std: of each channel of the input, in its order. bgr: the input's channels are blue, green,
+  red. unit: levels are divided by 255 first.
+  """
+
+  mean: tuple[float, float, float]
+  std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+  bgr: bool = False
+  unit: bool = False
+
+
+def _centered(rgb_mean: tuple[float, float, float], bgr: bool) -> Normalization:
+  """(level - mean) / 255 (Alonso et al. 2021)."""
+  return Normalization(rgb_mean[::-1] if bgr else rgb_mean, (255.0, 255.0, 255.0), bgr)
+
+
+_PASCAL = (122.6789143, 116.66876762, 104.00698793)
+_CITYSCAPES = (73.15835921, 82.90891754, 72.39239876)
+_HALF = (127.5, 127.5, 127.5)
+
+IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), unit=True)
+COCO = Normalization((104.008, 116.669, 122.675), bgr=True)  # DST-CBC
+NORMALIZATIONS = {
+  "imagenet": IMAGENET,
+  "coco": COCO,
+  "pascal_rgb": _centered(_PASCAL, bgr=False),
+  "pascal_bgr": _centered(_PASCAL, bgr=True),
+  "cityscapes_rgb": _centered(_CITYSCAPES, bgr=False),
+  "cityscapes_bgr": _centered(_CITYSCAPES, bgr=True),
+  "half_rgb": _centered(_HALF, bgr=False),
+  "half_bgr": _centered(_HALF, bgr=True),
+}
+
+
+def normalize(images: jax.Array, normalization: Normalization = IMAGENET) -> jax.Array:
+  """RGB levels [...,3] to the network's float32 input, (level - mean) / std."""
+  levels = images.astype(jnp.float32)
+  if normalization.bgr:
+    levels = levels[..., ::-1]
+  if normalization.unit:
+    levels = unit(levels)
+  mean, std = (np.array(x, np.float32) for x in (normalization.mean, normalization.std))
+  return (levels - mean) / std
+
+
+def unit(levels: jax.Array) -> jax.Array:
+  """level / 255, correctly rounded for the 256 levels.
+
+  Compilers turn a division by a constant into a product that is off by an ulp, which a second
+  `eight_bit_confidence` would make a level. Here the first product is exact and the second tiny.
+  """
+  high = np.float32(2.0**-8 + 2.0**-16)
+  low = np.float32(1 / 255 - float(high))
+  return levels * high + levels * low

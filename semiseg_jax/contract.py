@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 from semiseg_jax import fields
 from semiseg_jax.augment.levels import IMAGENET, NORMALIZATIONS, Normalization, normalize
 from semiseg_jax.models import networks
+from semiseg_jax.models.resize import resize_bilinear
 
 Tree = Any
 Batch = dict[str, dict[str, jax.Array]]
@@ -41,6 +42,7 @@ class Network:
   graphdef: nnx.GraphDef
   normalization: Normalization = IMAGENET
   frozen: tuple[tuple[str, ...], ...] = ()
+  align_corners: bool = True
 
   def __call__(
     self,
@@ -53,6 +55,10 @@ class Network:
     """(outputs, batch_stats) of RGB levels [B,H,W,3]; keys [B]: of dropout, None = without."""
     images = normalize(images, self.normalization)
     return networks.forward(self.graphdef, params, batch_stats, images, train, keys)
+
+  def resize(self, logits: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Logits [B,h,w,K] -> [B,*size,K], bilinear, as this network's original does it."""
+    return resize_bilinear(logits, size, align_corners=self.align_corners)
 
   def apply(
     self, params: Tree, batch_stats: Tree, function: Callable[[nnx.Module], Any]

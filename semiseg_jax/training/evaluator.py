@@ -5,17 +5,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from semiseg_jax.contract import TrainState, Variables
+from semiseg_jax.evaluation.decide import argmax_with_confidence
 from semiseg_jax.evaluation.evaluate import evaluate, make_evaluate_step
+from semiseg_jax.evaluation.inference import whole
 from semiseg_jax.evaluation.metrics import Scores
 from semiseg_jax.evaluation.pictures import panel
 from semiseg_jax.input.sources import Dataset
-from semiseg_jax.methods.supervised import at_label_size
 from semiseg_jax.runtime.mesh import shard_batch
 from semiseg_jax.training.setup import Run, evaluated_network
 from semiseg_jax.training.streams import validation_batches
@@ -46,7 +46,7 @@ class Evaluator:
     self._run = run
     self.network_name = evaluated_network(run.config, run.method)
     self._step = make_evaluate_step(run.forward, run.dataset.info.num_classes, run.mesh)
-    self._predict = jax.jit(self._probabilities)
+    self._predict = jax.jit(self._decided)
     self._shown = None
 
   def network(self, state: TrainState) -> Variables:
@@ -75,17 +75,14 @@ class Evaluator:
     panels, ids = [], []
     for row in range(min(count, len(shown["index"]))):
       height, width = shown["valid_size"][row]
-      probs = np.asarray(self._predict(*local, shown["image"][row][None]))[0, :height, :width]
-      image = shown["image"][row, :height, :width]
-      label = shown["label"][row, ::finer, ::finer][:height, :width]
-      panels.append(panel(image, label, probs.argmax(-1), probs.max(-1), *colors))
+      image, label = shown["image"][row], shown["label"][row, ::finer, ::finer]
+      maps = image, label, *map(np.asarray, self._predict(local, image))
+      panels.append(panel(*(x[:height, :width] for x in maps), *colors))
       ids.append(str(dataset.val.ids[shown["index"][row]]))
     return panels, ids
 
-  def _probabilities(self, params, batch_stats, images):
-    images = images.astype(jnp.float32)
-    outputs, _ = self._run.forward(params, batch_stats, images, train=False)
-    return jax.nn.softmax(at_label_size(outputs.logits, images), axis=-1)
+  def _decided(self, variables: Variables, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return argmax_with_confidence(whole(self._run.forward, variables, image[None])[0])
 
   def about(self) -> dict[str, Any]:
     """What a network's checkpoint says of itself: enough to predict with it."""

@@ -14,7 +14,7 @@ from semiseg_jax.input.build import open_data
 from semiseg_jax.input.sources import Dataset
 from semiseg_jax.planning.plan import Plan, describe, make_plan
 from semiseg_jax.runtime.checkpoints import write_json
-from semiseg_jax.runtime.mesh import check_divisible, make_mesh, replicate
+from semiseg_jax.runtime.mesh import make_mesh, replicate
 from semiseg_jax.runtime.processes import check_agreement
 from semiseg_jax.runtime.report import jsonable, print_scores
 from semiseg_jax.training import loop
@@ -37,7 +37,6 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
   check_agreement(config)
   dataset = open_data(config)
   mesh = make_mesh()
-  check_divisible(mesh, **{"evaluation.batch": config.evaluation.batch})
   variables, forward, about = trained_network(
     workdir, config.model, compute_dtype(config.model.dtype)
   )

@@ -35,7 +35,7 @@ def score(
   """Evaluates variables, replicated over the mesh, with a step of `make_evaluate_step`."""
   start = time.monotonic()
   put = lambda batch: shard_batch(batch, mesh)
-  scores, loss = evaluate(step, *variables, validation_batches(config, dataset), put)
+  scores, loss = evaluate(step, *variables, validation_batches(config, dataset, mesh), put)
   return Evaluation(scores, loss, time.monotonic() - start)
 
 
@@ -68,7 +68,7 @@ class Evaluator:
     if not count or jax.process_index():
       return [], []
     if self._shown is None:
-      self._shown = next(iter(validation_batches(config, dataset)))
+      self._shown = next(iter(validation_batches(config, dataset, self._run.mesh)))
     shown = self._shown
     finer = shown["label"].shape[1] // shown["image"].shape[1]
     local = jax.tree.map(lambda x: x.addressable_data(0), variables)

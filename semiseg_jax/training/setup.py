@@ -67,7 +67,7 @@ def build(
     batches["data.unlabeled_batch"] = config.data.unlabeled_batch
   if config.data.domain.name:
     batches["data.domain.batch"] = config.data.domain.batch
-  check_divisible(mesh, **batches, **{"evaluation.batch": config.evaluation.batch})
+  check_divisible(mesh, **batches)
   streams = train_streams(config, dataset, method.uses_unlabeled, domain)
   facts = make_facts(config, dataset.info.num_classes, streams)
   optimizer = make_optimizer(config.optimizer, config.training.steps)

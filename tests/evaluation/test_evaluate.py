@@ -66,12 +66,12 @@ def expected(variables):
   return matrix, np.mean(losses)
 
 
-@pytest.mark.parametrize(("devices", "batch"), [(1, 4), (4, 8), (2, 8), (8, 8)])
+@pytest.mark.parametrize(("devices", "batch"), [(1, 4), (3, 4), (5, 4), (8, 4), (2, 8), (8, 19)])
 def test_equal_to_a_count_on_the_host(devices, batch, variables, expected):
   """Any batch on any number of devices; 19 images never fill the last batch of several rows."""
   mesh = make_mesh(jax.devices()[:devices])
   step = make_evaluate_step(Given(linear), CLASSES, mesh)
-  batches = eval_batches(Pictures(), batch=batch, size=SIZE)
+  batches = eval_batches(Pictures(), batch=batch, size=SIZE, devices=devices)
   put = lambda batch: shard_batch(batch, mesh)
   found, loss = evaluate(step, *replicate(variables, mesh), batches, put)
   matrix, mean = expected

@@ -1,5 +1,7 @@
 """A network of a few thousand weights, and runs of the train step with it on any device count."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,6 +14,7 @@ from semiseg_jax.labels import IGNORE
 from semiseg_jax.methods import make_method
 from semiseg_jax.models import networks
 from semiseg_jax.models.layers import BatchNorm, Conv
+from semiseg_jax.models.resize import resize_bilinear
 from semiseg_jax.models.rows import RowHead
 from semiseg_jax.models.selectors import ClassSelectors
 from semiseg_jax.runtime.mesh import make_mesh, shard_batch
@@ -60,6 +63,21 @@ class ToyNet(nnx.Module):
     x = nnx.relu(self.bn1(self.conv1(images), train))
     x = nnx.relu(self.bn2(self.conv2(x), train))
     return networks.Outputs(self.layer5(x), features=x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+  """A function (params, batch_stats, images) -> logits where a `Network` is wanted."""
+
+  function: Callable[..., jax.Array]
+  align_corners: bool = True
+
+  def __call__(self, params, batch_stats, images, train):
+    assert train is False
+    return networks.Outputs(self.function(params, batch_stats, images)), batch_stats
+
+  def resize(self, logits, size):
+    return resize_bilinear(logits, size, self.align_corners)
 
 
 def toy_network(num_classes: int, normalization: str = "imagenet") -> tuple[Network, Variables]:

@@ -143,7 +143,7 @@ def predict(
   out = pathlib.Path(out) if out else workdir / "predictions"
   done = predict_folder(
     forward,
-    *variables,
+    variables,
     images=pathlib.Path(images),
     out=out,
     palette=np.asarray(about["palette"], np.uint8),

@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
+from semiseg_jax.evaluation.decide import argmax_with_confidence
+from semiseg_jax.evaluation.inference import whole_reflected
 from semiseg_jax.models.network import Network, Variables
-from semiseg_jax.models.resize import resize_bilinear
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-_MULTIPLE = 32  # sides are reflected up to it, as in prediction
 
 
 def export_network(
@@ -34,12 +34,8 @@ def export_network(
     raise ValueError(f"size {size[0]}x{size[1]}: both sides must be at least 1")
 
   def program(images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    height, width = images.shape[1:3]
-    padded = _reflected(images, _up(height), _up(width)).astype(jnp.float32)
-    logits = network(*variables, padded, train=False)[0].logits
-    logits = resize_bilinear(logits, padded.shape[1:3], align_corners=True)
-    label, confidence = logits.argmax(-1), jax.nn.softmax(logits, axis=-1).max(-1)
-    return label.astype(jnp.uint8)[:, :height, :width], confidence[:, :height, :width]
+    label, confidence = argmax_with_confidence(whole_reflected(network, variables, images))
+    return label.astype(jnp.uint8), confidence
 
   height, width = ("h", "w") if size is None else size
   shape = export.symbolic_shape(f"b, {height}, {width}, 3")
@@ -69,16 +65,3 @@ def write(
     "jax": jax.__version__,
   }
   path.with_name(path.name + ".json").write_text(json.dumps(described, indent=2) + "\n")
-
-
-def _up(side: int) -> int:
-  return (side + _MULTIPLE - 1) // _MULTIPLE * _MULTIPLE
-
-
-def _reflected(images: jax.Array, height: int, width: int) -> jax.Array:
-  """[B,H,W,3] reflected as `pad_to_multiple` does; an index, as sides may be symbols."""
-  for axis, (side, wanted) in enumerate(zip(images.shape[1:3], (height, width), strict=True), 1):
-    period = jnp.maximum(2 * (side - 1), 1)  # there and back; a side of 1 has nowhere to go
-    position = jnp.arange(wanted) % period
-    images = images.take(jnp.minimum(position, period - position), axis)
-  return images

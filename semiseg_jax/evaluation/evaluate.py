@@ -11,8 +11,10 @@ from jax.sharding import PartitionSpec as P
 
 from semiseg_jax.collectives import DATA_AXIS, psum
 from semiseg_jax.contract import Batch, Tree
+from semiseg_jax.evaluation.decide import argmax
+from semiseg_jax.evaluation.inference import whole
 from semiseg_jax.evaluation.metrics import Scores, confusion_matrix, scores
-from semiseg_jax.models.resize import resize_bilinear
+from semiseg_jax.models.network import Network, Variables
 
 _IN_FLIGHT = 2  # batches given to the devices before the host waits for the first of them
 
@@ -25,20 +27,18 @@ class Counts(NamedTuple):
 
 
 def make_evaluate_step(
-  forward: Callable, num_classes: int, mesh: Mesh
+  network: Network, num_classes: int, mesh: Mesh
 ) -> Callable[[Tree, Tree, Batch], Counts]:
   """The jitted step(params, batch_stats, batch) -> Counts, summed over the devices of mesh.
 
-  forward(params, batch_stats, levels, train) -> (Outputs, batch_stats), here in evaluation mode.
-  batch: {"image" uint8 [B,H,W,3], "label" uint8 [B,H,W]}, rows over "data". The logits are resized
-  to the labels (bilinear, align_corners) and decided by argmax (ReCo, section "Evaluation").
+  batch: {"image" uint8 [B,H,W,3], "label" uint8 [B,H,W]}, rows over "data"; labels may be finer
+  than images. Logits on the labels' grid are decided by argmax (ReCo, section "Evaluation").
   """
 
   def per_device(params: Tree, batch_stats: Tree, batch: Batch) -> Counts:
-    images, labels = batch["image"].astype(jnp.float32), batch["label"].astype(jnp.int32)
-    outputs, _ = forward(params, batch_stats, images, train=False)
-    logits = resize_bilinear(outputs.logits, labels.shape[1:], align_corners=True)
-    confusion = confusion_matrix(logits.argmax(-1), labels, num_classes)
+    labels = batch["label"].astype(jnp.int32)
+    logits = whole(network, Variables(params, batch_stats), batch["image"], labels.shape[1:])
+    confusion = confusion_matrix(argmax(logits), labels, num_classes)
     return psum(Counts(confusion, cross_entropy_sum(logits, labels)), DATA_AXIS)
 
   rows = P(DATA_AXIS)

@@ -1,8 +1,9 @@
 """Label maps for a folder of pictures."""
 
+import itertools
 import logging
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,10 +12,12 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from semiseg_jax.contract import Tree
+from semiseg_jax.evaluation.decide import argmax
+from semiseg_jax.evaluation.inference import padded_size, whole
 from semiseg_jax.evaluation.pictures import legend, overlay, write_palette_png
 from semiseg_jax.input.decode import DataError, decode_image
-from semiseg_jax.models.resize import resize_bilinear
+from semiseg_jax.models.network import Network, Variables
+from semiseg_jax.transforms.geometry import reflect_to
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _LEGEND_WIDTH = 480
@@ -29,9 +32,8 @@ class Predictions(NamedTuple):
 
 
 def predict_folder(
-  forward: Callable,
-  params: Tree,
-  batch_stats: Tree,
+  network: Network,
+  variables: Variables,
   images: str | pathlib.Path,
   out: str | pathlib.Path,
   palette: np.ndarray,
@@ -39,51 +41,36 @@ def predict_folder(
   *,
   overlays: bool = False,
   skip_bad: bool = False,
-  multiple: int = 32,
 ) -> Predictions:
   """Writes out/STEM.png, class ids in the dataset's colours, for every picture in `images`.
 
-  Each picture is seen whole, in its own size; it is reflected at right and bottom up to `multiple`
-  pixels, so that pictures of similar sizes share a compiled program. forward: see
-  evaluate.make_evaluate_step. palette: uint8 [K,3]. overlays: also out/STEM_overlay.png, the
-  colours over the picture, and out/_legend.png. Raises FileNotFoundError without such a folder, and
-  ValueError for a folder without pictures, two of one name, a picture that would be overwritten, a
-  network of other classes, or a file that doesn't decode; with skip_bad such files are left out.
+  Each picture is seen whole, in its own size; it is reflected at right and bottom up to
+  `padded_size`, so that pictures of similar sizes share a compiled program. palette: uint8 [K,3].
+  overlays: also out/STEM_overlay.png, the colours over the picture, and out/_legend.png. Raises
+  FileNotFoundError without such a folder, and ValueError for a folder without pictures, two of one
+  name, a picture that would be overwritten, a network of other classes, or a file that doesn't
+  decode; with skip_bad such files are left out.
   """
   images, out = pathlib.Path(images), pathlib.Path(out)
   paths = list_pictures(images)
   _check_outputs(images, out, paths, overlays)
   out.mkdir(parents=True, exist_ok=True)
-  predict = make_predict(forward, len(class_names))
-  variables = jax.device_put((params, batch_stats))
+  predict = make_predict(network, len(class_names))
+  variables = jax.device_put(variables)
   written, skipped, sizes = [], [], set()
-
-  def write(path: pathlib.Path, image: np.ndarray, label: jax.Array) -> None:
+  pictures = _decoded(track(paths, description="predicting"), skipped if skip_bad else None)
+  labelled = (
+    (path, image, predict(variables, reflect_to(image, padded_size(image.shape[:2]))))
+    for path, image in pictures
+  )
+  for path, image, label in _one_behind(labelled):
+    sizes.add(label.shape)
     label = np.asarray(label)[: image.shape[0], : image.shape[1]]
     written.append(out / f"{path.stem}.png")
     write_palette_png(written[-1], label, palette)
     if overlays:
-      picture = Image.fromarray(overlay(image, label, palette))
-      picture.save(out / f"{path.stem}_overlay.png")
-
-  pending = None  # its label map is being computed while the next picture is read
-  for path in track(paths, description="predicting"):
-    try:
-      image = decode_image(path.read_bytes(), str(path))
-    except DataError as error:
-      if not skip_bad:
-        raise
-      logging.warning("skipped: %s", error)
-      skipped.append(path)
-      continue
-    padded = pad_to_multiple(image, multiple)
-    sizes.add(padded.shape)
-    label = predict(*variables, padded)
-    if pending:
-      write(*pending)
-    pending = (path, image, label)
-  if pending:
-    write(*pending)
+      blended = Image.fromarray(overlay(image, label, palette))
+      blended.save(out / f"{path.stem}_overlay.png")
   if overlays:
     Image.fromarray(legend(palette, class_names, _LEGEND_WIDTH)).save(out / "_legend.png")
   logging.info(
@@ -93,17 +80,39 @@ def predict_folder(
   return Predictions(written, skipped, len(sizes))
 
 
-def make_predict(forward: Callable, num_classes: int) -> Callable[..., jax.Array]:
-  """The jitted predict(params, batch_stats, image uint8 [H,W,3]) -> label uint8 [H,W]."""
+def make_predict(network: Network, num_classes: int) -> Callable[..., jax.Array]:
+  """The jitted predict(variables, image uint8 [H,W,3]) -> label uint8 [H,W]."""
 
-  def predict(params: Tree, batch_stats: Tree, image: jax.Array) -> jax.Array:
-    logits = forward(params, batch_stats, image[None].astype(jnp.float32), train=False)[0].logits
+  def predict(variables: Variables, image: jax.Array) -> jax.Array:
+    logits = whole(network, variables, image[None])[0]
     if logits.shape[-1] != num_classes:
       raise ValueError(f"the network has {logits.shape[-1]} classes, {num_classes} have a name")
-    logits = resize_bilinear(logits, image.shape[:2], align_corners=True)
-    return logits[0].argmax(-1).astype(jnp.uint8)
+    return argmax(logits).astype(jnp.uint8)
 
   return jax.jit(predict)
+
+
+def _decoded(
+  paths: Iterable[pathlib.Path], skipped: list[pathlib.Path] | None
+) -> Iterator[tuple[pathlib.Path, np.ndarray]]:
+  """The pictures that decode; the others go into skipped or, without it, raise DataError."""
+  for path in paths:
+    try:
+      yield path, decode_image(path.read_bytes(), str(path))
+    except DataError as error:
+      if skipped is None:
+        raise
+      logging.warning("skipped: %s", error)
+      skipped.append(path)
+
+
+def _one_behind(items: Iterable[tuple]) -> Iterator[tuple]:
+  """The items, each when the next is made: the device computes while the next picture is read."""
+  pending = None
+  for item in itertools.chain(items, [None]):
+    if pending:
+      yield pending
+    pending = item
 
 
 def list_pictures(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -116,12 +125,6 @@ def list_pictures(folder: pathlib.Path) -> list[pathlib.Path]:
   if not paths:
     raise ValueError(f"{folder} holds no picture ({', '.join(SUFFIXES)})")
   return paths
-
-
-def pad_to_multiple(image: np.ndarray, multiple: int) -> np.ndarray:
-  """[H,W,3] reflected at right and bottom until both sides are multiples."""
-  bottom, right = (-side % multiple for side in image.shape[:2])
-  return np.pad(image, ((0, bottom), (0, right), (0, 0)), "reflect")
 
 
 def _check_outputs(

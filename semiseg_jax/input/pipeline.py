@@ -89,8 +89,10 @@ def train_batches(
 class EvalBatches:
   """Every record once; iterate as often as you like. See eval_batches."""
 
-  def __init__(self, source, batch, size, host, threads, buffer):
+  def __init__(self, source, batch, size, host, devices, threads, buffer):
     index, hosts = host
+    parts = math.lcm(devices, hosts)
+    batch = -(-batch // parts) * parts
     _check("evaluation", source, batch, hosts)
     self._source, self._size, self._share = source, size, batch // hosts
     self._read = _read_options(threads, buffer)
@@ -112,18 +114,20 @@ def eval_batches(
   batch: int,
   size: tuple[int, int],
   host: tuple[int, int] = (0, 1),
+  devices: int = 1,
   threads: int = 2,
   buffer: int = 2,
 ) -> EvalBatches:
   """Batches {"image": [b,*size,3], "label": uint8 [b,*size], "valid_size": int32 [b,2],
   "index": int32 [b]} of this host; `batch` counts rows over all hosts.
 
-  Images are reflected at right and bottom up to size, their labels filled with IGNORE; labels that
-  are n times as large as their images stay so. The last
-  batch is filled up with repeats that have index -1 and labels of IGNORE alone, so every host makes
-  the same number of steps. An image larger than size raises ValueError when it is read.
+  devices: of all hosts; `batch` is raised to a multiple of them. Images are reflected at right and
+  bottom up to size, their labels filled with IGNORE; labels that are n times as large as their
+  images stay so. The last batch is filled up with repeats that have index -1 and labels of IGNORE
+  alone, so every host makes the same number of steps. An image larger than size raises ValueError
+  when it is read.
   """
-  return EvalBatches(source, batch, size, host, threads, buffer)
+  return EvalBatches(source, batch, size, host, devices, threads, buffer)
 
 
 @functools.lru_cache(maxsize=16)

@@ -17,8 +17,8 @@ from semiseg_jax.contract import Aux, Batch, Params, TrainState, Tree
 from semiseg_jax.fields import require
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.pixel import confidence_weighted_loss, supervised_loss
+from semiseg_jax.models.decision import most_likely
 from semiseg_jax.models.network import Outputs
-from semiseg_jax.models.pseudo_label import pseudo_label
 
 
 class Student(NamedTuple):
@@ -98,7 +98,7 @@ class Method(contract.Method):
     """
     outputs, batch_stats = state.run("teacher", images, train=True)
     logits = state.forward["teacher"].resize(outputs.logits, images.shape[1:3])
-    labels, confidence = pseudo_label(logits)
+    labels, confidence = most_likely(logits)
     if self.partial:
       given = unlabeled["label"].astype(jnp.int32)
       labels = jnp.where(given != IGNORE, given, labels)

@@ -21,15 +21,15 @@ from semiseg_jax.augment import memory_bank as augmentation
 from semiseg_jax.augment.memory_bank import STRONG, WEAK, Strength
 from semiseg_jax.augment.views import image_keys
 from semiseg_jax.collectives import DATA_AXIS, cond, value_and_grad
-from semiseg_jax.contract import Aux, Batch, Facts, Params, TrainState, Tree, Variables
+from semiseg_jax.contract import Aux, Batch, Facts, Params, TrainState, Tree
 from semiseg_jax.fields import require
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses import balance, bank, pixel
 from semiseg_jax.losses.balance import ClassTables
 from semiseg_jax.losses.bank import Bank
 from semiseg_jax.losses.memory import MEMORY_WEIGHTS, remember, selected_contrast
-from semiseg_jax.models.network import Outputs
-from semiseg_jax.models.pseudo_label import pseudo_label
+from semiseg_jax.models.decision import most_likely
+from semiseg_jax.models.network import Outputs, Variables
 from semiseg_jax.models.resize import resize_nearest
 from semiseg_jax.schedules import cosine_decay
 
@@ -197,7 +197,7 @@ class Method(contract.Method):
     outputs, stats = state.run(self.labeler, images, train=self.use_teacher, keys=keys)
     logits = state.forward[self.labeler].resize(outputs.logits, images.shape[1:3])
     teacher_stats = stats if self.use_teacher else state.networks["teacher"].batch_stats
-    return *pseudo_label(logits), teacher_stats
+    return *most_likely(logits), teacher_stats
 
   @property
   def labeler(self) -> str:
@@ -254,7 +254,7 @@ class Method(contract.Method):
     keys = view["keys"] if by_teacher else None
     stats = teacher_stats if by_teacher else stats
     outputs, stats = network(params, stats, view["image"], train=by_teacher, keys=keys)
-    guess, confidence = pseudo_label(network.resize(outputs.logits, view["label"].shape[1:]))
+    guess, confidence = most_likely(network.resize(outputs.logits, view["label"].shape[1:]))
     rows, label = pixel_rows(outputs, view["label"])
     at_grid = lambda maps: resize_nearest(maps, outputs.features.shape[1:3]).reshape(-1)
     is_right = at_grid(guess.astype(label.dtype)) == label

@@ -12,8 +12,8 @@ from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.contrast import reco_loss
 from semiseg_jax.methods import mean_teacher
 from semiseg_jax.methods.mean_teacher import Student
+from semiseg_jax.models.decision import most_likely
 from semiseg_jax.models.network import Network, Outputs
-from semiseg_jax.models.pseudo_label import pseudo_label
 from semiseg_jax.models.resize import resize_nearest
 
 _SURE = 0.97  # the original's constant for its own labels of sparsely labelled images
@@ -97,7 +97,7 @@ class Method(mean_teacher.Method):
     """The labels; with sparse ones in the semi-supervised mode, also the student's sure guesses."""
     if not (self.partial and "unlabeled" in self.streams):
       return labels
-    guess, confidence = pseudo_label(network.resize(outputs.logits, labels.shape[1:]))
+    guess, confidence = most_likely(network.resize(outputs.logits, labels.shape[1:]))
     sure = jnp.where(confidence >= _SURE, guess, IGNORE)
     return jnp.where(labels != IGNORE, labels, sure)
 

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from semiseg_jax.contract import TrainState
+from semiseg_jax.evaluation.decide import argmax_with_confidence
 from semiseg_jax.evaluation.evaluate import evaluate, make_evaluate_step
+from semiseg_jax.evaluation.inference import whole
 from semiseg_jax.evaluation.metrics import Scores
 from semiseg_jax.evaluation.pictures import panel
 from semiseg_jax.input.sources import Dataset
@@ -35,7 +36,7 @@ def score(
   """Evaluates variables, replicated over the mesh, with a step of `make_evaluate_step`."""
   start = time.monotonic()
   put = lambda batch: shard_batch(batch, mesh)
-  scores, loss = evaluate(step, *variables, validation_batches(config, dataset), put)
+  scores, loss = evaluate(step, *variables, validation_batches(config, dataset, mesh), put)
   return Evaluation(scores, loss, time.monotonic() - start)
 
 
@@ -45,7 +46,7 @@ class Evaluator:
   def __init__(self, run: Run):
     self._run = run
     self._step = make_evaluate_step(run.start.network, run.dataset.info.num_classes, run.mesh)
-    self._predict = jax.jit(self._probabilities)
+    self._predict = jax.jit(self._decided)
     self._shown = None
 
   def network(self, state: TrainState) -> Variables:
@@ -67,26 +68,21 @@ class Evaluator:
     if not count or jax.process_index():
       return [], []
     if self._shown is None:
-      self._shown = next(iter(validation_batches(config, dataset)))
+      self._shown = next(iter(validation_batches(config, dataset, self._run.mesh)))
     shown = self._shown
     finer = shown["label"].shape[1] // shown["image"].shape[1]
     local = jax.tree.map(lambda x: x.addressable_data(0), variables)
     panels, ids = [], []
     for row in range(min(count, len(shown["index"]))):
       height, width = shown["valid_size"][row]
-      probs = np.asarray(self._predict(*local, shown["image"][row][None]))[0, :height, :width]
-      image = shown["image"][row, :height, :width]
-      label = shown["label"][row, ::finer, ::finer][:height, :width]
-      panels.append(panel(image, label, probs.argmax(-1), probs.max(-1), *colors))
+      image, label = shown["image"][row], shown["label"][row, ::finer, ::finer]
+      maps = image, label, *map(np.asarray, self._predict(local, image))
+      panels.append(panel(*(x[:height, :width] for x in maps), *colors))
       ids.append(str(dataset.val.ids[shown["index"][row]]))
     return panels, ids
 
-  def _probabilities(self, params, batch_stats, images):
-    images = images.astype(jnp.float32)
-    outputs, _ = self._run.start.network(params, batch_stats, images, train=False)
-    return jax.nn.softmax(
-      self._run.start.network.resize(outputs.logits, images.shape[1:3]), axis=-1
-    )
+  def _decided(self, variables: Variables, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return argmax_with_confidence(whole(self._run.start.network, variables, image[None])[0])
 
   def about(self) -> dict[str, Any]:
     """What a network's checkpoint says of itself: enough to predict with it."""

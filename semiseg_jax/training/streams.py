@@ -2,10 +2,11 @@
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from semiseg_jax.contract import Batch
-from semiseg_jax.input.pipeline import Stream, eval_batches, train_batches
+from semiseg_jax.input.pipeline import EvalBatches, Stream, eval_batches, train_batches
 from semiseg_jax.input.sources import Dataset
 
 
@@ -60,7 +61,7 @@ class TrainStream:
     self._batches.close()
 
 
-def validation_batches(config: ConfigDict, dataset: Dataset):
+def validation_batches(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> EvalBatches:
   """Every validation image once, padded to config.evaluation.size or else the dataset's own."""
   size = config.evaluation.size or dataset.info.size
   return eval_batches(
@@ -68,4 +69,5 @@ def validation_batches(config: ConfigDict, dataset: Dataset):
     batch=config.evaluation.batch,
     size=tuple(size),
     host=(jax.process_index(), jax.process_count()),
+    devices=mesh.size,
   )

@@ -11,9 +11,11 @@ import pytest
 
 from semiseg_jax.contract import build_network
 from semiseg_jax.convert import export
-from semiseg_jax.evaluation.predict import make_predict, pad_to_multiple
+from semiseg_jax.evaluation.decide import argmax_with_confidence
+from semiseg_jax.evaluation.inference import padded_size, whole
 from semiseg_jax.models import networks
 from semiseg_jax.models.resize import bilinear_matrix, resize_bilinear
+from semiseg_jax.transforms.geometry import reflect_to
 
 pytest.importorskip("flatbuffers")
 
@@ -66,16 +68,9 @@ def assert_predicts(program, network, variables, images: np.ndarray) -> None:
   assert label.dtype == jnp.uint8 and confidence.dtype == jnp.float32
   assert np.ptp(confidence) > 0.01  # or the comparison says little
   height, width = images.shape[1:3]
-  predict = make_predict(network, CLASSES)
-
-  @jax.jit
-  def reference(image):
-    logits = network(*variables, image[None].astype(jnp.float32), train=False)[0].logits
-    logits = resize_bilinear(logits, image.shape[:2], align_corners=True)
-    return predict(*variables, image), jax.nn.softmax(logits)[0].max(-1)
-
+  predict = jax.jit(lambda x: argmax_with_confidence(whole(network, variables, x[None])[0]))
   for image, found, share in zip(images, label, confidence, strict=True):
-    predicted, probability = reference(pad_to_multiple(image, 32))
+    predicted, probability = predict(reflect_to(image, padded_size((height, width))))
     assert np.sum(found != predicted[:height, :width]) <= 2  # a tie may go either way
     np.testing.assert_allclose(share, probability[:height, :width], atol=1e-5)
 

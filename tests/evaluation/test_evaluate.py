@@ -11,18 +11,17 @@ from semiseg_jax.evaluation.evaluate import evaluate, make_evaluate_step
 from semiseg_jax.evaluation.metrics import scores
 from semiseg_jax.input.pipeline import eval_batches
 from semiseg_jax.labels import IGNORE
-from semiseg_jax.models.networks import Outputs
 from semiseg_jax.models.resize import resize_bilinear
 from semiseg_jax.runtime.mesh import make_mesh, replicate, shard_batch
 from tests import golden
+from tests.tiny import Given
 
-CLASSES, IMAGES, BATCH, SIZE = 4, 19, 8, (20, 28)
+CLASSES, IMAGES, SIZE = 4, 19, (20, 28)
 
 
-def forward(params, batch_stats, images, train):
+def linear(params, batch_stats, images):
   """A linear classifier of every fourth pixel."""
-  assert train is False
-  return Outputs(images[:, ::4, ::4] @ params["kernel"] + batch_stats), batch_stats
+  return images[:, ::4, ::4] @ params["kernel"] + batch_stats
 
 
 class Pictures:
@@ -58,8 +57,7 @@ def expected(variables):
   batches = list(eval_batches(Pictures(), batch=1, size=SIZE))
   assert len(batches) == IMAGES
   for batch in batches:
-    images = jnp.asarray(batch["image"], jnp.float32)
-    logits = forward(*variables, images, False)[0].logits
+    logits = linear(*variables, jnp.asarray(batch["image"], jnp.float32))
     logits = np.asarray(resize_bilinear(logits, SIZE, True), np.float64)
     valid = batch["label"] != IGNORE
     label, logits = batch["label"][valid], logits[valid]
@@ -68,11 +66,12 @@ def expected(variables):
   return matrix, np.mean(losses)
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
-def test_equal_to_a_count_on_the_host(devices, variables, expected):
+@pytest.mark.parametrize(("devices", "batch"), [(1, 4), (3, 4), (5, 4), (8, 4), (2, 8), (8, 19)])
+def test_equal_to_a_count_on_the_host(devices, batch, variables, expected):
+  """Any batch on any number of devices; 19 images never fill the last batch of several rows."""
   mesh = make_mesh(jax.devices()[:devices])
-  step = make_evaluate_step(forward, CLASSES, mesh)
-  batches = eval_batches(Pictures(), batch=BATCH, size=SIZE)  # 19 = 8 + 8 + 3 and five fillers
+  step = make_evaluate_step(Given(linear), CLASSES, mesh)
+  batches = eval_batches(Pictures(), batch=batch, size=SIZE, devices=devices)
   put = lambda batch: shard_batch(batch, mesh)
   found, loss = evaluate(step, *replicate(variables, mesh), batches, put)
   matrix, mean = expected
@@ -85,7 +84,7 @@ def test_equal_to_a_count_on_the_host(devices, variables, expected):
 def test_without_labels_scores_are_nan(variables):
   mesh = make_mesh(jax.devices()[:1])
   batch = {"image": np.zeros((1, 8, 8, 3), np.uint8), "label": np.full((1, 8, 8), IGNORE, np.uint8)}
-  step = make_evaluate_step(forward, CLASSES, mesh)
+  step = make_evaluate_step(Given(linear), CLASSES, mesh)
   found, loss = evaluate(step, *variables, [batch], lambda batch: batch)
   assert np.isnan([found.miou_present, found.accuracy, loss]).all()
 
@@ -95,7 +94,7 @@ def test_no_batch_at_all():
     evaluate(None, None, None, [], None)
 
 
-def recorded_forward(params, batch_stats, images, train):
+def recorded(params, batch_stats, images):
   """The recorded runs' network in evaluation mode, on the original's own arrays."""
   x = jnp.moveaxis(normalize(images), -1, 1)
   channels = lambda name: params[name][:, None, None]
@@ -105,7 +104,7 @@ def recorded_forward(params, batch_stats, images, train):
     x = (x - channels(f"{norm}.running_mean")) * scale + channels(f"{norm}.bias")
     x = jax.nn.relu(x)
   x = lax.conv(x, params["classifier.weight"], (1, 1), "VALID") + channels("classifier.bias")
-  return Outputs(jnp.moveaxis(x, 1, -1)), batch_stats
+  return jnp.moveaxis(x, 1, -1)
 
 
 @golden.cases("reco/train_*")
@@ -115,7 +114,7 @@ def test_the_original_log_of_test_scores(case):
   batch = {"image": golden.nhwc(case["test_image_level"]), "label": label}
   mesh = make_mesh(jax.devices()[:1])
   classes = len(case["it0/student/classifier.bias"])
-  step = make_evaluate_step(recorded_forward, classes, mesh)
+  step = make_evaluate_step(Given(recorded), classes, mesh)
   network = "teacher" if "it0/teacher/conv1.weight" in case else "student"
   for epoch, row in enumerate(case["epoch_log"]):
     prefix = f"it{(epoch + 1) * int(case['iterations_per_epoch']) - 1}/{network}/"
@@ -128,8 +127,7 @@ def test_the_original_log_of_test_scores(case):
 def test_the_memory_banks_evaluation(case):
   """Images of any size, logits brought to their labels' own size."""
   classes, mesh = int(case["num_classes"]), make_mesh(jax.devices()[:1])
-  given = lambda logits, stats, images, train: (Outputs(logits), stats)
-  step = make_evaluate_step(given, classes, mesh)
+  step = make_evaluate_step(Given(lambda logits, *_: logits), classes, mesh)
   confusion, losses = 0, []
   for number in range(int(case["num_images"])):
     label = case[f"labels.{number}"][None]

@@ -6,20 +6,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from semiseg_jax.contract import Variables
 from semiseg_jax.evaluation.predict import predict_folder
-from semiseg_jax.models.networks import Outputs
+from tests.tiny import Given
 
 NAMES = ["red", "green", "blue"]
 PALETTE = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255)], np.uint8)
 
 
-def forward(params, batch_stats, images, train):
+def brightest(params, batch_stats, images):
   """Says which colour channel a pixel is strongest in; at full resolution."""
-  assert train is False and images.shape[1] % 32 == 0 and images.shape[2] % 32 == 0
-  return Outputs(images * params), batch_stats
+  assert images.shape[1] % 32 == 0 and images.shape[2] % 32 == 0
+  return images * params
 
 
-PARAMS = jnp.ones(3), None
+VARIABLES = Variables(jnp.ones(3), None)
 
 
 def picture(height, width, seed=0):
@@ -31,7 +32,7 @@ def picture(height, width, seed=0):
 
 
 def predict(folder, out, **options):
-  return predict_folder(forward, *PARAMS, folder, out, PALETTE, NAMES, **options)
+  return predict_folder(Given(brightest), VARIABLES, folder, out, PALETTE, NAMES, **options)
 
 
 @pytest.fixture
@@ -112,4 +113,4 @@ def test_an_overlay_must_not_take_another_pictures_name(folder, tmp_path):
 def test_a_network_of_other_classes(folder, tmp_path):
   Image.fromarray(picture(32, 32)[0]).save(folder / "one.png")
   with pytest.raises(ValueError, match="the network has 3 classes, 2 have a name"):
-    predict_folder(forward, *PARAMS, folder, tmp_path / "out", PALETTE[:2], NAMES[:2])
+    predict_folder(Given(brightest), VARIABLES, folder, tmp_path / "out", PALETTE[:2], NAMES[:2])

@@ -186,19 +186,22 @@ def test_an_error_of_the_source_reaches_the_loop():
     next(iterator)
 
 
-@pytest.mark.parametrize("hosts", [1, 2, 4])
-def test_evaluation_sees_every_image_once(hosts):
-  source = Tiny(10, sizes=((8, 9), (6, 5)))
-  shares = [
-    pipeline.eval_batches(source, batch=4, size=(10, 12), host=(h, hosts)) for h in range(hosts)
-  ]
+@pytest.mark.parametrize(
+  ("hosts", "devices", "rows"), [(1, 1, 4), (2, 2, 4), (4, 4, 4), (1, 3, 6), (2, 10, 10)]
+)
+def test_evaluation_sees_every_image_once(hosts, devices, rows):
+  """rows: of a step of `batch` 4, which `devices` of all hosts can share."""
+  source, images = Tiny(11, sizes=((8, 9), (6, 5))), 11
+  options = {"batch": 4, "size": (10, 12), "devices": devices}
+  shares = [pipeline.eval_batches(source, host=(h, hosts), **options) for h in range(hosts)]
+  steps_of_a_host = -(-images // rows)
   for _ in range(2):  # as often as you like
     steps = [list(share) for share in shares]
-    assert {len(share) for share in steps} == {len(shares[0])} == {3}
+    assert {len(share) for share in steps} == {len(shares[0])} == {steps_of_a_host}
     index = np.concatenate([batch["index"] for step in zip(*steps, strict=True) for batch in step])
-    assert index.tolist() == [*range(10), -1, -1]
+    assert index.tolist() == [*range(images)] + [-1] * (steps_of_a_host * rows - images)
     for batch in (batch for share in steps for batch in share):
-      assert batch["image"].shape == (4 // hosts, 10, 12, 3)
+      assert batch["image"].shape == (rows // hosts, 10, 12, 3)
       for image, label, size, row in zip(*map(batch.get, KEYS), strict=True):
         height, width = size
         inside = np.zeros(label.shape, bool)
@@ -230,8 +233,8 @@ def test_evaluation_keys_and_types():
 def test_an_image_larger_than_the_evaluation_size():
   with pytest.raises(ValueError, match=r"image_0.*8x9 pixels.*more than the evaluation size 8x8"):
     list(pipeline.eval_batches(Tiny(1), batch=1, size=(8, 8)))
-  with pytest.raises(ValueError, match=r"evaluation batch of 3 .* 2 hosts"):
-    pipeline.eval_batches(Tiny(1), batch=3, size=(8, 8), host=(0, 2))
+  with pytest.raises(ValueError, match=r"evaluation batch of 0 .* 2 hosts"):
+    pipeline.eval_batches(Tiny(1), batch=0, size=(8, 8), host=(0, 2))
 
 
 def test_subsets_keep_what_belongs_to_the_rows():

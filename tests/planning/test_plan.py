@@ -52,7 +52,6 @@ def test_blank_data_says_what_the_files_would():
 )
 def test_full_configs_have_their_shapes_without_their_files(config, labeled):
   config.model.backbone, config.model.width = "resnet18", 4
-  config.evaluation.batch = 1
   dataset, domain = blank(config)
   made = build(config, dataset, domain, make_mesh(jax.devices()[:1]))
   assert made.facts.labeled_images == labeled
@@ -94,7 +93,7 @@ def test_cost_is_what_xla_counts(tiny_config):
 def test_batches_are_raised_to_what_devices_can_share():
   config, said = gta5_city_memory_bank.get_config(), []
   plan.share_out(config, 4, said.append)
-  assert (config.data.labeled_batch, config.data.domain.batch, config.evaluation.batch) == (8, 8, 4)
+  assert (config.data.labeled_batch, config.data.domain.batch) == (8, 8)
   assert "labeled_batch=5 can't be divided among 4 devices: planned with 8" in said
 
 

@@ -1,0 +1,43 @@
+"""From a network and pictures of any size to logits on the pictures' own grid."""
+
+import jax
+import jax.numpy as jnp
+
+from semiseg_jax.models.network import Network, Variables
+
+MULTIPLE = 32  # prediction reflects pictures at right and bottom up to a multiple of it
+
+
+def whole(
+  network: Network, variables: Variables, images: jax.Array, size: tuple[int, int] | None = None
+) -> jax.Array:
+  """Logits [B,*size,K] of RGB levels [B,H,W,3] seen whole, in evaluation mode.
+
+  size: default (H, W). Inside or outside jit; H and W may be symbols.
+  """
+  outputs, _ = network(*variables, images, train=False)
+  return network.resize(outputs.logits, size or images.shape[1:3])
+
+
+def whole_reflected(network: Network, variables: Variables, images: jax.Array) -> jax.Array:
+  """Logits [B,H,W,K] of levels [B,H,W,3] that the network sees reflected to `padded_size`."""
+  height, width = size = images.shape[1:3]
+  padded = reflect_to(images, padded_size(size))
+  return whole(network, variables, padded)[:, :height, :width]
+
+
+def padded_size(size: tuple[int, int]) -> tuple[int, int]:
+  """(height, width) raised to multiples of MULTIPLE."""
+  return tuple((side + MULTIPLE - 1) // MULTIPLE * MULTIPLE for side in size)
+
+
+def reflect_to(images: jax.Array, size: tuple[int, int]) -> jax.Array:
+  """[B,H,W,C] -> [B,*size,C] as `transforms.geometry.reflect_to`, on the device.
+
+  An index, since sides may be symbols.
+  """
+  for axis, (side, wanted) in enumerate(zip(images.shape[1:3], size, strict=True), 1):
+    period = jnp.maximum(2 * (side - 1), 1)  # there and back; a side of 1 has nowhere to go
+    position = jnp.arange(wanted) % period
+    images = images.take(jnp.minimum(position, period - position), axis)
+  return images

@@ -1,8 +1,8 @@
 """A network: its module, its arrays, and what it is without them.
 
-Module paths are the PyTorch originals' state-dict keys, except that the trunk is `resnet.` here and
-`resnet_` or nothing there, that all DeepLabs name their parts as ReCo's does, that the selectors of
-all classes are one module, and that weights are called kernel, scale, mean and var.
+Module paths are the PyTorch originals' state-dict keys, except that the trunk is `trunk.` here and
+`backbone.`, `resnet_` or nothing there, that all DeepLabs name their parts as ReCo's does, that the
+selectors of all classes are one module, and that weights are called kernel, scale, mean and var.
 """
 
 import dataclasses
@@ -46,10 +46,12 @@ class Segmenter(nnx.Module):
   """What every network's module inherits: an encoder, a decoder, and both in one.
 
   align_corners: how its logits are resized. feature_dim: channels of Outputs.features.
+  representation: the head of Outputs.embedding, None without one.
   """
 
   align_corners = True
   feature_dim: int
+  representation: nnx.Module | None
 
   def encode(
     self, images: jax.Array, train: bool, keys: jax.Array | None = None
@@ -59,14 +61,13 @@ class Segmenter(nnx.Module):
     return self.trunk(images, train)
 
   def decode(
-    self,
-    features: tuple[jax.Array, ...],
-    size: Size,
-    train: bool,
-    keys: jax.Array | None = None,
+    self, features: tuple[jax.Array, ...], size: Size, train: bool, keys: jax.Array | None = None
   ) -> Outputs:
     """What the network says given its features; size: of the images."""
     raise NotImplementedError
+
+  def embed(self, x: jax.Array, train: bool) -> jax.Array | None:
+    return None if self.representation is None else self.representation(x, train)
 
   def __call__(self, images: jax.Array, train: bool, keys: jax.Array | None = None) -> Outputs:
     """keys: [B], one for each image, for dropout in training; without them nothing is dropped."""

@@ -1,7 +1,94 @@
 """Numbers that follow the step: pure functions, inside or outside jit."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+  """The same learning rate at every step; what all schedules have.
+
+  first: what the first step counts as: 0; 1 where the original moves its schedule before the
+  optimiser (C3-SemiSeg, the zoo); -1 where the rate lags a step behind (UniMatch V2).
+  warmup_steps: counts below have peak * count / warmup_steps instead.
+  """
+
+  first: int = 0
+  warmup_steps: int = 0
+  momenta = ()  # (low, high) of the momentum of a schedule that moves it too
+
+  def rate(self, peak: float, steps: int, step: jax.Array) -> jax.Array:
+    """Of a step, counted from 0, of a run of `steps`; peak: the optimiser's learning rate."""
+    count = jnp.maximum(step + self.first, 0)
+    warmup = peak * count / max(self.warmup_steps, 1)
+    return jnp.where(count < self.warmup_steps, warmup, self.curve(peak, steps, count))
+
+  def curve(self, peak: float, steps: int, count: jax.Array) -> jax.Array:
+    """The rate without warm-up."""
+    return jnp.float32(peak)
+
+
+@dataclasses.dataclass(frozen=True)
+class Poly(Schedule):
+  """peak * (1 - epoch/epochs)^power, stepped once per epoch, never below floor (ReCo, `PolyLR`).
+
+  Past the last epoch it stays at the floor. The epochs left are counted in whole numbers: towards
+  the end of a long run, 1 - epoch/epochs in float32 is off by a percent.
+  """
+
+  steps_per_epoch: int = 200
+  power: float = 0.9
+  floor: float = 1e-6
+
+  def curve(self, peak: float, steps: int, count: jax.Array) -> jax.Array:
+    epochs = -(-steps // self.steps_per_epoch)
+    left = jnp.maximum(epochs - count // self.steps_per_epoch, 0)
+    return jnp.maximum(peak * (left / epochs) ** self.power, self.floor)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine(Schedule):
+  """From the peak to floor along half a cosine (PyTorch's `CosineAnnealingLR`)."""
+
+  floor: float = 0.0
+
+  def curve(self, peak: float, steps: int, count: jax.Array) -> jax.Array:
+    return self.floor + (peak - self.floor) * _half_cosine(count / steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class OneCycle(Schedule):
+  """Up to the peak and down, each along half a cosine (PyTorch's `OneCycleLR`, C3-SemiSeg's).
+
+  From peak / divide to the peak at step int(rise * steps), counted from 1, and down to
+  peak / divide / divide_end at the last one. momenta: (low, high) of the momentum (Adam: b1), which
+  goes from high to low and back; () leaves it alone.
+  """
+
+  rise: float = 0.3
+  divide: float = 25.0
+  divide_end: float = 1e4
+  momenta: tuple = (0.85, 0.95)
+
+  def curve(self, peak: float, steps: int, count: jax.Array) -> jax.Array:
+    start = peak / self.divide
+    return self._cycle(start, peak, start / self.divide_end, steps, count)
+
+  def momentum(self, steps: int, step: jax.Array) -> jax.Array:
+    """Of a step of a run of `steps`."""
+    low, high = self.momenta
+    return self._cycle(high, low, high, steps, jnp.maximum(step + self.first, 0))
+
+  def _cycle(self, start, middle, end, steps, count):
+    turn, last = int(self.rise * steps) - 1 + self.first, steps - 1 + self.first
+    up = middle + (start - middle) * _half_cosine(count / max(turn, 1))
+    down = end + (middle - end) * _half_cosine((count - turn) / max(last - turn, 1))
+    return jnp.where(count < turn, up, down)
+
+
+SCHEDULES = {"constant": Schedule, "cosine": Cosine, "one_cycle": OneCycle, "poly": Poly}
 
 
 def cosine_decay(step: jax.Array, steps: int, warmup_rate: float) -> jax.Array:
@@ -12,3 +99,8 @@ def cosine_decay(step: jax.Array, steps: int, warmup_rate: float) -> jax.Array:
   """
   cosine = 1 - 0.005 * (jnp.cos(jnp.pi * step / steps) + 1) / 2
   return jnp.minimum(1 - 1 / (warmup_rate * step + 1), cosine)
+
+
+def _half_cosine(part: jax.Array) -> jax.Array:
+  """(1 + cos(pi part)) / 2, from 1 to 0, and 0 past part 1; accurate near 0 too."""
+  return jnp.cos(jnp.pi / 2 * jnp.minimum(part, 1)) ** 2

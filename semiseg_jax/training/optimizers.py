@@ -1,39 +1,183 @@
-"""The optimiser and its schedule, all from optax."""
+"""Optimisers by name, with schedules and parameter groups, all from optax but for one rule of
+PyTorch's: a tensor is left alone until its first gradient."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from functools import partial, reduce
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from ml_collections import ConfigDict
+
+from semiseg_jax import fields
+from semiseg_jax.schedules import SCHEDULES
+
+Tree = Any
 
 
-def poly_schedule(
-  learning_rate: float, epochs: int, steps_per_epoch: int, power: float, floor: float
-) -> optax.Schedule:
-  """lr * (1 - epoch/epochs)^power, stepped once per epoch, never below floor (ReCo, `PolyLR`).
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+  """What every optimiser has; without groups it treats all parameters alike, BatchNorm's too.
 
-  Constant within the steps of an epoch; an epoch of one step follows every step. Past the last
-  epoch it stays at the floor. The epochs left are counted in whole numbers: towards the end of a
-  long run, 1 - epoch/epochs in float32 is off by a percent.
+  groups: triples (pattern, factor, decay). A parameter is in the first group whose pattern
+  `re.search` finds in its path below the network's name, such as "resnet.layer1.0.conv1.kernel":
+  factor multiplies its learning rate, decay is its weight decay (None: that of all).
+  Raises ValueError for anything else in groups.
   """
 
-  def schedule(step: jax.Array) -> jax.Array:
-    left = jnp.maximum(epochs - step // steps_per_epoch, 0)
-    return jnp.maximum(learning_rate * (left / epochs) ** power, floor)
+  learning_rate: float = 1e-3
+  weight_decay: float = 0.0
+  groups: tuple = ()
+  decoupled = False  # whether the decay is added behind the moments, not to the gradient
 
-  return schedule
+  def __post_init__(self):
+    for group in self.groups:
+      match group:
+        case [str(), int() | float() as factor, int() | float() | None] if factor > 0:
+          continue
+      raise ValueError(
+        f"config.optimizer.groups has {group!r}: not (pattern, factor above 0, decay or None)"
+      )
 
 
-def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
-  """SGD with momentum over all parameters, BatchNorm's and biases included.
+@dataclasses.dataclass(frozen=True)
+class SGD(Optimizer):
+  """As `torch.optim.SGD`, the decay added to the gradient; defaults are ReCo's."""
 
-  Weight decay is L2 added to the gradient before the momentum, as in the PyTorch originals.
-  config: the `optimizer` section; steps: the length of the run.
+  learning_rate: float = 2.5e-3
+  weight_decay: float = 5e-4
+  momentum: float = 0.9
+  nesterov: bool = True
+
+  def moments(self, momentum: jax.Array | None) -> optax.GradientTransformation:
+    return optax.trace(self.momentum if momentum is None else momentum, self.nesterov)
+
+
+@dataclasses.dataclass(frozen=True)
+class Adam(Optimizer):
+  """As `torch.optim.Adam`, the decay added to the gradient."""
+
+  b1: float = 0.9
+  b2: float = 0.999
+  eps: float = 1e-8
+
+  def moments(self, momentum: jax.Array | None) -> optax.GradientTransformation:
+    return optax.scale_by_adam(self.b1 if momentum is None else momentum, self.b2, self.eps)
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamW(Adam):
+  """As `torch.optim.AdamW`."""
+
+  weight_decay: float = 0.01
+  decoupled = True
+
+
+OPTIMIZERS = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
+
+
+def make_optimizer(
+  config: Mapping[str, Any], steps: int, networks: Mapping[str, Any]
+) -> optax.GradientTransformation:
+  """The optimiser of parameters {network: {module: nested dicts of arrays}}.
+
+  config: the `optimizer` section; steps: the length of the run. networks: by name, each with
+  `frozen`, paths below its name of parameters that are never trained, and `per_class`, those of its
+  modules whose parameters hold one tensor per class along the leading axis.
+
+  Raises ValueError for an unknown name or key, naming the nearest, and for values of another type;
+  `init` raises it for a group without parameters.
   """
-  epochs = -(-steps // config.steps_per_epoch)
-  schedule = poly_schedule(
-    config.learning_rate, epochs, config.steps_per_epoch, config.power, config.floor
+  values = dict(config)
+  schedule = _make(SCHEDULES, "config.optimizer.schedule", values.pop("schedule"))
+  settings = _make(OPTIMIZERS, "config.optimizer", values)
+  groups = (*settings.groups, ("", 1.0, None))
+
+  def group(names):
+    dotted = ".".join(map(str, names[1:]))
+    return next(i for i, (pattern, *_) in enumerate(groups) if re.search(pattern, dotted))
+
+  def at_step(learning_rate, momentum):
+    decays = [settings.weight_decay if decay is None else decay for _, _, decay in groups]
+    rates = [learning_rate * factor for _, factor, _ in groups]
+    decay = _by_label(group, dict(enumerate(map(optax.add_decayed_weights, decays))))
+    scale = _by_label(group, dict(enumerate(map(optax.scale_by_learning_rate, rates))))
+    parts = (decay, settings.moments(momentum))
+    direction = optax.chain(*(parts[::-1] if settings.decoupled else parts))
+    return optax.chain(each_module(direction, networks), scale)
+
+  optimizer = optax.inject_hyperparams(at_step, hyperparam_dtype=jnp.float32)(
+    partial(schedule.rate, settings.learning_rate, steps),
+    partial(schedule.momentum, steps) if schedule.momenta else None,
   )
-  return optax.chain(
-    optax.add_decayed_weights(config.weight_decay),
-    optax.sgd(schedule, momentum=config.momentum, nesterov=config.nesterov),
+
+  def init(params):
+    found = set(jax.tree.leaves(_labels(group, params)))
+    if unused := [groups[i][0] for i in range(len(settings.groups)) if i not in found]:
+      raise ValueError(f"config.optimizer.groups: no parameter is in the group of {unused}")
+    return optimizer.init(params)
+
+  return optax.GradientTransformation(init, optimizer.update)
+
+
+def each_module(
+  inner: optax.GradientTransformation, networks: Mapping[str, Any]
+) -> optax.GradientTransformation:
+  """`inner` for each module of each network, or each class of it, from its first gradient on.
+
+  What is frozen is not moved and has no state.
+  """
+  module = from_first_gradient(inner)
+  classes = optax.GradientTransformation(jax.vmap(module.init), jax.vmap(module.update))
+
+  def label(names):
+    return "frozen" if names[1:] in networks[names[0]].frozen else ".".join(names[:2])
+
+  def over(tree):
+    transforms = {"frozen": optax.set_to_zero()}
+    for key in set(jax.tree.leaves(_labels(label, tree))) - {"frozen"}:
+      network, name = key.split(".")
+      transforms[key] = classes if name in networks[network].per_class else module
+    return _by_label(label, transforms)
+
+  return optax.GradientTransformation(
+    lambda params: over(params).init(params),
+    lambda grads, state, params: over(grads).update(grads, state, params),
   )
+
+
+def from_first_gradient(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+  """`inner`, which begins, decay and all, at the first step with a gradient that is not 0.
+
+  Its state: whether there has been one, and that of `inner`.
+  """
+
+  def init(params):
+    return jnp.zeros((), bool), inner.init(params)
+
+  def update(grads, state, params):
+    touched = reduce(jnp.logical_or, [jnp.any(g != 0) for g in jax.tree.leaves(grads)], state[0])
+    begun = inner.update(grads, state[1], params)
+    updates, kept = jax.tree.map(partial(jnp.where, touched), begun, (grads, state[1]))
+    return updates, (touched, kept)
+
+  return optax.GradientTransformation(init, update)
+
+
+def _make(kinds: Mapping[str, type], section: str, config: Mapping[str, Any]) -> Any:
+  values = dict(config)
+  name = values.pop("name")
+  if name not in kinds:
+    raise ValueError(f"{section}.name={name!r}: {fields.nearest(name, kinds)}")
+  return fields.make(kinds[name], section, name, values)
+
+
+def _labels(label: Callable, tree: Tree) -> Tree:
+  return jax.tree.map_with_path(lambda path, _: label(tuple(key.key for key in path)), tree)
+
+
+def _by_label(label: Callable, transforms: dict) -> optax.GradientTransformation:
+  """Each leaf by the transform that the label of its path names."""
+  return optax.partition(transforms, partial(_labels, label))

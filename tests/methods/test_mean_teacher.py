@@ -1,0 +1,28 @@
+"""The teacher's average against the original's."""
+
+import jax.numpy as jnp
+import numpy as np
+from flax.core import FrozenDict
+
+from semiseg_jax.contract import TrainState
+from semiseg_jax.methods import make_method
+from semiseg_jax.models.network import Variables
+from tests import golden
+
+
+def teacher_after(method, step: int, student, teacher):
+  """The teacher's parameters after an update, given the student's."""
+  networks = {"student": Variables(student, {}), "teacher": Variables(teacher, {})}
+  state = TrainState(jnp.int32(step), networks, None, None, None, FrozenDict(), None)
+  return method.after(state, None).networks["teacher"].params
+
+
+@golden.cases("reco/ema_decay*")
+def test_teacher_follows_the_student(case):
+  method = make_method({"name": "mean_teacher", "ema_decay": float(case["alpha"])})
+  teacher = case["init"]
+  for step, student in zip(case["step"], case["params"], strict=True):
+    kept = teacher_after(method, step, jnp.float32(0), jnp.float32(1))
+    np.testing.assert_allclose(kept, case["decay"][step], rtol=1e-6, atol=1e-7)
+    teacher = teacher_after(method, step, student, teacher)
+    np.testing.assert_allclose(teacher, case["ema"][step], rtol=1e-5, atol=1e-6)

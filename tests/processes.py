@@ -14,8 +14,8 @@ import orbax.checkpoint as ocp
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = (
-  "--config.data.crop=(32, 32)", "--config.model.width=4", "--config.model.decoder_dim=8",
-  "--config.model.embedding_dim=8", "--config.method.num_queries=8",
+  "--config.data.crop=(32, 32)", "--config.model.trunk.width=4", "--config.model.decoder_dim=8",
+  "--config.method.embedding_dim=8", "--config.method.num_queries=8",
   "--config.method.num_negatives=8", "--config.training.log_every=1",
   "--config.evaluation.panels=2",
 )  # fmt: skip

@@ -30,22 +30,19 @@ def measured(name: str, devices: int, runs: bool) -> dict[str, Any]:
   import jax
   import optax
 
-  from semiseg_jax.contract import Facts
   from semiseg_jax.methods import make_method
   from semiseg_jax.planning.traffic import traffic
   from semiseg_jax.runtime.mesh import make_mesh, shard_batch
   from semiseg_jax.training.state import make_state
   from semiseg_jax.training.step import make_train_step
-  from tests.tiny import network_for, random_batch
+  from tests.tiny import facts_of, random_batch, tiny_start
 
   config, images = VARIANTS[name]
   method, optimizer = make_method(config), optax.sgd(0.05, momentum=0.9)
-  variables, network = network_for(method, 5)
   mesh = make_mesh(jax.devices()[:devices])
-  facts = Facts(5, 20, images, 2 * images, devices, devices, 12)
-  state = make_state(variables, network, method, optimizer, facts, 0, mesh)
-  streams = ("labeled", "unlabeled") if method.uses_unlabeled else ("labeled",)
-  batch = shard_batch(random_batch(devices, 32, 5, 0, streams=streams), mesh)
+  facts = facts_of(rows=devices)._replace(labeled_images=images, unlabeled_images=2 * images)
+  state = make_state(tiny_start(method), method, optimizer, facts, 0, mesh)
+  batch = shard_batch(random_batch(devices, streams=method.streams), mesh)
   step = make_train_step(method, optimizer, mesh).lower(state, batch).compile()
   found = {"variant": name, "devices": devices, "traffic": traffic(step.as_text())}
   if runs:

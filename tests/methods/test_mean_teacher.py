@@ -9,6 +9,10 @@ from semiseg_jax.methods import make_method
 from semiseg_jax.models.network import Variables
 from tests import golden
 
+COMMON = {"scale_range": (0.5, 1.5), "strong_threshold": 0.2}
+SMALL = {mixing: {**COMMON, "mixing": mixing} for mixing in ("classmix", "cutmix", "cutout")}
+SMALL["partial"] = {**COMMON, "partial": True}
+
 
 def teacher_after(method, step: int, student, teacher):
   """The teacher's parameters after an update, given the student's."""

@@ -29,12 +29,11 @@ def tiny_config(data_dir):
     config.data.data_dir = str(data_dir)
     config.data.crop = (32, 32)
     config.data.labeled_batch = config.data.unlabeled_batch = 8  # of 8 virtual devices
-    config.model.width = 4
-    config.model.decoder_dim = config.model.embedding_dim = 8
+    config.model.trunk.width, config.model.decoder_dim = 4, 8
     if method == "reco":
-      config.method.num_queries, config.method.num_negatives = 8, 8
+      config.method.num_queries = config.method.num_negatives = config.method.embedding_dim = 8
     if method == "memory_bank":  # everything has begun after two steps
-      config.method.ramp_steps, config.method.bank_lead, config.model.head_dim = 1, 1, 8
+      config.method.ramp_steps, config.method.bank_lead, config.method.head_dim = 1, 1, 8
       config.method.threshold = 0.1
       config.method.memory_per_class = 60  # of 64 slots
     config.training.steps = steps

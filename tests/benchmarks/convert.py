@@ -37,7 +37,8 @@ def main() -> None:
       command = [
         sys.executable,
         "-m",
-        "semiseg_jax.convert",
+        "semiseg_jax",
+        "convert",
         folder / name,
         "--out",
         folder / name[:9],

@@ -10,6 +10,7 @@ from semiseg_jax.augment.levels import normalize
 from semiseg_jax.evaluation.evaluate import evaluate, make_evaluate_step
 from semiseg_jax.evaluation.metrics import scores
 from semiseg_jax.input.pipeline import eval_batches
+from semiseg_jax.input.sources import Source
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.models.networks import Outputs
 from semiseg_jax.models.resize import resize_bilinear
@@ -25,16 +26,13 @@ def forward(params, batch_stats, images, train):
   return Outputs(images[:, ::4, ::4] @ params["kernel"] + batch_stats), batch_stats
 
 
-class Pictures:
+class Pictures(Source):
   """Random pictures of several sizes, none as large as SIZE."""
 
   sizes = ((19, 28), (20, 25), (13, 17))
 
   def __init__(self, count=IMAGES):
     self.ids, self.labeled = [f"picture_{i}" for i in range(count)], np.ones(count, bool)
-
-  def __len__(self):
-    return len(self.ids)
 
   def __getitem__(self, index):
     rng = np.random.default_rng(index)

@@ -6,11 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semiseg_jax.input import partial
+from semiseg_jax.input.sources import Source
 from semiseg_jax.labels import IGNORE
 from tests import golden
 
 
-class Labels:
+class Labels(Source):
   """A source of labels."""
 
   def __init__(self, labels):
@@ -18,9 +19,6 @@ class Labels:
     self.ids = [str(i) for i in range(len(labels))]
     self.labeled = np.ones(len(labels), bool)
     self.sizes = sorted({label.shape for label in labels})
-
-  def __len__(self):
-    return len(self.labels)
 
   def __getitem__(self, index):
     label = self.labels[index]

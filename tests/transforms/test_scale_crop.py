@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from semiseg_jax.input import datasets
-from semiseg_jax.input.sources import Dataset, DatasetInfo
+from semiseg_jax.input.sources import Dataset, DatasetInfo, Source
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.transforms import geometry, scale_crop
 from tests import golden
@@ -76,11 +76,8 @@ def test_scale_one_is_a_slice():
   ("size", "want"), [((30, 60), (20, 40)), ((45, 20), (45, 20)), ((10, 5), (40, 20))]
 )
 def test_resized_brings_the_shorter_side_to_length(size, want):
-  class One:
+  class One(Source):
     ids, labeled, sizes = ["a"], np.asarray([True]), [size]
-
-    def __len__(self):
-      return 1
 
     def __getitem__(self, index):
       return {"image": np.zeros((*size, 3), np.uint8), "label": np.zeros(size, np.uint8)}

@@ -51,17 +51,17 @@ def check_runs(case, select):
     assert select(presence, count, seed) == case[f"labelled{run}"].tolist()
 
 
-@golden.cases("reco/select_pascal")
+@golden.cases("reco/select_pascal*")
 def test_pascal(case):
   check_runs(case, lambda *a: splits.select_balanced(*a, min_classes=3))
 
 
-@golden.cases("reco/select_cityscapes")
+@golden.cases("reco/select_cityscapes*")
 def test_cityscapes(case):
   check_runs(case, lambda *a: splits.select_balanced(*a, min_classes=12))
 
 
-@golden.cases("reco/select_sun")
+@golden.cases("reco/select_sun*")
 def test_sun(case):
   check_runs(case, splits.select_sun)
 

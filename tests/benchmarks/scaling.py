@@ -11,6 +11,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from tests.environment import xla_flags
+
 _RECO = {"name": "reco", "num_queries": 16, "num_negatives": 32, "scale_range": (0.5, 1.5)}
 _BANK = {"name": "memory_bank", "ramp_steps": 1, "bank_lead": 1, "threshold": 0.1}
 VARIANTS = {  # name -> (the method, images with labels)
@@ -69,14 +71,8 @@ def main() -> None:
   parser.add_argument("--json", action="store_true")
   args = parser.parse_args()
   os.environ["JAX_PLATFORMS"] = "cpu"
-  os.environ["XLA_FLAGS"] = " ".join(
-    (
-      f"--xla_force_host_platform_device_count={max(args.devices)}",
-      "--xla_backend_optimization_level=0",
-      "--xla_llvm_disable_expensive_passes=true",
-      "--xla_cpu_collective_call_terminate_timeout_seconds=600",  # they share few cores
-    )
-  )
+  patience = "--xla_cpu_collective_call_terminate_timeout_seconds=600"  # they share few cores
+  os.environ["XLA_FLAGS"] = f"{xla_flags(max(args.devices))} {patience}"
   rows = (measured(name, devices, args.run) for name in args.variants for devices in args.devices)
   for line in (json.dumps(row) for row in rows) if args.json else table(rows):
     print(line, flush=True)

@@ -213,7 +213,7 @@ def folder_config(config, root):
     ("supervised", {"data.labeled": "reco/500_0"}, "500"),
     ("supervised", {"data.name": "no_such_set"}, "no_such_set"),
     ("supervised", {"model.trunk.name": "resnet19"}, "resnet19"),
-    ("supervised", {"model.dtype": "float16"}, "choose from auto, float32, bfloat16"),
+    ("supervised", {"model.dtype": "float16"}, "choose from .auto., .float32., .bfloat16."),
     ("supervised", {"training.log_every": 0}, "must be at least 1"),
     ("supervised", {"evaluation.size": (64, 64)}, "evaluation size"),
     ("mean_teacher", {"method.mixing": "mixup"}, "choose from 'cutout'"),

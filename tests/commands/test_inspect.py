@@ -200,7 +200,7 @@ def test_the_command_says_what_is_wrong_in_one_line(folder, tmp_path):
   (root / "images" / "2.png").write_bytes(b"no picture")
   process = subprocess.run(
     [
-      sys.executable, "-m", "semiseg_jax.commands.inspect",
+      sys.executable, "-m", "semiseg_jax", "inspect",
       "--config=configs/folder_reco.py:size=small,method=supervised",
       f"--config.data.root={root}", f"--config.data.class_names={','.join(NAMES)}",
       "--config.data.crop=(24, 32)", "--config.data.labeled_batch=5", f"--out={tmp_path / 'out'}",

@@ -4,11 +4,12 @@ import dataclasses
 import difflib
 import typing
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from ml_collections import config_dict
 
 T = TypeVar("T")
+Steps = Annotated[int, "steps"]  # the type of a field that counts steps: see `scale_batch`
 
 
 def make(kind: type[T], section: str, name: str, values: Mapping[str, Any]) -> T:

@@ -90,6 +90,7 @@ def check_step(run: Run) -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_makes_its_method(name):
   config = get(name)
+  assert "batch" in importlib.import_module(f"configs.{name}").__doc__
   method = make_method(config.method)
   assert set(config.method) == {"name", *method.__dataclass_fields__}
 
@@ -122,6 +123,7 @@ def test_every_config_steps_on_any_number_of_devices(name, machine):
       check_step(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["toy_reco", "toy_memory_bank"])
 def test_compiles_for_all_devices(name):
   config = narrow(name)
@@ -327,12 +329,12 @@ def test_deeplabv2_has_stride_8():
     ("sun_reco", "partial=p1", "no partial labels for SUN"),
     ("city_reco", "lables=20", "did you mean 'labels'"),
     ("city_reco", "labels=many", "takes a int"),
-    ("city_reco", "method=fixmatch", "choose from supervised, mean_teacher, reco"),
-    ("city_reco", "base=self", "choose from semi, sup"),
-    ("folder_reco", "size=huge", "choose from full, small"),
-    ("city_memory_bank", "model=v4", "choose from v2, v3"),
+    ("city_reco", "method=fixmatch", "choose from 'supervised', 'mean_teacher', 'reco'"),
+    ("city_reco", "base=self", "choose from 'semi', 'sup'"),
+    ("folder_reco", "size=huge", "choose from 'full', 'small'"),
+    ("city_memory_bank", "model=v4", "choose from 'v2', 'v3'"),
     ("city_memory_bank", "model=v3,pretraining=COCO", "has no COCO weights"),
-    ("pascal_memory_bank", "pretraining=coco", "choose from COCO, imagenet"),
+    ("pascal_memory_bank", "pretraining=coco", "choose from 'COCO', 'imagenet'"),
   ],
 )
 def test_bad_arguments(name, arg, message):

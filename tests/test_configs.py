@@ -112,10 +112,10 @@ def test_every_config_steps_on_all_devices(name):
 )
 def test_every_config_steps_on_any_number_of_devices(name, machine):
   """With its own batch, on as many as share it out."""
-  sizes = set()
+  config, sizes = narrow(name), set()
   for count in DEVICES:
     machine(count)
-    run = build(narrow(name), *blank(config := get(name)))
+    run = build(config, *blank(config))
     shares = [n for n in range(1, count + 1) if not any(b % n for b in rows(config).values())]
     assert run.mesh.size == max(shares)
     if run.mesh.size not in sizes:

@@ -7,7 +7,8 @@ Public listings of the paper's mIoU: DeepLabV2 with COCO weights 59.4 (100 label
     python launch.py --config=configs/city_memory_bank.py:labels=744,split=1,model=v3 --workdir=...
 
 Arguments: labels=100|372|744, split=0|1|2, model=v2|v3, pretraining=COCO|imagenet (that the inputs
-and layers are made for). Needs `python -m data.prepare cityscapes --raw=DIR --variant=full`.
+and layers are made for), batch (docs/scaling.md).
+Needs `python -m data.prepare cityscapes --raw=DIR --variant=full`.
 """
 
 from ml_collections import ConfigDict

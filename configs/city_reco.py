@@ -6,6 +6,8 @@ README of the original, 20 labels, one run each: supervised 38.10, ClassMix 45.1
     python launch.py --config=configs/city_reco.py --workdir=runs/city20
     python launch.py --config=configs/city_reco.py:labels=150,split=1 --workdir=...
     python launch.py --config=configs/city_reco.py:partial=p1,mixing=cutmix --workdir=...
+
+Arguments: those of `common.reco_experiment`, and batch (docs/scaling.md).
 """
 
 from ml_collections import ConfigDict

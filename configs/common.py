@@ -1,10 +1,10 @@
 """Every field of a config, with its default and what it means; each config starts from here."""
 
-import difflib
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from semiseg_jax.fields import nearest, require
 from semiseg_jax.training.choices import choose
 
 _DEFAULTS = {
@@ -57,9 +57,7 @@ def base_config() -> ConfigDict:
   config.data.workers = 0  # worker processes per host; 0: threads alone
   config.data.buffer = 4  # batches read ahead
 
-  config.model = (
-    ConfigDict()
-  )  # `name` of the network and its fields, see semiseg_jax/models/networks
+  config.model = ConfigDict()  # `name` of the network and its fields, see models/networks
   config.model.trunk = ConfigDict()  # `name` of the encoder and its fields
   config.model.init_from = config_dict.placeholder(str)  # .pth or .safetensors file, working
   # directory or "hf://ORG/REPO/FILE" (docs/weights.md); None: from scratch
@@ -115,10 +113,8 @@ def memory_bank_experiment(config: ConfigDict, args: ConfigDict, colors: str) ->
   args: labels, split, pretraining (COCO|imagenet), model (v2|v3). colors: of config.model's
   normalization, the dataset whose mean is taken off.
   """
-  if args.pretraining not in ("COCO", "imagenet"):
-    raise ValueError(f"pretraining={args.pretraining!r}: choose from COCO, imagenet")
-  if args.model not in ("v2", "v3"):
-    raise ValueError(f"model={args.model!r}: choose from v2, v3")
+  require("pretraining", args.pretraining, ("COCO", "imagenet"))
+  require("model", args.model, ("v2", "v3"))
   if args.model == "v3" and args.pretraining == "COCO":
     raise ValueError("model=v3 has no COCO weights: pretraining=imagenet")
   use_memory_bank(config)
@@ -144,15 +140,14 @@ def memory_bank_experiment(config: ConfigDict, args: ConfigDict, colors: str) ->
 def parse(arg: str | None, **defaults: Any) -> ConfigDict:
   """The text behind a config file's colon, "labels=20,mixing=cutmix", over typed defaults.
 
+  The command line takes batch=N off it beforehand (`training.batch.scale_batch`).
   Raises ValueError for an unknown key (naming the nearest) or a value of another type.
   """
   values = ConfigDict(defaults)
   for pair in filter(None, (arg or "").split(",")):
     key, _, text = pair.partition("=")
     if key not in defaults:
-      close = difflib.get_close_matches(key, defaults, n=1)
-      hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(defaults)}"
-      raise ValueError(f"config argument {pair!r}: unknown key {key!r}; {hint}")
+      raise ValueError(f"config argument {pair!r}: unknown key; {nearest(key, defaults)}")
     kind = type(defaults[key])
     try:
       values[key] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
@@ -182,19 +177,16 @@ def reco_experiment(
     arg, method="reco", base="semi", mixing="classmix", labels=labels, split=0, partial="",
     model="deeplabv3p",
   )  # fmt: skip
-  partial = bool(args.partial)
-  if args.base not in ("semi", "sup"):
-    raise ValueError(f"base={args.base!r}: choose from semi, sup")
-  on_labels_alone = args.method == "supervised" or (args.method == "reco" and args.base == "sup")
+  require("base", args.base, ("semi", "sup"))
+  require("method", args.method, ("supervised", "mean_teacher", "reco"))
   if args.method == "supervised":
     choose(config, "method", "supervised")
-  elif args.method in ("mean_teacher", "reco"):
-    choose(config, "method", args.method, scale_range=scale_range, partial=partial)
-    config.method.mixing = args.mixing if args.base == "semi" else None
   else:
-    raise ValueError(f"method={args.method!r}: choose from supervised, mean_teacher, reco")
-  if on_labels_alone:  # the originals double the batch here
-    config.data.labeled_batch *= 2
+    values = {"scale_range": scale_range, "partial": bool(args.partial)}
+    mixing = args.mixing if args.base == "semi" else None
+    choose(config, "method", args.method, **values, mixing=mixing)
+  if args.method == "supervised" or (args.method == "reco" and args.base == "sup"):
+    config.data.labeled_batch *= 2  # as the originals do on labelled images alone
   choose_labels(config, args)
   config.data.labeled_transform.scale_range = scale_range
   choose(config, "model", args.model)

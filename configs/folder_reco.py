@@ -3,19 +3,20 @@
     python launch.py --config=configs/folder_reco.py --config.data.root=DIR --workdir=runs/mine
     python launch.py --config=configs/folder_reco.py:method=mean_teacher --config.data.root=DIR ...
 
-Arguments: method, mixing, base as in city_reco; size=small for a network that learns on a CPU.
+Arguments: method, mixing, base, batch as in city_reco; size=small for a network that learns on a
+CPU.
 Every image with a mask is labelled; --config.data.labeled=1/8_0 hides seven eighths of the masks.
 """
 
 from ml_collections import ConfigDict
 
 from configs import common
+from semiseg_jax.fields import require
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
   args = common.parse(arg, method="reco", mixing="classmix", base="semi", size="full")
-  if args.size not in ("full", "small"):
-    raise ValueError(f"size={args.size!r}: choose from full, small")
+  require("size", args.size, ("full", "small"))
   config = common.base_config()
   config.data.name = "folder"
   config.data.crop = (321, 321)

@@ -5,7 +5,8 @@ ReCo with ClassMix, or a baseline, at half resolution; the labelled sets are tho
     python launch.py --config=configs/gta5_city.py --workdir=runs/gta5_city100
     python launch.py --config=configs/gta5_city.py:method=mean_teacher,labels=372 --workdir=...
 
-Arguments: method=supervised|mean_teacher|reco, mixing, labels=100|372|744, split=0|1|2.
+Arguments: method=supervised|mean_teacher|reco, mixing, labels=100|372|744, split=0|1|2,
+batch (docs/scaling.md).
 """
 
 from ml_collections import ConfigDict

@@ -2,9 +2,9 @@
 
     python launch.py --config=configs/gta5_city_memory_bank.py --workdir=runs/gta5_bank100
 
-Arguments as in city_memory_bank, of DeepLabV2. Labelled batches come from Cityscapes and GTA5 in
-turn, as the paper intends; the released script takes GTA5 in 50 of its last 100 steps only, which
-is --config.method.domain_schedule=code.
+Arguments as in city_memory_bank, of DeepLabV2, batch among them. Labelled batches come from
+Cityscapes and GTA5 in turn, as the paper intends; the released script takes GTA5 in 50 of its last
+100 steps only, which is --config.method.domain_schedule=code.
 """
 
 from ml_collections import ConfigDict

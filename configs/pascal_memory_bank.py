@@ -5,7 +5,7 @@ Public listings of the paper's mIoU, DeepLabV2 with COCO weights: 67.9 (212 labe
     python launch.py --config=configs/pascal_memory_bank.py --workdir=runs/bank212
     python launch.py --config=configs/pascal_memory_bank.py:split=2,reduced=true --workdir=...
 
-Arguments: labels=212|530|1323, split=0|1|2, model=v2|v3, pretraining=COCO|imagenet as in
+Arguments: labels=212|530|1323, split=0|1|2, model=v2|v3, pretraining=COCO|imagenet, batch as in
 city_memory_bank; reduced: small crops and labelled and unlabelled steps in turn, for little memory.
 """
 

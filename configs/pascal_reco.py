@@ -5,6 +5,8 @@ README of the original, 60 labels, one run each: supervised 36.06, ClassMix 53.7
 
     python launch.py --config=configs/pascal_reco.py --workdir=runs/pascal60
     python launch.py --config=configs/pascal_reco.py:partial=p0,method=mean_teacher --workdir=...
+
+Arguments: those of `common.reco_experiment`, and batch (docs/scaling.md).
 """
 
 from ml_collections import ConfigDict

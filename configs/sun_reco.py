@@ -2,6 +2,8 @@
 
 python launch.py --config=configs/sun_reco.py --workdir=runs/sun50
 python launch.py --config=configs/sun_reco.py:labels=500,method=supervised --workdir=...
+
+Arguments: those of `common.reco_experiment`, and batch (docs/scaling.md).
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,8 @@
 """Toy street scenes, an EMA teacher with ClassMix.
 
 python launch.py --config=configs/toy_mean_teacher.py --workdir=runs/toy_mean_teacher
+
+Arguments: labels (0 = all), split, partial, and batch (docs/scaling.md).
 """
 
 from ml_collections import ConfigDict

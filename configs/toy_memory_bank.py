@@ -2,7 +2,8 @@
 
 python launch.py --config=configs/toy_memory_bank.py --workdir=runs/toy_memory_bank
 
-Arguments: labels and split as in the other toy configs; contrast=false: without the bank's term.
+Arguments: labels, split and batch as in the other toy configs; contrast=false: without the bank's
+term.
 The network is theirs; the momentum without Nesterov's correction and the learning rate that falls
 at every step are the original's.
 """

@@ -1,6 +1,8 @@
 """Toy street scenes, ReCo on top of an EMA teacher with ClassMix.
 
 python launch.py --config=configs/toy_reco.py --workdir=runs/toy_reco
+
+Arguments: labels (0 = all), split, partial, and batch (docs/scaling.md).
 """
 
 from ml_collections import ConfigDict

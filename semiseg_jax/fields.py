@@ -4,11 +4,12 @@ import dataclasses
 import difflib
 import typing
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from ml_collections import config_dict
 
 T = TypeVar("T")
+Steps = Annotated[int, "steps"]  # the type of a field that counts steps: see `scale_batch`
 
 
 def make(kind: type[T], section: str, name: str, values: Mapping[str, Any]) -> T:
@@ -18,7 +19,7 @@ def make(kind: type[T], section: str, name: str, values: Mapping[str, Any]) -> T
   Raises ValueError for an unknown key, naming the nearest, and for a value of a type other than its
   default's.
   """
-  known = kind.__dataclass_fields__
+  known = {field.name: field for field in dataclasses.fields(kind)}
   values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
   for key, value in values.items():
     if key not in known:
@@ -69,7 +70,7 @@ def section(kind: type, leave_out: Collection[str] = ()) -> dict[str, Any]:
       continue
     values[field.name] = field.default
     if type(None) in typing.get_args(hints[field.name]):
-      values[field.name] = config_dict.FieldReference(
-        field.default, field_type=typing.get_args(hints[field.name])[0]
-      )
+      given = typing.get_args(hints[field.name])[0]
+      given = typing.get_origin(given) or given
+      values[field.name] = config_dict.FieldReference(field.default, field_type=given)
   return values

@@ -5,6 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from semiseg_jax.fields import Steps
+
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
@@ -16,7 +18,7 @@ class Schedule:
   """
 
   first: int = 0
-  warmup_steps: int = 0
+  warmup_steps: Steps = 0
   momenta = ()  # (low, high) of the momentum of a schedule that moves it too
 
   def rate(self, peak: float, steps: int, step: jax.Array) -> jax.Array:
@@ -38,7 +40,7 @@ class Poly(Schedule):
   the end of a long run, 1 - epoch/epochs in float32 is off by a percent.
   """
 
-  steps_per_epoch: int = 200
+  steps_per_epoch: Steps = 200
   power: float = 0.9
   floor: float = 1e-6
 

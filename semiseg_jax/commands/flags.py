@@ -1,44 +1,69 @@
 """The flag --config of every command that takes one."""
 
+import difflib
 import re
 import sys
 
+import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from semiseg_jax.training.batch import scale_batch
 from semiseg_jax.training.choices import CHOICES, choose
 
 
-def define_config() -> flags.FlagHolder:
+def define_config(values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:
   """--config=FILE.py[:ARGUMENTS], and --config.KEY=VALUE for every key of it.
 
-  Naming another method, network, transform or optimiser there brings that one's keys.
+  Naming another method, network, transform or optimiser there brings that one's keys. Among the
+  arguments of every file may be batch=N, see `scale_batch`.
   """
-  holder = config_flags.DEFINE_config_file("config", None, "The experiment, FILE.py[:ARGUMENTS].")
-  flag = flags.FLAGS["config"]
+  text = "The experiment, FILE.py[:ARGUMENTS]."
+  holder = config_flags.DEFINE_config_file("config", None, text, values)
+  flag = values["config"]
   flag.parser = _Choosing(flag.parser)
   return holder
 
 
 class _Choosing(flags.ArgumentParser):
-  """Makes the choices named on the command line before any key of theirs is looked for."""
+  """Makes the choices named on the command line before any key of theirs is looked for, and scales
+  the batch behind them."""
 
   def __init__(self, parser: flags.ArgumentParser):
     self._parser = parser
 
   def parse(self, path: str) -> ConfigDict:
-    config = self._parser.parse(path)
-    for choice in CHOICES:
-      if name := _given(f"{choice}.name"):
-        choose(config, choice, name)
+    file, *arguments = re.split("[:,]", path)
+    batch = [text[6:] for text in arguments if text.startswith("batch=")]
+    others = ",".join(text for text in arguments if not text.startswith("batch="))
+    try:
+      config = self._parser.parse(f"{file}:{others}" if others else file)
+      for choice in CHOICES:
+        if name := _given(f"{choice}.name"):
+          choose(config, choice, name[-1])
+      for labeled in batch:
+        scale_batch(config, int(labeled))
+      _check_keys(config)
+    except (OSError, ValueError) as error:  # the parser's has a traceback in its text
+      raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
     return config
 
   def flag_type(self) -> str:
     return self._parser.flag_type()
 
 
-def _given(key: str) -> str | None:
-  """The last value of --config.KEY on the command line."""
+def _given(key: str) -> list[str]:
+  """The values of --config.KEY on the command line."""
   text = "\n".join(sys.argv[1:])
-  found = re.findall(rf"^--?config\.{re.escape(key)}[=\n](.*)$", text, re.MULTILINE)
-  return found[-1] if found else None
+  return re.findall(rf"^--?config\.{re.escape(key)}[=\n](.*)$", text, re.MULTILINE)
+
+
+def _check_keys(config: ConfigDict) -> None:
+  """ValueError naming the nearest for a key on the command line that the config doesn't have."""
+  values = config.to_dict(preserve_field_references=True)
+  paths = jax.tree.leaves_with_path(values, is_leaf=lambda value: not isinstance(value, dict))
+  known = [".".join(part.key for part in path) for path, _ in paths]
+  for key in re.findall(r"^--?(?:no)?config\.([\w.]+)", "\n".join(sys.argv[1:]), re.MULTILINE):
+    if not any(f"{name}.".startswith(f"{key}.") for name in known):
+      close = [f"did you mean config.{name}?" for name in difflib.get_close_matches(key, known, 1)]
+      raise ValueError(f"no key config.{key}: {[*close, 'configs/common.py has all'][0]}")

@@ -22,7 +22,7 @@ from semiseg_jax.augment.memory_bank import STRONG, WEAK, Strength
 from semiseg_jax.augment.views import image_keys
 from semiseg_jax.collectives import DATA_AXIS, cond, value_and_grad
 from semiseg_jax.contract import Aux, Batch, Facts, Params, TrainState, Tree
-from semiseg_jax.fields import require
+from semiseg_jax.fields import Steps, require
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses import balance, bank, pixel
 from semiseg_jax.losses.balance import ClassTables
@@ -73,8 +73,8 @@ class Method(contract.Method):
   head_dim: of the projection head and all behind it.
   """
 
-  ramp_steps: int = 2000
-  bank_lead: int = 1000
+  ramp_steps: Steps = 2000
+  bank_lead: Steps = 1000
   memory_per_class: int = 256
   quota_factor: float = 1.0
   threshold: float = 0.95

@@ -113,7 +113,7 @@ def make_plan(
 
 
 def share_out(config: ConfigDict, devices: int, note: Callable[[str], None]) -> None:
-  """Raises the batches to the next multiple of the devices, as a run would ask for."""
+  """Raises each of the batches to the next multiple of the devices."""
   for section, key in ((config.data, "labeled_batch"), (config.data, "unlabeled_batch"),
                        (config.data.domain, "batch")):  # fmt: skip
     rows = -(-section[key] // devices) * devices

@@ -43,17 +43,18 @@ def sharing_devices(batches: Sequence[int]) -> list[jax.Device]:
 def idle_devices(mesh: Mesh, batches: Mapping[str, int]) -> str:
   """One line on the devices that are left out, and how to use all; "" if none is.
 
-  batches: the global ones, by their key in config.data.
+  batches: rows of the global ones, the labelled first, by what people call them.
   """
-  there = jax.device_count()
+  there, unit = jax.device_count(), math.gcd(*batches.values())
   if mesh.size == there:
     return ""
-  sizes = ", ".join(f"{name}={rows}" for name, rows in batches.items())
-  first = next(iter(batches.values()))
-  wanted = -(-first // there) * there
+  times = -(-unit // there) * there
+  wanted = {name: rows // unit * times for name, rows in batches.items()}  # as small as it goes
+  text = lambda batches: " + ".join(f"{rows} {name}" for name, rows in batches.items())
   return (
-    f"{mesh.size} of {there} devices are used, as many as share out {sizes} equally; for all, give "
-    f"the config :batch={wanted} (docs/scaling.md)"
+    f"{mesh.size} of {there} devices are used, as many as share out {text(batches)} images "
+    f"equally; for all, give the config :batch={next(iter(wanted.values()))}, which makes it "
+    f"{text(wanted)} (docs/scaling.md)"
   )
 
 

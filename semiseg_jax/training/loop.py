@@ -80,8 +80,7 @@ class _Training:
     model, network = run.start.model, run.start.variables
     weights = sum(x.size for x in jax.tree.leaves(network.params))
     domain = f", {counts['domain']} of {run.config.data.domain.name}" if "domain" in counts else ""
-    batches = {f"{name}_batch": stream.batch for name, stream in run.streams.items()}
-    idle = idle_devices(run.mesh, batches)
+    idle = idle_devices(run.mesh, {name: stream.batch for name, stream in run.streams.items()})
     idle = idle and f"{idle}\n"
     begin = run.start.note
     if self.first_step:

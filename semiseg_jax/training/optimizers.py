@@ -31,6 +31,7 @@ class Optimizer:
   weight_decay: float = 0.0
   groups: tuple = ()
   decoupled = False  # whether the decay is added behind the moments, not to the gradient
+  batch_power = 0.5  # of a batch's size, with which the learning rate grows
 
   def __post_init__(self):
     for group in self.groups:
@@ -50,6 +51,7 @@ class SGD(Optimizer):
   weight_decay: float = 5e-4
   momentum: float = 0.9
   nesterov: bool = True
+  batch_power = 1.0
 
   def moments(self, momentum: jax.Array | None) -> optax.GradientTransformation:
     return optax.trace(self.momentum if momentum is None else momentum, self.nesterov)

@@ -4,7 +4,6 @@ import json
 import pathlib
 import random
 import re
-import shlex
 import signal
 
 import cv2
@@ -13,12 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import toy_reco
 from semiseg_jax.convert.checkpoint import trained_network
-from tests import test_configs
 from tests.compare import assert_same_bits
 from tests.processes import (
-  ROOT,
   SMALL,
   arrays,
   clean_environment,
@@ -166,30 +162,3 @@ def make_folder(root: pathlib.Path) -> None:
 def test_what_is_wrong_in_one_line_and_no_traceback(config, args, message, environment, tmp_path):
   _, err = finish(start(environment, *launch(tmp_path, *args, config=config)), code=1)
   assert re.search(message, err) and "Traceback" not in err, err
-
-
-def test_unknown_config_key_names_the_nearest(environment, tmp_path):
-  process = start(environment, *launch(tmp_path, "--config.method.temprature=0.3"))
-  _, err = finish(process, code=1)
-  assert "temperature" in err
-
-
-def test_readme_names_what_exists():
-  commands = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-  text = "\n".join(commands).replace("\\\n", "").replace("$method", "reco").replace("$seed", "0")
-  lines = text.splitlines()
-  launches = [shlex.split(line, comments=True) for line in lines if "launch.py" in line]
-  assert launches
-  for words in launches:
-    options = dict(word.lstrip("-").partition("=")[::2] for word in words if word[:2] == "--")
-    if options.get("mode") == "predict":
-      assert {"workdir", "images"} <= options.keys()
-      continue
-    path, _, arg = options["config"].partition(":")
-    assert (ROOT / path).is_file(), words
-    config = test_configs.get(pathlib.Path(path).stem, arg or None)
-    for key in options:
-      if key.startswith("config."):
-        section, name = key.split(".")[1:]
-        assert name in config[section], words
-  assert toy_reco.get_config().training.steps > 100

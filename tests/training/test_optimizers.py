@@ -283,7 +283,7 @@ def test_unimatchs_adamw(case):
     {name: {"w": case[f"grad_{name}"][step]} for name in names} | {"unused": {"w": unused * 0}}
     for step in range(steps)
   ]
-  history, _ = ours(section, grads, params)
+  history, _ = ours(section, grads, params, net=Net(late=("unused",)))
   for step, found in enumerate(history):
     for name in names:
       np.testing.assert_allclose(found[name]["w"], case[name][step], rtol=1e-5, atol=1e-6)

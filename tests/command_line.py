@@ -1,0 +1,22 @@
+"""A config as a command line makes it, within this process."""
+
+import pathlib
+import sys
+from unittest import mock
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from semiseg_jax.commands.flags import define_config
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def parsed(config: str, *options: str) -> ConfigDict:
+  """--config=configs/CONFIG with further options, such as parsed("toy_reco.py:labels=4")."""
+  argv = ["launch.py", f"--config={ROOT / 'configs' / config}", *options]
+  values = flags.FlagValues()
+  with mock.patch.object(sys, "argv", argv):
+    define_config(values)
+    values(argv)
+  return values.config

@@ -11,24 +11,21 @@ import sys
 import tempfile
 import time
 
-from semiseg_jax.contract import build_network
 from semiseg_jax.convert import families, files
 from semiseg_jax.convert.assign import tensors_of
+from semiseg_jax.models import networks
 
 _MODEL = {
   "name": "deeplabv3p",
   "num_classes": 19,
-  "backbone": "resnet101",
-  "embedding_dim": 256,
-  "output_stride": 16,
-  "normalization": "imagenet",
+  "heads": {"representation": 256},
 }
 
 
 def main() -> None:
   with tempfile.TemporaryDirectory() as directory:
     folder = pathlib.Path(directory)
-    variables, _ = build_network(_MODEL)
+    variables, _ = networks.build(_MODEL)
     tensors = tensors_of(families.named("reco"), variables)
     for name in ("weights.pth", "weights.safetensors"):
       files.write(folder / name, tensors, {})
@@ -37,7 +34,8 @@ def main() -> None:
       command = [
         sys.executable,
         "-m",
-        "semiseg_jax.convert",
+        "semiseg_jax",
+        "convert",
         folder / name,
         "--out",
         folder / name[:9],

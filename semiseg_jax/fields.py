@@ -34,6 +34,13 @@ def choose(key: str, name: str, table: Mapping[str, T] | Iterable[str]) -> T | N
   return table[name] if isinstance(table, Mapping) else None
 
 
+def make_chosen(table: Mapping[str, type[T]], section: str, config: Mapping[str, Any]) -> T:
+  """What the table has under config["name"], with the other keys as its fields; see `make`."""
+  values = dict(config)
+  name = values.pop("name", "")
+  return make(choose(f"{section}.name", name, table), section, name, values)
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
   """The question to ask whoever wrote `word` where one of `known` is wanted."""
   close = difflib.get_close_matches(word, known, n=1)

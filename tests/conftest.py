@@ -1,18 +1,45 @@
-"""Eight virtual CPU devices stand for a pod in every test; programs compile fast, not for speed.
+"""Every test sees the devices and the compiler's settings of `tests.environment`; toy runs."""
 
-Compiled programs are kept in .pytest_cache, so that runs of the same thing share them.
-"""
+from tests import environment
 
-import os
-import pathlib
+environment.enter()  # before anything imports jax
 
-_FLAGS = (
-  "--xla_force_host_platform_device_count=8",
-  "--xla_backend_optimization_level=0",
-  "--xla_llvm_disable_expensive_passes=true",
-)
-_PROGRAMS = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "programs"
+import importlib  # noqa: E402
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_PROGRAMS))
-os.environ["XLA_FLAGS"] = " ".join([*_FLAGS, os.environ.get("XLA_FLAGS", "")])  # the last one wins
+import pytest  # noqa: E402
+
+from data import prepare  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+  directory = tmp_path_factory.mktemp("data")
+  prepare.ensure("toy_scenes", None, directory)
+  return directory
+
+
+@pytest.fixture
+def tiny_config(data_dir):
+  """A function: the toy config of a method, shrunk until a step takes milliseconds."""
+
+  def make(method: str, steps: int = 8, **values):
+    config = importlib.import_module(f"configs.toy_{method}").get_config()
+    config.data.data_dir = str(data_dir)
+    config.data.crop = (32, 32)
+    config.data.labeled_batch = config.data.unlabeled_batch = 8  # of 8 virtual devices
+    config.model.trunk.width, config.model.decoder_dim = 4, 8
+    if method == "reco":
+      config.method.num_queries = config.method.num_negatives = config.method.embedding_dim = 8
+    if method == "memory_bank":  # everything has begun after two steps
+      config.method.ramp_steps, config.method.bank_lead, config.method.head_dim = 1, 1, 8
+      config.method.threshold = 0.1
+      config.method.memory_per_class = 60  # of 64 slots
+    config.training.steps = steps
+    config.training.log_every = 2
+    config.training.checkpoint_every = config.evaluation.every = 4
+    config.evaluation.batch = 37  # raised to 40, which 8 devices can share
+    config.evaluation.panels = 1
+    config.update_from_flattened_dict(values)
+    return config
+
+  return make

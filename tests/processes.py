@@ -12,10 +12,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from tests.environment import xla_flags
+
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = (
-  "--config.data.crop=(32, 32)", "--config.model.width=4", "--config.model.decoder_dim=8",
-  "--config.model.embedding_dim=8", "--config.method.num_queries=8",
+  "--config.data.crop=(32, 32)", "--config.model.trunk.width=4", "--config.model.decoder_dim=8",
+  "--config.method.embedding_dim=8", "--config.method.num_queries=8",
   "--config.method.num_negatives=8", "--config.training.log_every=1",
   "--config.evaluation.panels=2",
 )  # fmt: skip
@@ -26,8 +28,7 @@ def clean_environment(data: pathlib.Path, home: pathlib.Path, devices: int = 1) 
   kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "SEMISEG_DATA")}
   return kept | {
     "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    f"--xla_force_host_platform_device_count={devices}",
+    "XLA_FLAGS": xla_flags(devices),
     "SEMISEG_DATA": str(data),
     "HOME": str(home),
   }

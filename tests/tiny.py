@@ -1,68 +1,54 @@
 """A network of a few thousand weights, and runs of the train step with it on any device count."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 from flax import nnx
 
-from semiseg_jax.augment.levels import NORMALIZATIONS
-from semiseg_jax.contract import Facts, Method, Network, TrainState, Variables, split_network
+from semiseg_jax.collectives import DATA_AXIS
+from semiseg_jax.contract import Facts, Method, TrainState
 from semiseg_jax.labels import IGNORE
-from semiseg_jax.methods import make_method
+from semiseg_jax.methods import METHODS, make_method
 from semiseg_jax.models import networks
-from semiseg_jax.models.layers import BatchNorm, Conv
+from semiseg_jax.models.layers import BatchNorm, Computation, Conv
+from semiseg_jax.models.network import Network, Outputs, Segmenter, Variables, split_network
 from semiseg_jax.models.resize import resize_bilinear
-from semiseg_jax.models.rows import RowHead
-from semiseg_jax.models.selectors import ClassSelectors
 from semiseg_jax.runtime.mesh import make_mesh, shard_batch
+from semiseg_jax.training.start import Start
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import make_train_step
 
-HEADS = 12  # width of ToyNet's heads on rows
+CLASSES, ROWS, SIZE = 5, 8, 32
+OPTIMIZER = optax.sgd(0.05, momentum=0.9, nesterov=True)
 
 
-class TinyNet(nnx.Module):
-  """Two strided convolutions with BatchNorm and two 1x1 heads, as the recorded runs have it."""
+class TinyNet(Segmenter):
+  """Two strided convolutions with BatchNorm and 1x1 heads, as the recorded runs of ReCo have it."""
 
-  def __init__(self, num_classes: int, embedding_dim: int, axis_name: str | None = "data"):
-    rng = np.random.default_rng(0)
+  def __init__(self, num_classes: int, embedding_dim: int | None, computation: Computation):
+    rng, axis_name = computation.rng, computation.axis_name
     self.conv1 = Conv(3, 8, 3, rng=rng, stride=2, padding=1)
     self.bn1 = BatchNorm(8, axis_name=axis_name)
     self.conv2 = Conv(8, 16, 3, rng=rng, stride=2, padding=1)
     self.bn2 = BatchNorm(16, axis_name=axis_name)
-    self.classifier = Conv(16, num_classes, 1, rng=rng, use_bias=True)
-    self.representation = Conv(16, embedding_dim, 1, rng=rng, use_bias=True)
+    self.feature_dim = 16
+    head = lambda channels: Conv(16, channels, 1, rng=rng, use_bias=True)
+    self.classifier = head(num_classes)
+    self.representation = head(embedding_dim) if embedding_dim else None
 
-  def __call__(self, images: jax.Array, train: bool) -> networks.Outputs:
-    x = nnx.relu(self.bn1(self.conv1(images), train))
-    x = nnx.relu(self.bn2(self.conv2(x), train))
-    return networks.Outputs(self.classifier(x), self.representation(x))
+  def encode(self, images: jax.Array, train: bool, keys: jax.Array | None = None):
+    shallow = nnx.relu(self.bn1(self.conv1(images), train))
+    return shallow, nnx.relu(self.bn2(self.conv2(shallow), train))
 
-
-class ToyNet(nnx.Module):
-  """Two convolutions, a classifier, heads on rows: as the memory bank's recorded runs have it."""
-
-  def __init__(self, num_classes: int, axis_name: str | None = "data"):
-    rng = np.random.default_rng(0)
-    heads = {"rng": rng, "axis_name": axis_name}
-    self.conv1 = Conv(3, 8, 3, rng=rng, stride=2, padding=1)
-    self.bn1 = BatchNorm(8, axis_name=axis_name, trained=False)
-    self.conv2 = Conv(8, 8, 3, rng=rng, padding=1)
-    self.bn2 = BatchNorm(8, axis_name=axis_name, trained=False)
-    self.layer5 = Conv(8, num_classes, 1, rng=rng, use_bias=True)
-    self.projection_head = RowHead(8, HEADS, **heads)
-    self.prediction_head = RowHead(HEADS, HEADS, **heads)
-    self.selectors = ClassSelectors(num_classes, HEADS, **heads)
-    self.memory_selectors = ClassSelectors(num_classes, HEADS, **heads)
-
-  def __call__(self, images: jax.Array, train: bool, keys: jax.Array | None = None):
-    del keys
-    x = nnx.relu(self.bn1(self.conv1(images), train))
-    x = nnx.relu(self.bn2(self.conv2(x), train))
-    return networks.Outputs(self.layer5(x), features=x)
+  def decode(self, features, size, train: bool, keys: jax.Array | None = None) -> Outputs:
+    x = features[-1]
+    embedding = self.representation(x) if self.representation else None
+    return Outputs(self.classifier(x), embedding, x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,45 +60,44 @@ class Given:
 
   def __call__(self, params, batch_stats, images, train):
     assert train is False
-    return networks.Outputs(self.function(params, batch_stats, images)), batch_stats
+    return Outputs(self.function(params, batch_stats, images)), batch_stats
 
   def resize(self, logits, size):
     return resize_bilinear(logits, size, self.align_corners)
 
 
-def toy_network(num_classes: int, normalization: str = "imagenet") -> tuple[Network, Variables]:
-  variables, network = split_network(ToyNet(num_classes), NORMALIZATIONS[normalization])
-  return network, variables
+def tiny_network(
+  heads: dict[str, int], seed: int = 0, num_classes: int = CLASSES
+) -> tuple[Variables, Network]:
+  """TinyNet with the heads that a method wants."""
+  computation = Computation(np.random.default_rng(seed), axis_name=DATA_AXIS)
+  module = TinyNet(num_classes, heads.get("representation"), computation)
+  networks.add_heads(module, heads, num_classes, computation)
+  return split_network(module)
 
 
-def network_for(method: Method, num_classes: int) -> tuple[Variables, Network]:
-  """A tiny network with the heads that the method wants."""
-  if method.uses_row_heads:
-    network, variables = toy_network(num_classes)
-    return variables, network
-  return split_network(TinyNet(num_classes, 8))
+def tiny_start(method: Method, num_classes: int = CLASSES) -> Start:
+  """TinyNet as a run of the method starts with it."""
+  make = lambda seed: tiny_network(method.heads(), seed, num_classes)[0]
+  return Start(*tiny_network(method.heads(), 0, num_classes), make)
 
 
-def tiny_state(
-  method, optimizer, devices: int, num_classes: int = 5, variables: Variables | None = None
-) -> tuple[TrainState, jax.sharding.Mesh]:
+def tiny_state(method: Method, optimizer, devices: int) -> tuple[TrainState, jax.sharding.Mesh]:
   """A fresh state on the first `devices` virtual devices."""
-  fresh, network = split_network(TinyNet(num_classes, 8))
   mesh = make_mesh(jax.devices()[:devices])
-  facts = facts_of(num_classes)
-  return make_state(variables or fresh, network, method, optimizer, facts, 0, mesh), mesh
+  return make_state(tiny_start(method), method, optimizer, facts_of(), 0, mesh), mesh
 
 
-def facts_of(num_classes: int) -> Facts:
+def facts_of(num_classes: int = CLASSES, rows: int = ROWS) -> Facts:
   """A run of 20 steps on 16 labelled and 32 unlabelled images."""
-  return Facts(num_classes, 20, 16, 32, 8, 8, 12)
+  return Facts(num_classes, 20, 16, 32, rows, rows)
 
 
 def random_batch(
-  rows: int,
-  size: int,
-  num_classes: int,
-  seed: int,
+  rows: int = ROWS,
+  size: int = SIZE,
+  num_classes: int = CLASSES,
+  seed: int = 0,
   sparse: bool = False,
   streams: tuple[str, ...] = ("labeled", "unlabeled"),
 ) -> dict:
@@ -133,14 +118,41 @@ def random_batch(
   return {name: part() for name in streams}
 
 
-def run_steps(config: dict[str, Any], optimizer, devices: int, batches: list[dict]) -> TrainState:
-  """The state after one update per batch, on `devices` devices."""
-  method = make_method(config)
+def batches_of(method: Method, count: int = 2, domain: bool = False) -> list[dict]:
+  """A random batch for each of so many steps, with the streams that the method wants."""
+  streams = (*method.streams, *(["domain"] if domain else []))
+  sparse = getattr(method, "partial", False)
+  return [random_batch(seed=seed, sparse=sparse, streams=streams) for seed in range(count)]
+
+
+def run_steps(
+  method: Method, devices: int, batches: list[dict], optimizer=OPTIMIZER
+) -> tuple[TrainState, dict[str, Any]]:
+  """State and metrics after one update per batch, on `devices` devices; compiled once."""
   state, mesh = tiny_state(method, optimizer, devices)
-  step = make_train_step(method, optimizer, mesh)
+  step = compiled_step(method, optimizer, devices)
+  before = step._cache_size()
   for batch in batches:
-    if not method.uses_unlabeled:
-      batch = {name: part for name, part in batch.items() if name != "unlabeled"}
-    state, _ = step(state, shard_batch(batch, mesh))
-  assert step._cache_size() == 1
-  return state
+    state, metrics = step(state, shard_batch(batch, mesh))
+  assert step._cache_size() <= before + 1
+  return state, metrics
+
+
+@functools.cache
+def compiled_step(method: Method, optimizer, devices: int):
+  """The train step of a method on so many devices, shared by all tests of a process."""
+  return make_train_step(method, optimizer, make_mesh(jax.devices()[:devices]))
+
+
+def small_methods() -> dict[str, dict[str, Any]]:
+  """{"METHOD/VARIANT": config.method} of every method there is, fit for a few steps of TinyNet.
+
+  Each method's test module, tests/methods/test_METHOD.py, says its own in SMALL: {variant: values}.
+  """
+  found = {}
+  for name in METHODS:
+    module = __import__(f"tests.methods.test_{name}", fromlist=["SMALL"])
+    for variant, values in module.SMALL.items():
+      make_method(config := {"name": name, **values})
+      found[f"{name}/{variant}"] = config
+  return found

@@ -1,7 +1,7 @@
 """One process of a run that trains every method for a few steps with a tiny network.
 
 Saves, restores, goes on and evaluates; writes checkpoints to DIR/METHOD/checkpoints and what the
-evaluation counted to DIR/METHOD/counts.json. For tests/test_processes.py.
+evaluation counted to DIR/METHOD/counts.json. For tests/test_hosts.py.
 """
 
 import argparse
@@ -9,9 +9,7 @@ import pathlib
 
 import jax
 import numpy as np
-import optax
 
-from semiseg_jax.contract import Facts
 from semiseg_jax.evaluation.evaluate import make_evaluate_step
 from semiseg_jax.methods import make_method
 from semiseg_jax.runtime import processes
@@ -20,18 +18,11 @@ from semiseg_jax.runtime.mesh import make_mesh, shard_batch
 from semiseg_jax.training.loop import arrays_of
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import make_train_step
-from tests.tiny import HEADS, network_for, random_batch
+from tests.tiny import CLASSES, OPTIMIZER, SIZE, facts_of, random_batch, small_methods, tiny_start
 
-METHODS = {
-  "supervised": {},
-  "mean_teacher": {"scale_range": (0.5, 1.5)},
-  "reco": {"scale_range": (0.5, 1.5), "num_queries": 8, "num_negatives": 16},
-  "memory_bank": {
-    "ramp_steps": 1, "bank_lead": 1, "threshold": 0.1, "memory_per_class": 32, "background": 0
-  },
-}  # fmt: skip
-OPTIMIZER = optax.sgd(0.05, momentum=0.9)
-ROWS, SIZE, CLASSES = 16, 32, 5
+SMALL = small_methods()
+FIRST = list({name.split("/")[0]: name for name in reversed(SMALL)}.values())[::-1]
+ROWS = 16
 _AGAIN = 3  # the step before which it saves and restores
 
 
@@ -43,14 +34,12 @@ def own_rows(seed: int, streams: tuple[str, ...], mesh):
   return shard_batch(jax.tree.map(lambda x: x[own], batch), mesh)
 
 
-def train(name: str, values: dict, directory: pathlib.Path, steps: int) -> None:
+def train(values: dict, directory: pathlib.Path, steps: int) -> None:
   """Goes on from the newest checkpoint there, if there is one."""
-  method, mesh = make_method({"name": name, **values}), make_mesh()
-  variables, network = network_for(method, CLASSES)
-  facts = Facts(CLASSES, 20, 16, 32, ROWS, ROWS, HEADS)
-  state = make_state(variables, network, method, OPTIMIZER, facts, 0, mesh)
+  method, mesh = make_method(values), make_mesh()
+  start = tiny_start(method)
+  state = make_state(start, method, OPTIMIZER, facts_of(rows=ROWS), 0, mesh)
   step = make_train_step(method, OPTIMIZER, mesh)
-  streams = ("labeled", "unlabeled") if method.uses_unlabeled else ("labeled",)
   with Checkpoints(directory / "checkpoints", keep=2) as checkpoints:
 
     def restored(state):
@@ -63,11 +52,13 @@ def train(name: str, values: dict, directory: pathlib.Path, steps: int) -> None:
         checkpoints.save(seed, arrays_of(state), {})
         checkpoints.wait()
         state = restored(state)
-      state, _ = step(state, own_rows(seed, streams, mesh))
+      state, _ = step(state, own_rows(seed, method.streams, mesh))
     checkpoints.save(steps, arrays_of(state), {})
   assert step._cache_size() == 1
-  evaluate = make_evaluate_step(network, CLASSES, mesh)
-  counts = jax.device_get(evaluate(*state.student, own_rows(9, ("labeled",), mesh)["labeled"]))
+  evaluate = make_evaluate_step(start.network, CLASSES, mesh)
+  counts = jax.device_get(
+    evaluate(*state.networks["student"], own_rows(9, ("labeled",), mesh)["labeled"])
+  )
   if jax.process_index() == 0:
     write_json(directory / "counts.json", jax.tree.map(np.ndarray.tolist, counts._asdict()))
 
@@ -76,14 +67,14 @@ def main() -> None:
   parser = argparse.ArgumentParser()
   parser.add_argument("directory", type=pathlib.Path)
   parser.add_argument("--steps", type=int, default=4)
-  parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+  parser.add_argument("--methods", nargs="+", choices=SMALL, default=FIRST)
   parser.add_argument("--coordinator")
   parser.add_argument("--num_processes", type=int)
   parser.add_argument("--process_id", type=int)
   args = parser.parse_args()
   with processes.joined(args.coordinator, args.num_processes, args.process_id, timeout=60):
     for name in args.methods:
-      train(name, METHODS[name], args.directory / name, args.steps)
+      train(SMALL[name], args.directory / name, args.steps)
 
 
 if __name__ == "__main__":

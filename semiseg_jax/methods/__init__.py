@@ -19,7 +19,4 @@ def make_method(config: Mapping[str, Any]) -> contract.Method:
   Raises ValueError for an unknown name or key, naming the nearest one, and for a value of a type
   other than its default's.
   """
-  values = dict(config)
-  name = values.pop("name")
-  kind = fields.choose("config.method.name", name, METHODS)
-  return fields.make(kind, "config.method", name, values)
+  return fields.make_chosen(METHODS, "config.method", config)

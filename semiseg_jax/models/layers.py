@@ -43,10 +43,6 @@ class Frozen(nnx.Param):
   """A parameter that stays as it was loaded: no gradient, and no weight decay either."""
 
 
-class PerClass(nnx.Param):
-  """A parameter with one tensor for each class along its leading axis."""
-
-
 class Conv(nnx.Module):
   """Square convolution with symmetric zero padding; kernel HWIO.
 

@@ -13,7 +13,7 @@ import jax
 from flax import nnx
 from jax import lax
 
-from semiseg_jax.models.layers import Frozen, PerClass
+from semiseg_jax.models.layers import Frozen
 from semiseg_jax.models.normalization import IMAGENET, Normalization, normalize
 from semiseg_jax.models.resize import resize_bilinear
 
@@ -45,10 +45,14 @@ class Variables(NamedTuple):
 class Segmenter(nnx.Module):
   """What every network's module inherits: an encoder, a decoder, and both in one.
 
-  align_corners: how its logits are resized. feature_dim: channels of Outputs.features.
+  align_corners: how its logits are resized. feature_dim: channels of Outputs.features. late: names
+  of its parts that may get their first gradient late in a run. per_class: of those whose arrays
+  have the classes as their leading axis.
   """
 
   align_corners = True
+  late: tuple[str, ...] = ()
+  per_class: tuple[str, ...] = ()
   feature_dim: int
 
   def encode(
@@ -78,14 +82,15 @@ class Network:
   """A network without its arrays, and the input that its weights expect.
 
   Every call takes the arrays and returns the BatchNorm statistics after it beside its result;
-  train, keys: see `Segmenter`. frozen: paths of the parameters that are never trained. per_class:
-  top-level modules whose arrays have the classes as their leading axis.
+  train, keys, align_corners, late, per_class: see `Segmenter`. frozen: paths of the parameters that
+  are never trained.
   """
 
   graphdef: nnx.GraphDef
   normalization: Normalization = IMAGENET
   align_corners: bool = True
   frozen: tuple[tuple[str, ...], ...] = ()
+  late: tuple[str, ...] = ()
   per_class: tuple[str, ...] = ()
 
   def __call__(
@@ -153,14 +158,11 @@ def split_network(
 ) -> tuple[Variables, Network]:
   """A fresh network's arrays, as nested dicts with string keys, and what it is without them."""
   graphdef, params, batch_stats = nnx.split(module, nnx.Param, nnx.BatchStat)
-  frozen, per_class = (_paths(module, kind) for kind in (Frozen, PerClass))
-  per_class = tuple(sorted({path[0] for path in per_class}))
-  network = Network(graphdef, normalization, module.align_corners, tuple(frozen), per_class)
-  return Variables(_to_dict(params), _to_dict(batch_stats)), network
-
-
-def _paths(module: nnx.Module, kind: type[nnx.Variable]) -> list[tuple[str, ...]]:
-  return [tuple(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(module, kind))]
+  paths = nnx.to_flat_state(nnx.state(module, Frozen)).paths
+  frozen = tuple(tuple(map(str, path)) for path in paths)
+  return Variables(_to_dict(params), _to_dict(batch_stats)), Network(
+    graphdef, normalization, module.align_corners, frozen, module.late, module.per_class
+  )
 
 
 def _names(path: tuple) -> tuple[str, ...]:

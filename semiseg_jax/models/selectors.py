@@ -13,12 +13,7 @@ from flax import nnx
 from jax import lax
 
 from semiseg_jax.collectives import psum
-from semiseg_jax.models.layers import (
-  BATCH_NORM_EPSILON,
-  BATCH_NORM_MOMENTUM,
-  PerClass,
-  uniform_fan_in,
-)
+from semiseg_jax.models.layers import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, uniform_fan_in
 
 _EXACT = lax.Precision.HIGHEST  # float32 where matrix units would round
 _NEGATIVE_SLOPE = 0.2  # of the leaky ReLU
@@ -73,8 +68,8 @@ class ClassLinear(nnx.Module):
     self, num_classes: int, in_channels: int, out_channels: int, rng: np.random.Generator
   ):
     kernel, bias = (num_classes, in_channels, out_channels), (num_classes, out_channels)
-    self.kernel = PerClass(uniform_fan_in(rng, kernel, in_channels))
-    self.bias = PerClass(uniform_fan_in(rng, bias, in_channels))
+    self.kernel = nnx.Param(uniform_fan_in(rng, kernel, in_channels))
+    self.bias = nnx.Param(uniform_fan_in(rng, bias, in_channels))
 
   def __call__(self, x: jax.Array, classes: jax.Array) -> jax.Array:
     """x [G,P,I], a block of each of classes [G] -> [G,P,O]."""
@@ -89,8 +84,8 @@ class ClassBatchNorm(nnx.Module):
   """
 
   def __init__(self, num_classes: int, channels: int, axis_name: str | None):
-    self.scale = PerClass(np.ones((num_classes, channels), np.float32))
-    self.bias = PerClass(np.zeros((num_classes, channels), np.float32))
+    self.scale = nnx.Param(np.ones((num_classes, channels), np.float32))
+    self.bias = nnx.Param(np.zeros((num_classes, channels), np.float32))
     self.mean = nnx.BatchStat(np.zeros((num_classes, channels), np.float32))
     self.var = nnx.BatchStat(np.ones((num_classes, channels), np.float32))
     self.axis_name = axis_name

@@ -251,7 +251,6 @@ class _Training:
       "step": step,
       "network": self.run.scored,
       "best": {"step": self.best.step, "miou": self.best.miou},
-      "train_step_compiles": self.step_fn._cache_size(),
     }
     if self.refreshed is not None:
       result["refreshed"] = self.refreshed

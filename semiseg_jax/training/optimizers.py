@@ -84,24 +84,29 @@ def make_optimizer(
   """The optimiser of parameters {network: {module: nested dicts of arrays}}.
 
   config: the `optimizer` section; steps: the length of the run. networks: by name, each with
-  `frozen`, paths below its name of parameters that are never trained, and `per_class`, those of its
-  modules whose parameters hold one tensor per class along the leading axis.
+  `frozen`, paths below its name of parameters that are never trained, `late`, its modules that may
+  get their first gradient late, and `per_class`, those of them with one tensor per class along
+  their arrays' leading axis.
 
   Raises ValueError for an unknown name or key, naming the nearest, and for values of another type;
   `init` raises it for a group without parameters.
   """
   values = dict(config)
-  schedule = _make(SCHEDULES, "config.optimizer.schedule", values.pop("schedule"))
-  settings = _make(OPTIMIZERS, "config.optimizer", values)
+  schedule = fields.make_chosen(SCHEDULES, "config.optimizer.schedule", values.pop("schedule"))
+  settings = fields.make_chosen(OPTIMIZERS, "config.optimizer", values)
   groups = (*settings.groups, ("", 1.0, None))
-  group = partial(_group, groups)
+
+  def group(names):
+    dotted = ".".join(map(str, names[1:]))
+    return next(i for i, (pattern, *_) in enumerate(groups) if re.search(pattern, dotted))
 
   def at_step(learning_rate, momentum):
     decays = [settings.weight_decay if decay is None else decay for _, _, decay in groups]
     rates = [learning_rate * factor for _, factor, _ in groups]
-    parts = (_by_label(group, map(optax.add_decayed_weights, decays)), settings.moments(momentum))
+    decay = _by_label(group, dict(enumerate(map(optax.add_decayed_weights, decays))))
+    scale = _by_label(group, dict(enumerate(map(optax.scale_by_learning_rate, rates))))
+    parts = (decay, settings.moments(momentum))
     direction = optax.chain(*(parts[::-1] if settings.decoupled else parts))
-    scale = _by_label(group, map(optax.scale_by_learning_rate, rates))
     return optax.chain(each_module(direction, networks), scale)
 
   optimizer = optax.inject_hyperparams(at_step, hyperparam_dtype=jnp.float32)(
@@ -111,12 +116,39 @@ def make_optimizer(
 
   def init(params):
     found = set(jax.tree.leaves(_labels(group, params)))
-    for index, (pattern, *_) in enumerate(settings.groups):
-      if index not in found:
-        raise ValueError(f"config.optimizer.groups: no parameter is in the group {pattern!r}")
+    if unused := [groups[i][0] for i in range(len(settings.groups)) if i not in found]:
+      raise ValueError(f"config.optimizer.groups: no parameter is in the group of {unused}")
     return optimizer.init(params)
 
   return optax.GradientTransformation(init, optimizer.update)
+
+
+def each_module(
+  inner: optax.GradientTransformation, networks: Mapping[str, Any]
+) -> optax.GradientTransformation:
+  """`inner` for what is always trained and, each from its first gradient on, for each late module
+  of each network, or each class of it. What is frozen is not moved and has no state.
+  """
+  module = from_first_gradient(inner)
+  classes = optax.GradientTransformation(jax.vmap(module.init), jax.vmap(module.update))
+
+  def label(names):
+    network = networks[names[0]]
+    if names[1:] in network.frozen:
+      return "frozen"
+    return ".".join(names[:2]) if names[1] in network.late else "always"
+
+  def over(tree):
+    transforms = {"frozen": optax.set_to_zero(), "always": inner}
+    for key in set(jax.tree.leaves(_labels(label, tree))) - transforms.keys():
+      network, name = key.split(".")
+      transforms[key] = classes if name in networks[network].per_class else module
+    return _by_label(label, transforms)
+
+  return optax.GradientTransformation(
+    lambda params: over(params).init(params),
+    lambda grads, state, params: over(grads).update(grads, state, params),
+  )
 
 
 def from_first_gradient(inner: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -129,8 +161,7 @@ def from_first_gradient(inner: optax.GradientTransformation) -> optax.GradientTr
     return jnp.zeros((), bool), inner.init(params)
 
   def update(grads, state, params):
-    has_gradient = [jnp.any(leaf != 0) for leaf in jax.tree.leaves(grads)]
-    touched = reduce(jnp.logical_or, has_gradient, state[0])
+    touched = reduce(jnp.logical_or, [jnp.any(g != 0) for g in jax.tree.leaves(grads)], state[0])
     begun = inner.update(grads, state[1], params)
     updates, kept = jax.tree.map(partial(jnp.where, touched), begun, (grads, state[1]))
     return updates, (touched, kept)
@@ -138,50 +169,10 @@ def from_first_gradient(inner: optax.GradientTransformation) -> optax.GradientTr
   return optax.GradientTransformation(init, update)
 
 
-def each_module(
-  inner: optax.GradientTransformation, networks: Mapping[str, Any]
-) -> optax.GradientTransformation:
-  """`inner` for each module of each network, or each class of it, from its first gradient on.
-
-  What is frozen is not moved and has no state.
-  """
-  module = from_first_gradient(inner)
-  classes = optax.GradientTransformation(jax.vmap(module.init), jax.vmap(module.update))
-
-  def label(names):
-    return "frozen" if names[1:] in networks[names[0]].frozen else ".".join(names[:2])
-
-  def of(tree):
-    transforms = {"frozen": optax.set_to_zero()}
-    for key in set(jax.tree.leaves(_labels(label, tree))) - {"frozen"}:
-      network, name = key.split(".")
-      transforms[key] = classes if name in networks[network].per_class else module
-    return _by_label(label, transforms)
-
-  return optax.GradientTransformation(
-    lambda params: of(params).init(params),
-    lambda grads, state, params: of(grads).update(grads, state, params),
-  )
-
-
-def _make(kinds: Mapping[str, type], section: str, config: Mapping[str, Any]) -> Any:
-  values = dict(config)
-  name = values.pop("name")
-  if name not in kinds:
-    raise ValueError(f"{section}.name={name!r}: {fields.nearest(name, kinds)}")
-  return fields.make(kinds[name], section, name, values)
-
-
-def _group(groups: tuple, names: tuple) -> int:
-  dotted = ".".join(map(str, names[1:]))
-  return next(i for i, (pattern, *_) in enumerate(groups) if re.search(pattern, dotted))
-
-
 def _labels(label: Callable, tree: Tree) -> Tree:
   return jax.tree.map_with_path(lambda path, _: label(tuple(key.key for key in path)), tree)
 
 
-def _by_label(label: Callable, transforms) -> optax.GradientTransformation:
-  """Each leaf by the transform that its path's label names."""
-  named = transforms if isinstance(transforms, dict) else dict(enumerate(transforms))
-  return optax.partition(named, partial(_labels, label))
+def _by_label(label: Callable, transforms: dict) -> optax.GradientTransformation:
+  """Each leaf by the transform that the label of its path names."""
+  return optax.partition(transforms, partial(_labels, label))

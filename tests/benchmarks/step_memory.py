@@ -16,11 +16,9 @@ import jax
 from ml_collections import ConfigDict
 
 from data.blank import blank_dataset
-from semiseg_jax.methods import make_method
 from semiseg_jax.planning.plan import compiled
 from semiseg_jax.runtime.mesh import make_mesh, shard_batch
 from semiseg_jax.training.setup import Run, build
-from semiseg_jax.training.state import make_state
 from semiseg_jax.training.streams import TrainStream
 
 FORMS = {
@@ -28,7 +26,6 @@ FORMS = {
   "remat=elementwise": {"model.remat": "elementwise"},
   "remat=blocks": {"model.remat": "blocks"},
   "accumulate=2, half the batch": {"training.accumulate": 2},
-  "separate_passes": {"training.separate_passes": True},
   "alternate": {"method.alternate": True},
 }
 
@@ -36,8 +33,7 @@ FORMS = {
 def in_form(config: ConfigDict, changes: dict[str, Any]) -> ConfigDict | None:
   """The config so changed; None if its method has no such form."""
   config = copy.deepcopy(config)
-  of_passes = changes.keys() & {"training.separate_passes", "method.alternate"}
-  if of_passes and not make_method(config.method).passes:
+  if "method.alternate" in changes and config.method.name != "memory_bank":
     return None
   config.update_from_flattened_dict(changes)
   if config.training.accumulate > 1:
@@ -49,8 +45,7 @@ def in_form(config: ConfigDict, changes: dict[str, Any]) -> ConfigDict | None:
 def step_seconds(run: Run, steps: int) -> float:
   """The median of so many steps after the first."""
   config, seconds = run.config, []
-  state = make_state(run.variables, run.forward, run.method, run.optimizer, run.facts, 0, run.mesh)
-  step = run.train_step()
+  state, step = run.state(), run.train_step()
   stream = TrainStream(config, run.streams)
   for _ in range(steps + 1):
     batch = shard_batch(stream.next(), run.mesh, leading=int(config.training.accumulate > 1))

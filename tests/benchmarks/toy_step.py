@@ -17,8 +17,6 @@ from data import prepare
 from semiseg_jax.input.build import open_data
 from semiseg_jax.runtime.mesh import shard_batch
 from semiseg_jax.training.setup import build
-from semiseg_jax.training.state import make_state
-from semiseg_jax.training.step import make_train_step
 from semiseg_jax.training.streams import TrainStream
 
 
@@ -42,13 +40,11 @@ def main() -> None:
   config = importlib.import_module(f"configs.toy_{args.method}").get_config()
   prepare.ensure(config.data.name)
   run = build(config, open_data(config))
-  state = make_state(
-    run.variables, run.forward, run.method, run.optimizer, run.facts, config.seed, run.mesh
-  )
+  state = run.state()
   stream = TrainStream(config, run.streams)
   batch = shard_batch(stream.next(), run.mesh)
   start = time.perf_counter()
-  step = make_train_step(run.method, run.optimizer, run.mesh).lower(state, batch).compile()
+  step = run.train_step().lower(state, batch).compile()
   compile_seconds = time.perf_counter() - start
   waited = 0.0
 

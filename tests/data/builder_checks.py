@@ -1,6 +1,5 @@
 """What every prepared dataset must hold, whichever builder wrote it."""
 
-import json
 import pathlib
 import sys
 
@@ -46,5 +45,4 @@ def variant_of(path: pathlib.Path) -> str | None:
 
 def label_names(dataset: str) -> list:
   """The class list of an original code base's own copy."""
-  path = pathlib.Path(golden.__file__).parent / "segmentation_zoo" / "label_names.json"
-  return json.loads(path.read_text())[dataset]
+  return golden.load_json("segmentation_zoo/label_names.json")[dataset]

@@ -22,7 +22,7 @@ def tree(raw, monkeypatch):
   return trees.write_cityscapes(raw, monkeypatch)
 
 
-@golden.cases("reco/label_maps")
+@golden.cases("reco/label_maps*", holding="cityscapes")
 def test_ids(case):
   # ids beyond 33 would be road in the original; none occurs in the official files
   listed = case["id"] <= 33
@@ -30,7 +30,7 @@ def test_ids(case):
   assert (builder.CLASS_OF_ID[~listed] == IGNORE).all()
 
 
-@golden.cases("segmentation_zoo/constants")
+@golden.cases("segmentation_zoo/constants*", holding="cityscapes_id")
 def test_ids_and_colours_of_the_zoo(case):
   known = case["cityscapes_id"] >= 0
   ids = case["cityscapes_id"][known]
@@ -38,7 +38,7 @@ def test_ids_and_colours_of_the_zoo(case):
   np.testing.assert_array_equal(builder.PALETTE, case["cityscapes"][:19])
 
 
-@golden.cases("reco/colormaps")
+@golden.cases("reco/colormaps*", holding="cityscapes")
 def test_colours(case):
   np.testing.assert_array_equal(builder.PALETTE, case["cityscapes"][:19])
 

@@ -68,8 +68,11 @@ def test_damaged_masks(tmp_path, content, message):
   assert len(prepared.PreparedSource(path, "train")) == 1
 
 
-def test_names_and_colours_of_the_original():
+def test_names_of_the_original():
   names = builder_checks.label_names("coco_stuff")
   assert list(builder.CLASS_NAMES) == names[1:]  # its list starts with "unlabeled"
-  constants = golden.load("segmentation_zoo/constants")
-  np.testing.assert_array_equal(builder.Builder.PALETTE, constants["coco"])
+
+
+@golden.cases("segmentation_zoo/constants*", holding="coco")
+def test_colours_of_the_original(case):
+  np.testing.assert_array_equal(builder.Builder.PALETTE, case["coco"])

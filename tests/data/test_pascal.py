@@ -13,12 +13,12 @@ from tests import golden
 from tests.data import builder_checks, trees
 
 
-@golden.cases("reco/colormaps")
+@golden.cases("reco/colormaps*", holding="pascal")
 def test_colours(case):
   np.testing.assert_array_equal(builder.PALETTE, case["pascal"][:21])
 
 
-@golden.cases("segmentation_zoo/constants")
+@golden.cases("segmentation_zoo/constants*", holding="voc21")
 def test_colours_of_the_zoo(case):
   np.testing.assert_array_equal(builder.PALETTE, case["voc21"])
 

@@ -1,8 +1,6 @@
 """Every published list: its name, its size and the digest of its ids."""
 
 import hashlib
-import json
-import pathlib
 
 import pytest
 
@@ -12,7 +10,7 @@ from tests import golden
 from tests.data import trees
 
 SPLITS = ("train", "val")
-GOLDENS = sorted((pathlib.Path(golden.__file__).parent / "dst_cbc").glob("splits*.json"))
+GOLDENS = sorted(path.name for path in golden.FOLDER.glob("dst_cbc/splits*.json"))
 # name, number of ids, start of the SHA-256 of the authors' file: ids joined by line feeds (those of
 # DST-CBC's Cityscapes lists without the city's folder)
 DIGESTS = {
@@ -128,9 +126,9 @@ def test_nothing_is_published_of_another_listing():
     assert published.lists(dataset, split, others) == {}
 
 
-@pytest.mark.parametrize("path", GOLDENS, ids=lambda path: path.stem)
-def test_generator_of_dst_cbc(path):
-  case = json.loads(path.read_text())
+@pytest.mark.parametrize("name", GOLDENS)
+def test_generator_of_dst_cbc(name):
+  case = golden.load_json(f"dst_cbc/{name}")
   ids, files = list(range(case["count"])), case["files"]
   found = published.dst_cbc(ids, {str(value): value for value in (1, *case["fractions"])})
   for name, labeled in found.items():

@@ -11,10 +11,10 @@ from tests import golden
 PALETTE = np.array([(128, 64, 128), (244, 35, 232), (70, 70, 70)], np.uint8)
 
 
-@golden.cases("reco/colormaps")
+@golden.cases("reco/colormaps*")
 def test_colours_of_the_originals_tables(case):
   for palette in case.values():
-    ids = np.arange(255).reshape(15, 17)
+    ids = np.arange(min(len(palette), IGNORE)).reshape(1, -1)
     np.testing.assert_array_equal(colorize(ids, palette), palette[ids])
     assert not colorize(np.array([IGNORE]), palette).any()
 

@@ -7,23 +7,20 @@ import pytest
 
 from semiseg_jax import transforms
 from semiseg_jax.input import pipeline
-from semiseg_jax.input.sources import Subset
+from semiseg_jax.input.sources import Source, Subset
 from semiseg_jax.labels import IGNORE
 
 KEYS = ("image", "label", "valid_size", "index")
 CROP = transforms.ScaleCrop((0.5, 1.5), (6, 7))
 
 
-class Tiny:
+class Tiny(Source):
   """Images of noise whose row number can be read off the label."""
 
   def __init__(self, n, sizes=((8, 9),)):
-    self.n, self.sizes = n, sizes
+    self.sizes = sizes
     self.ids = [f"image_{i}" for i in range(n)]
     self.labeled = np.ones(n, bool)
-
-  def __len__(self):
-    return self.n
 
   def __getitem__(self, index):
     size = self.sizes[index % len(self.sizes)]
@@ -31,13 +28,13 @@ class Tiny:
     return {"image": image, "label": np.full(size, index, np.uint8)}
 
 
-def batches(labeled=4, unlabeled=4, source=0, *, seed=0, sizes=(5, 7, 3), crops=None, **kwargs):
+def batches(labeled=4, unlabeled=4, domain=0, *, seed=0, sizes=(5, 7, 3), crops=None, **kwargs):
   """Of every stream with a batch size; crops: the streams' transforms."""
   names = ("labeled", "unlabeled", "domain")
   streams = {
     name: pipeline.Stream(Tiny(size), crop, batch)
     for name, size, crop, batch in zip(
-      names, sizes, crops or [CROP] * 3, (labeled, unlabeled, source), strict=True
+      names, sizes, crops or [CROP] * 3, (labeled, unlabeled, domain), strict=True
     )
     if batch or name == "labeled"
   }
@@ -107,7 +104,7 @@ def test_streams_and_seeds_differ():
 
 
 def test_another_stream_changes_nothing_in_the_others():
-  for without, whole in zip(take(batches(), 3), take(batches(source=4), 3), strict=True):
+  for without, whole in zip(take(batches(), 3), take(batches(domain=4), 3), strict=True):
     assert_equal(without, {name: whole[name] for name in without})
 
 
@@ -123,19 +120,19 @@ def test_two_transforms():
 
 
 def test_state_is_one_integer_for_any_hosts_and_threads():
-  whole = take(batches(source=8), 6)
-  iterator = batches(source=8, threads=4, buffer=8)
+  whole = take(batches(domain=8), 6)
+  iterator = batches(domain=8, threads=4, buffer=8)
   take(iterator, 3)
   state = iterator.get_state()
   assert [type(value) for value in state.values()] == [int]
   for hosts in (1, 2, 4):
     shares = []
     for host in range(hosts):
-      resumed = batches(source=8, host=(host, hosts), threads=1)
+      resumed = batches(domain=8, host=(host, hosts), threads=1)
       take(resumed, 1)
       resumed.set_state(state)
       shares.append(take(resumed, 3))
-      assert resumed.get_state() == shares_state(batches(source=8), 6)
+      assert resumed.get_state() == shares_state(batches(domain=8), 6)
       resumed.close()
     for step in range(3):
       assert_equal(joined([share[step] for share in shares]), whole[3 + step])

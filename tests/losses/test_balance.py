@@ -15,6 +15,8 @@ from semiseg_jax.losses.balance import (
 )
 from tests import golden
 
+FLOAT32 = 1e-6  # a root and a quotient
+
 
 def _add(tables, labeled, unlabeled, axis_name=None):
   return add_unlabeled(add_labeled(tables, labeled, axis_name), unlabeled, axis_name)
@@ -36,7 +38,7 @@ def test_tables_and_weights_equal_the_original(case):
   ):
     tables = step(tables, labeled, unlabeled)
     expected = np.where(np.isnan(expected), 1, expected)  # the median was 0, and 0/0 is not used
-    np.testing.assert_allclose(weigh(tables), expected, rtol=1e-6)
+    np.testing.assert_allclose(weigh(tables), expected, rtol=FLOAT32)
   np.testing.assert_array_equal(tables.labeled, case["final_labeled_frequencies"])
   oldest_first = np.roll(tables.unlabeled, -int(tables.step % len(tables.unlabeled)), axis=0)
   np.testing.assert_array_equal(oldest_first, case["final_unlabeled_frequencies"])

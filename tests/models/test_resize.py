@@ -11,12 +11,14 @@ from semiseg_jax.models.resize import (
 )
 from tests import golden
 
+BILINEAR = {"rtol": 1e-5, "atol": 2e-6}  # two products in float32
+
 
 @golden.cases("reco/onehot_nearest_*")
 def test_aligned_bilinear_equals_the_original(case):
   small, large = (golden.nhwc(case[k]) for k in ("pred_small", "pred_large"))
   ours = resize_bilinear(small, large.shape[1:3], align_corners=True)
-  np.testing.assert_allclose(ours, large, rtol=1e-5, atol=2e-6)
+  np.testing.assert_allclose(ours, large, **BILINEAR)
 
 
 @golden.cases("reco/onehot_nearest_*")
@@ -28,9 +30,12 @@ def test_nearest_equals_the_original(case):
   np.testing.assert_array_equal(resize_nearest(valid, sizes[1]), case["label_mask_small"][:, 0])
   onehot = golden.nhwc(case["onehot"])
   np.testing.assert_array_equal(resize_nearest(onehot, sizes[1]), golden.nhwc(case["onehot_small"]))
+  confident = (case["confidence"] >= np.float32(case["weak_threshold"])).astype(np.int32)
+  expected = case["confidence_mask_small"][:, 0]
+  np.testing.assert_array_equal(resize_nearest(confident, sizes[1]), expected)
 
 
-@golden.cases("reco/nearest_index")
+@golden.cases("reco/nearest_index*")
 def test_nearest_index_equals_the_original(case):
   for name, expected in case.items():
     n_in, n_out = map(int, name.removeprefix("from").split("_to"))

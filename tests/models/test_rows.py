@@ -1,6 +1,4 @@
 import functools
-import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +12,7 @@ from tests.golden.fill import fill
 from tests.losses.law import value_and_grad
 from tests.models import torch_layout
 
-_FOLDER = pathlib.Path(golden.__file__).parent / "memory_bank"
-_HEADS = [path.stem for path in sorted(_FOLDER.glob("deeplab*_heads.npz"))]
+_HEADS = golden.vectors("memory_bank/*_heads*")
 TOLERANCE = 1e-5  # of the largest value: two matrix products in float32
 
 
@@ -29,10 +26,9 @@ def _run(graphdef, params, batch_stats, rows, mask, train):
 
 
 @pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize("name", _HEADS)
-def test_heads_equal_the_original(name, train):
-  case = golden.load(f"memory_bank/{name}")
-  manifest = json.loads((_FOLDER / f"{name.removesuffix('_heads')}.manifest.json").read_text())
+@pytest.mark.parametrize(("name", "case"), _HEADS.items(), ids=_HEADS)
+def test_heads_equal_the_original(name, case, train):
+  manifest = golden.load_json(f"memory_bank/{name.partition('_heads')[0]}.manifest.json")
   weights = fill({key: shape for key, shape in manifest.items() if "_head." in key})
   params, batch_stats = torch_layout.to_trees(weights)
   mode = "train" if train else "eval"

@@ -51,7 +51,7 @@ def test_blank_data_says_what_the_files_would():
   ],
 )
 def test_full_configs_have_their_shapes_without_their_files(config, labeled):
-  config.model.backbone, config.model.width = "resnet18", 4
+  config.model.trunk.name, config.model.trunk.width = "resnet18", 4
   dataset, domain = blank(config)
   made = build(config, dataset, domain, make_mesh(jax.devices()[:1]))
   assert made.facts.labeled_images == labeled
@@ -83,7 +83,7 @@ def test_cost_is_what_xla_counts(tiny_config):
   new = memory.output_size_in_bytes - memory.alias_size_in_bytes  # the state is donated
   assert cost.resident == memory.argument_size_in_bytes + new > 0
   assert cost.memory == cost.resident + cost.temporary + cost.program
-  weights = sum(x.nbytes for x in jax.tree.leaves(made.variables.params))
+  weights = sum(x.nbytes for x in jax.tree.leaves(made.start.variables.params))
   assert cost.traffic["all-reduce"].size > weights  # the gradients, and statistics
   assert cost.flops > 0
   twice = plan.compiled(made, 2, None)
@@ -150,7 +150,7 @@ def test_without_libtpu(tiny_config):
 @pytest.mark.skipif(not HAS_TPU_COMPILER, reason="needs libtpu")
 def test_plan_for_a_slice(tiny_config, capsys):
   config = toy_memory_bank.get_config()
-  config.data.crop, config.model.width = (32, 32), 8
+  config.data.crop, config.model.trunk.width = (32, 32), 8
   made = run.plan(config, "v5e:2x2", *blank(config))
   assert made.kind == "TPU v5 lite" and made.devices == 4 and made.cost.memory < 2**30
   assert "v5e:2x2: 4 x TPU v5 lite" in capsys.readouterr().out

@@ -1,7 +1,6 @@
 """C3-SemiSeg's operators and whole items against the original's, draws given."""
 
-import json
-import pathlib
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -12,120 +11,135 @@ from semiseg_jax.transforms import c3, geometry, photometric
 from tests import golden
 
 ROTATED = 2  # levels: another OpenCV's fixed-point weights
-CASE = golden.load("c3_semiseg/augment")
-DRAWS = json.loads(
-  (pathlib.Path(golden.__file__).parent / "c3_semiseg" / "augment.draws.json").read_text()
-)
-TRAIN_IDS = np.full(256, IGNORE, np.uint8)
-for raw, train in CASE["label_map_cityscapes"]:
-  if 0 <= raw < 256:
-    TRAIN_IDS[raw] = train
 
 
-def source():
-  return {"image": CASE["image"], "label": TRAIN_IDS[CASE["label_raw"]]}
+class Vector(NamedTuple):
+  """Arrays and, by their names, draws and options."""
+
+  case: golden.Vector
+  draws: dict[str, Any]
+
+  @property
+  def train_ids(self) -> np.ndarray:
+    """uint8 [256] by raw id, of the data set whose map is in use."""
+    (name,) = (key for key in self.case if key.startswith("label_map_") and "unused" not in key)
+    ids = np.full(256, IGNORE, np.uint8)
+    raw, train = self.case[name][(self.case[name][:, 0] >= 0)].T
+    ids[raw] = train
+    return ids
+
+  def record(self, image="image", label="label_raw"):
+    return {"image": self.case[image], "label": self.train_ids[self.case[label]]}
+
+  def train_source(self):
+    return self.record("train_source_image", "train_source_label")
 
 
-def keys(pattern, end=""):
-  found = sorted(
-    key.removesuffix(end) for key in CASE if key.startswith(pattern) and key.endswith(end)
-  )
-  assert found, pattern
-  return found
+VECTORS = {
+  name: Vector(case, golden.load_json(f"c3_semiseg/{name}.draws.json"))
+  for name, case in golden.vectors("c3_semiseg/augment*").items()
+}
+VECTOR = next(iter(VECTORS.values()))  # for tests that only need some image
+
+
+def items(start, end=""):
+  """Parametrises a test over what every vector has of this kind."""
+  found = [
+    pytest.param(vector, key.removesuffix(end), id=f"{name}-{key.removesuffix(end)}")
+    for name, vector in VECTORS.items()
+    for key in vector.case
+    if key.startswith(start) and key.endswith(end)
+  ]
+  assert found, start
+  return pytest.mark.parametrize(("vector", "key"), found)
 
 
 def operator_name(name):
   return name.lower().replace("_", "").removesuffix("tpu")
 
 
-@pytest.mark.parametrize("key", keys("op_"))
-def test_rand_augment_operators(key):
+@items("op_")
+def test_rand_augment_operators(vector, key):
   _, name, index = key.split("_")
-  magnitude = float(str(CASE["magnitudes"][int(index)]))  # not the float32 beside it
-  ours = photometric.rand_augment(
-    Image.fromarray(CASE["image"]), ((operator_name(name), magnitude),)
-  )
-  np.testing.assert_array_equal(np.asarray(ours), CASE[key])
+  magnitude = float(str(vector.case["magnitudes"][int(index)]))  # not the float32 beside it
+  image = Image.fromarray(vector.case["image"])
+  ours = photometric.rand_augment(image, ((operator_name(name), magnitude),))
+  np.testing.assert_array_equal(np.asarray(ours), vector.case[key])
 
 
 def test_every_operator_is_recorded():
-  assert {operator_name(key.split("_")[1]) for key in keys("op_")} == set(photometric.OPERATORS)
+  keys = [key for vector in VECTORS.values() for key in vector.case if key.startswith("op_")]
+  assert {operator_name(key.split("_")[1]) for key in keys} == set(photometric.OPERATORS)
 
 
-@pytest.mark.parametrize("key", keys("jitter_"))
-def test_jitter(key):
+@items("jitter_")
+def test_jitter(vector, key):
   _, kind, index = key.split("_")
-  factor = DRAWS["jitter_factors"][kind][int(index)]
-  ours = photometric.jitter(Image.fromarray(CASE["image"]), ((kind, factor),))
-  np.testing.assert_array_equal(np.asarray(ours), CASE[key])
+  factor = vector.draws["jitter_factors"][kind][int(index)]
+  ours = photometric.jitter(Image.fromarray(vector.case["image"]), ((kind, factor),))
+  np.testing.assert_array_equal(np.asarray(ours), vector.case[key])
 
 
-def test_gray():
-  ours = np.asarray(photometric.gray(Image.fromarray(CASE["image"])))
-  np.testing.assert_array_equal(ours, CASE["gray3"])
+@items("gray3")
+def test_gray(vector, key):
+  ours = np.asarray(photometric.gray(Image.fromarray(vector.case["image"])))
+  np.testing.assert_array_equal(ours, vector.case[key])
 
 
-@pytest.mark.parametrize("name", keys("resize_height", "_image"))
-def test_resize(name):
-  height = int(name.removeprefix("resize_height"))
-  size = c3.resized_size(CASE["image"].shape, height, 1.0)
-  assert_equal_pillow(name, size)
+@items("resize_height", "_image")
+def test_resize(vector, key):
+  height = int(key.removeprefix("resize_height"))
+  assert_equal_pillow(vector, key, c3.resized_size(vector.case["image"].shape, height, 1.0))
 
 
-@pytest.mark.parametrize("name", keys("scale", "_image"))
-def test_scale(name):
-  scale = DRAWS["scales"][int(name.removeprefix("scale"))]
-  assert_equal_pillow(name, geometry.scaled_size(CASE["image"].shape, scale))
+@items("scale", "_image")
+def test_scale(vector, key):
+  scale = vector.draws["scales"][int(key.removeprefix("scale"))]
+  assert_equal_pillow(vector, key, geometry.scaled_size(vector.case["image"].shape, scale))
 
 
-def assert_equal_pillow(name, size):
-  record = source()
+def assert_equal_pillow(vector, key, size):
+  record = vector.record()
   image = geometry.pillow_bilinear(record["image"], size)
-  np.testing.assert_array_equal(image, CASE[f"{name}_image"])
-  label = geometry.pillow_nearest(record["label"], size)
-  assert_label(label, CASE[f"{name}_label"])
+  np.testing.assert_array_equal(image, vector.case[f"{key}_image"])
+  assert_label(vector, key, geometry.pillow_nearest(record["label"], size))
 
 
-def assert_label(label, expected):
+def assert_label(vector, key, label):
   """The original's labels of single steps are raw ids; a map of ids commutes with them all."""
+  expected = vector.case[f"{key}_label"]
   if not np.array_equal(label, expected):
-    np.testing.assert_array_equal(label, TRAIN_IDS[expected])
+    np.testing.assert_array_equal(label, vector.train_ids[expected])
 
 
-@pytest.mark.parametrize("name", keys("crop", "_image"))
-def test_crop(name):
-  draws = [value for _, value in DRAWS[name]["draws"]] or [0, 0]
-  height = CASE["image"].shape[0]
-  ours = c3.resize_crop_flip(
-    source(), height, c3.Draws(0, 1.0, *draws, False), tuple(DRAWS[name]["size"])
-  )
-  np.testing.assert_array_equal(ours["image"], CASE[f"{name}_image"])
-  assert_label(ours["label"], CASE[f"{name}_label"])
+@items("crop", "_image")
+def test_crop(vector, key):
+  recorded, record = vector.draws[key], vector.record()
+  draws = c3.Draws(0, 1.0, *([value for _, value in recorded["draws"]] or [0, 0]), False)
+  ours = c3.resize_crop_flip(record, len(record["image"]), draws, tuple(recorded["size"]))
+  np.testing.assert_array_equal(ours["image"], vector.case[f"{key}_image"])
+  assert_label(vector, key, ours["label"])
 
 
-@pytest.mark.parametrize("name", keys("rotate", "_label"))
-def test_rotate(name):
-  ((_, angle),) = DRAWS[name]
+@items("rotate", "_label")
+def test_rotate(vector, key):
+  ((_, angle),) = vector.draws[key]
   for kind, dtype in (("f32", np.float32), ("u8", np.uint8)):
-    record = {**source(), "image": CASE["image"].astype(dtype)}
+    record = {**vector.record(), "image": vector.case["image"].astype(dtype)}
     ours = c3.rotate(record, angle)
     assert ours["image"].dtype == dtype
-    expected = CASE[f"{name}_image_{kind}"].astype(np.float32)
+    expected = vector.case[f"{key}_image_{kind}"].astype(np.float32)
     assert abs(ours["image"] - expected).max() <= ROTATED
-  assert_label(ours["label"], CASE[f"{name}_label"])
+  assert_label(vector, key, ours["label"])
 
 
-@pytest.mark.parametrize("name", keys("blur", "_image"))
-def test_blur(name):
-  gate, sigma = (value for _, value in DRAWS[name])
-  assert gate < 0.5
-  taps = int(name.removeprefix("blur")) | 1
-  ours = geometry.blur(CASE["image"], taps, 0.1 + 1.9 * sigma)
-  np.testing.assert_array_equal(ours, CASE[f"{name}_image"])
-
-
-def train_source():
-  return {"image": CASE["train_source_image"], "label": TRAIN_IDS[CASE["train_source_label"]]}
+@items("blur", "_image")
+def test_blur(vector, key):
+  gate, *sigma = (value for _, value in vector.draws[key])
+  ours = vector.case["image"]
+  if gate < 0.5:
+    ours = geometry.blur(ours, int(key.removeprefix("blur")) | 1, 0.1 + 1.9 * sigma[0])
+  np.testing.assert_array_equal(ours, vector.case[f"{key}_image"])
 
 
 def geometry_draws(draws, last_angle):
@@ -156,42 +170,47 @@ def read_colors(draws):
   return views
 
 
-@pytest.mark.parametrize("name", keys("labeled", "_image"))
-def test_labeled_items(name):
-  pipeline = DRAWS["pipeline"]
-  draws = geometry_draws(DRAWS[name], last_angle=True)
+@items("labeled", "_image")
+def test_labeled_items(vector, key):
+  pipeline = vector.draws["pipeline"]
+  draws = geometry_draws(vector.draws[key], last_angle=True)
   ours = c3.labeled_item(
-    train_source(), pipeline["high"], draws, c3.Colors(), tuple(pipeline["crop"])
+    vector.train_source(), pipeline["high"], draws, c3.Colors(), tuple(pipeline["crop"])
   )
-  assert_close(ours["image"], CASE[f"{name}_image"])
-  np.testing.assert_array_equal(ours["label"], CASE[f"{name}_label"])
-  if f"{name}_normalised" in CASE:
-    expected = np.moveaxis(CASE[f"{name}_normalised"], 0, -1)
-    levels = (expected * [0.229, 0.224, 0.225] + [0.485, 0.456, 0.406]) * 255
+  assert_close(ours["image"], vector.case[f"{key}_image"])
+  np.testing.assert_array_equal(ours["label"], vector.case[f"{key}_label"])
+  if f"{key}_normalised" in vector.case:
+    expected = np.moveaxis(vector.case[f"{key}_normalised"], 0, -1)
+    levels = golden.denormalised(expected, np.moveaxis(vector.case[f"{key}_image"], 0, -1))
     assert abs(ours["image"] - levels).max() <= ROTATED
 
 
-@pytest.mark.parametrize("name", [*keys("weakstrong", "_strong"), *keys("autoaug", "_strong")])
-def test_unlabeled_items(name):
-  check_views(name, "weak_strong")
+@items("weakstrong", "_strong")
+def test_unlabeled_items(vector, key):
+  check_views(vector, key, "weak_strong")
 
 
-@pytest.mark.parametrize("name", keys("siam_strong", "_strong"))
-def test_unlabeled_items_of_two_strong_views(name):
-  check_views(name, "strong_strong")
+@items("autoaug", "_strong")
+def test_unlabeled_items_with_rand_augment(vector, key):
+  check_views(vector, key, "weak_strong")
 
 
-def check_views(name, views):
-  pipeline, draws = DRAWS["pipeline"], DRAWS[name]
+@items("siam_strong", "_strong")
+def test_unlabeled_items_of_two_strong_views(vector, key):
+  check_views(vector, key, "strong_strong")
+
+
+def check_views(vector, name, views):
+  pipeline, draws = vector.draws["pipeline"], vector.draws[name]
   start = next(i for i, (kind, _) in enumerate(draws) if kind == "random") + 1
-  given = geometry_draws(draws[:start], last_angle=False)
-  record = c3.unlabeled_geometry(train_source(), pipeline["high"], given, tuple(pipeline["crop"]))
+  given, crop = geometry_draws(draws[:start], last_angle=False), tuple(pipeline["crop"])
+  record = c3.unlabeled_geometry(vector.train_source(), pipeline["high"], given, crop)
   colors = iter(read_colors(draws[start:]))
   for key, colored in zip(("weak", "strong"), c3.VIEWS[views], strict=True):
     image = c3.color(record["image"], next(colors)) if colored else record["image"]
-    assert_close(image, CASE[f"{name}_{key}"])
+    assert_close(image, vector.case[f"{name}_{key}"])
   assert next(colors, None) is None
-  np.testing.assert_array_equal(record["label"], CASE[f"{name}_label"])
+  np.testing.assert_array_equal(record["label"], vector.case[f"{name}_label"])
 
 
 def assert_close(image, expected):
@@ -200,12 +219,13 @@ def assert_close(image, expected):
   assert difference.max() <= ROTATED
 
 
-def test_evaluation():
-  record = {"image": CASE["val_source_image"], "label": TRAIN_IDS[CASE["val_source_label"]]}
-  transform = c3.C3Eval(DRAWS["pipeline"]["base_size"])
+@items("val_image")
+def test_evaluation(vector, key):
+  record = vector.record("val_source_image", "val_source_label")
+  transform = c3.C3Eval(vector.draws["pipeline"]["base_size"])
   ours = transform(record)
-  np.testing.assert_array_equal(ours["image"], np.moveaxis(CASE["val_image"], 0, -1))
-  np.testing.assert_array_equal(ours["label"], CASE["val_label"])
+  np.testing.assert_array_equal(ours["image"], np.moveaxis(vector.case[key], 0, -1))
+  np.testing.assert_array_equal(ours["label"], vector.case["val_label"])
   assert transform.output_size(record["label"].shape) == ours["label"].shape
 
 
@@ -225,12 +245,12 @@ def test_colors_are_drawn_where_the_original_draws_them():
   magnitudes = np.array([magnitude for _, magnitude in operators])
   assert magnitudes.max() == 10 and 7.5 < magnitudes.min() < 9
   none = c3.C3Unlabeled(jitter=0.0, rand_augment=False).draw_colors(rng)
-  image = CASE["image"]
+  image = VECTOR.case["image"]
   np.testing.assert_array_equal(c3.color(image, none._replace(gray=False)), image)
 
 
 def test_views():
-  record = train_source()
+  record = VECTOR.train_source()
   views = {
     name: c3.C3Unlabeled(24, views=name, crop=(16, 32)).random_map(record, np.random.default_rng(3))
     for name in c3.VIEWS
@@ -246,7 +266,7 @@ def test_views():
 
 
 def test_labeled_colors():
-  record = train_source()
+  record = VECTOR.train_source()
   plain = c3.C3(24, rotation=0, flip=False, crop=(24, 48))
   first = plain.random_map(record, np.random.default_rng(0))["image"]
   gray = c3.C3(24, rotation=0, flip=False, gray=1.0, crop=(24, 48))

@@ -1,5 +1,7 @@
 """The memory bank's loaders against the original's crops, draws given."""
 
+import re
+
 import numpy as np
 
 from semiseg_jax.transforms import memory_bank
@@ -15,7 +17,8 @@ def record_of(case, source):
   """The sources as our records hold them: RGB, train ids."""
   if f"raw_bgr.{source}" in case:
     return {"image": case[f"raw_bgr.{source}"][..., ::-1], "label": case[f"raw_label.{source}"]}
-  label = case["label_map_34"].astype(np.uint8)[case[f"raw_label_ids.{source}"]]
+  (label_map,) = (key for key in case if re.fullmatch(r"label_map_\d+", key))  # its number of ids
+  label = case[label_map].astype(np.uint8)[case[f"raw_label_ids.{source}"]]
   return {"image": case[f"raw_image.{source}"], "label": label}
 
 
@@ -25,7 +28,7 @@ def test_training_equals_the_original(case):
   for k in range(case["num_train_cases"]):
     get = lambda key, k=k: case[f"train.{k}.{key}"]
     record = record_of(case, get("source"))
-    if "train.0.crop_x1_y1" in case:
+    if f"train.{k}.crop_x1_y1" in case:
       draws = memory_bank.Draws(*get("crop_x1_y1")[::-1])
       if not get("high_res"):
         record = memory_bank.halve(record)
@@ -37,20 +40,20 @@ def test_training_equals_the_original(case):
     assert out["image"].dtype == out["label"].dtype == np.uint8
 
 
-@golden.cases("memory_bank/data_cityscapes")
+@golden.cases("memory_bank/data_*", holding="eval.*.high_res")
 def test_evaluation_equals_the_original(case):
-  names = [key.removesuffix(".image") for key in case if key.startswith("eval.") and "image" in key]
-  halved = [name for name in names if not case[f"{name}.high_res"]]
-  assert halved  # the others are images as they are
   transform = memory_bank.MemoryBankEval()
-  for name in halved:
+  for name in (key.removesuffix(".high_res") for key in case if re.match("eval.*high_res", key)):
     # which source and order of channels a case has is not recorded
     found = False
     for source in range(sum(key.startswith("raw_image") for key in case)):
       record = record_of(case, source)
-      out = transform(record)
+      if case[f"{name}.high_res"]:
+        out = record
+      else:
+        out = transform(record)
+        assert out["image"].shape[:2] == transform.output_size(record["label"].shape)
       np.testing.assert_array_equal(out["label"], record["label"])
-      assert out["image"].shape[:2] == transform.output_size(record["label"].shape)
       for bgr in (False, True):
         equal = np.array_equal(out["image"], rgb(case[f"{name}.image"], bgr))
         found |= equal and np.array_equal(out["label"], case[f"{name}.label"])
@@ -65,7 +68,7 @@ def test_crops_are_drawn_where_the_original_draws_them(case):
     record = record_of(case, case[f"train.{k}.source"])
     transform = memory_bank.MemoryBank(halve, crop)
     bounds = case[f"train.{k}.draw_upper_bounds"]
-    if "train.0.crop_x1_y1" in case:
+    if f"train.{k}.crop_x1_y1" in case:
       bounds = bounds[::-1]
     height, width = record["label"].shape
     marks = np.arange(height * width, dtype=np.int32).reshape(height, width)

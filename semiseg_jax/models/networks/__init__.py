@@ -36,13 +36,11 @@ def make(values: Mapping[str, Any]) -> Architecture:
   there or of another type than its default's.
   """
   values = dict(values)
-  name = values.pop("name")
-  kind = fields.choose("config.model.name", name, NETWORKS)
   if "trunk" in values:
     trunk = dict(values["trunk"])
-    trunk_kind = fields.choose("config.model.trunk.name", trunk["name"], TRUNKS)
-    values["trunk"] = fields.make(trunk_kind, "config.model.trunk", trunk["name"], trunk)
-  return fields.make(kind, "config.model", name, values)
+    kind = fields.choose("config.model.trunk.name", trunk["name"], TRUNKS)
+    values["trunk"] = fields.make(kind, "config.model.trunk", trunk["name"], trunk)
+  return fields.make_chosen(NETWORKS, "config.model", values)
 
 
 def complete(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,6 +85,8 @@ def add_heads(
   if dim := heads.get("selectors"):
     options = {"rng": computation.rng, "axis_name": computation.axis_name}
     row_head = lambda channels: RowHead(channels, dim, dtype=computation.dtype, **options)
+    module.late = ("projection_head", "prediction_head", "selectors", "memory_selectors")
+    module.per_class = ("selectors", "memory_selectors")
     module.projection_head = row_head(module.feature_dim)
     module.prediction_head = row_head(dim)
     module.selectors = ClassSelectors(num_classes, dim, **options)

@@ -1,4 +1,4 @@
-"""Whole updates of the original scripts, replayed from their recorded draws.
+"""ReCo: whole updates of the original scripts, replayed from their recorded draws.
 
 The recorded runs are of a tiny network; the labelled crops came augmented, the unlabelled ones
 plain. Every intermediate result of an update is compared, then the states after it.
@@ -11,18 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
-from ml_collections import ConfigDict
 
 from semiseg_jax import contract
+from semiseg_jax.augment import views
 from semiseg_jax.augment.geometry import ScaleCrop
 from semiseg_jax.augment.photometric import Blur, ColorJitter
-from semiseg_jax.contract import Network, Variables
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.pools import Draws
-from semiseg_jax.methods import make_method, mean_teacher, reco, supervised
-from semiseg_jax.models import networks
+from semiseg_jax.methods import make_method, reco
+from semiseg_jax.models.layers import Computation
+from semiseg_jax.models.network import Variables, split_network
 from semiseg_jax.runtime.mesh import make_mesh
 from semiseg_jax.training.optimizers import make_optimizer
+from semiseg_jax.training.start import Start
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import make_train_step
 from tests import golden
@@ -31,8 +32,18 @@ from tests.models.torch_layout import to_trees
 from tests.tiny import TinyNet, facts_of
 
 LOSS = {"rtol": 1e-5}  # float32 losses
+CONFIDENCE = {"atol": 1e-6}  # float32 probabilities
 STATE = {"rtol": 1e-5, "atol": 2e-6}  # weights after a few updates in float32
 MIXINGS = ("cutout", "cutmix", "classmix")
+COMMON = {
+  "num_queries": 8, "num_negatives": 16, "strong_threshold": 0.9, "weak_threshold": 0.2,
+  "scale_range": (0.5, 1.5), "embedding_dim": 8,
+}  # fmt: skip
+SMALL = {
+  "classmix": {**COMMON, "mixing": "classmix"},
+  "supervised": {**COMMON, "mixing": None},
+  "partial": {**COMMON, "mixing": "cutmix", "partial": True},
+}
 
 
 def uint8_labels(labels: np.ndarray) -> np.ndarray:
@@ -116,33 +127,33 @@ def replayed(draws: dict, monkeypatch):
   off = lambda keys: jnp.zeros(len(keys), bool)
   ones = lambda keys: jnp.ones(len(keys))
   still = lambda keys: ColorJitter(off(keys), *[ones(keys)] * 4, jnp.zeros((len(keys), 4), int))
-  strong = supervised.strong_view
+  strong = views.strong_view
 
   def view(images, maps, keys):
     recorded = draws if len(maps) == 2 else {}  # unlabelled views carry a confidence
     with monkeypatch.context() as patch:
-      patch.setattr(supervised, "draw_color_jitter", lambda k: recorded.get("jitter", still(k)))
-      patch.setattr(supervised, "draw_blur", lambda k: recorded.get("blur", Blur(off(k), ones(k))))
-      patch.setattr(supervised, "draw_flip", lambda k: recorded.get("flip", off(k)))
+      patch.setattr(views, "draw_color_jitter", lambda k: recorded.get("jitter", still(k)))
+      patch.setattr(views, "draw_blur", lambda k: recorded.get("blur", Blur(off(k), ones(k))))
+      patch.setattr(views, "draw_flip", lambda k: recorded.get("flip", off(k)))
       return strong(images, maps, keys)
 
   with monkeypatch.context() as patch:
-    for module in (supervised, mean_teacher):
-      patch.setattr(module, "strong_view", view)
-    patch.setattr(mean_teacher, "draw_scale_crop", lambda *_: draws["scale_crop"])
-    patch.setattr(mean_teacher.mix, "class_mask", lambda *_: draws["mask"])
-    patch.setattr(mean_teacher.mix, "box_mask", lambda *_: draws["mask"])
+    patch.setattr(views, "strong_view", view)
+    patch.setattr(views, "draw_scale_crop", lambda *_: draws["scale_crop"])
+    patch.setattr(views.mix, "class_mask", lambda *_: draws["mask"])
+    patch.setattr(views.mix, "box_mask", lambda *_: draws["mask"])
     patch.setattr(reco, "reco_loss", partial(reco.reco_loss, draws=draws["contrast"]))
     yield
 
 
-def optimizer_of(case):
-  config = ConfigDict({
-    "learning_rate": float(case["base_lr"]), "momentum": 0.9, "nesterov": True,
-    "weight_decay": float(case["weight_decay"]), "power": 0.9, "floor": 1e-6,
-    "steps_per_epoch": int(case["iterations_per_epoch"]),
-  })  # fmt: skip
-  return make_optimizer(config, 200 * int(case["iterations_per_epoch"]))  # the script's 200 epochs
+def optimizer_of(case, network):
+  epoch = int(case["iterations_per_epoch"])
+  config = {
+    "name": "sgd", "learning_rate": float(case["base_lr"]),
+    "weight_decay": float(case["weight_decay"]),
+    "schedule": {"name": "poly", "steps_per_epoch": epoch},
+  }  # fmt: skip
+  return make_optimizer(config, 200 * epoch, {"student": network})  # the script's 200 epochs
 
 
 class Recorder(contract.Method):
@@ -150,8 +161,7 @@ class Recorder(contract.Method):
 
   def __init__(self, method, monkeypatch):
     self.method, self.monkeypatch = method, monkeypatch
-    self.uses_teacher = method.uses_teacher
-    self.teacher_decay = method.teacher_decay
+    self.start, self.after = method.start, method.after
 
   def targets(self, state, batch, key):
     with replayed(batch["draws"], self.monkeypatch):
@@ -167,12 +177,13 @@ class Recorder(contract.Method):
 @golden.cases("reco/train_*")
 def test_recorded_run(case, monkeypatch, request):
   method = method_of(case, request.node.callspec.id)
-  optimizer = optimizer_of(case)
-  mesh = make_mesh(jax.devices()[:1])
-  graphdef, _, _ = networks.split(TinyNet(int(case["num_classes"]), 8))
-  start = variables(case, "init/")
-  facts = facts_of(int(case["num_classes"]))
-  state = make_state(start, Network(graphdef), method, optimizer, facts, 0, mesh)
+  mesh, num_classes = make_mesh(jax.devices()[:1]), int(case["num_classes"])
+  start, computation = variables(case, "init/"), Computation(np.random.default_rng(0))
+  embedding_dim = int(case["output_dim"])
+  _, network = split_network(TinyNet(num_classes, embedding_dim, computation))
+  optimizer = optimizer_of(case, network)
+  start = Start(start, network, None)
+  state = make_state(start, method, optimizer, facts_of(num_classes), 0, mesh)
   step = make_train_step(Recorder(method, monkeypatch), optimizer, mesh)
   views = jax.jit(
     jax.shard_map(
@@ -183,10 +194,10 @@ def test_recorded_run(case, monkeypatch, request):
     batch = batch_of(case, update)
     batch["draws"] = draws_of(case, update)
     it = f"it{update}/"
-    if method.uses_unlabeled:
+    if "unlabeled" in method.streams:
       made = views(state, batch, state.rng)["unlabeled"]
       np.testing.assert_array_equal(uint8_labels(case[it + "stage3_label"]), made["label"])
-      np.testing.assert_allclose(made["confidence"], case[it + "stage3_confidence"], atol=1e-6)
+      np.testing.assert_allclose(made["confidence"], case[it + "stage3_confidence"], **CONFIDENCE)
       np.testing.assert_array_equal(made["image"], golden.nhwc(case[it + "stage3_image_level"]))
     state, metrics = step(state, batch)
     names = {"sup_loss": "supervised_loss", "unsup_loss": "unsupervised_loss",
@@ -199,7 +210,6 @@ def test_recorded_run(case, monkeypatch, request):
       ours,
       variables(case, prefix),
     )
-    same(state.student, f"{it}student/")
-    if method.uses_teacher:
-      same(state.teacher, f"{it}teacher/")
+    for name in method.networks:
+      same(state.networks[name], f"{it}{name}/")
   assert step._cache_size() == 1

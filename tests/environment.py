@@ -1,0 +1,49 @@
+"""Where tests run, and the processes that they start: virtual CPU devices, programs made quickly.
+
+Importing this must not import jax, which reads its environment once.
+"""
+
+import functools
+import importlib.util
+import mmap
+import os
+import pathlib
+
+DEVICES = 8  # of this process: they stand for a pod
+_DEVICE_COUNT = "--xla_force_host_platform_device_count"
+_FAST_COMPILATION = (  # rather than fast programs
+  "--xla_backend_optimization_level=0",
+  "--xla_llvm_disable_expensive_passes=true",
+  "--xla_cpu_use_fusion_emitters=false",
+)
+_PROGRAMS = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "programs"
+
+
+def enter() -> None:
+  """Makes this process such a place; XLA_FLAGS that are set already have the last word."""
+  flags, given = xla_flags(DEVICES), os.environ.get("XLA_FLAGS", "")
+  if not given.startswith(flags):  # as in the workers of pytest-xdist, which inherit them
+    os.environ["XLA_FLAGS"] = f"{flags} {given}".rstrip()
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")
+  # whoever runs the same thing again, in whichever process, shares what was compiled
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_PROGRAMS))
+  os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+@functools.cache
+def xla_flags(devices: int) -> str:
+  """XLA_FLAGS for so many devices, without those that this jaxlib lacks: they would abort it."""
+  return " ".join([f"{_DEVICE_COUNT}={devices}", *filter(is_known, _FAST_COMPILATION)])
+
+
+@functools.cache
+def is_known(flag: str) -> bool:
+  """Whether the name of a flag, such as "--xla_dump_to=...", stands in jaxlib's libraries."""
+  name = flag.removeprefix("--").partition("=")[0].encode() + b"\0"
+  folder = pathlib.Path(importlib.util.find_spec("jaxlib").origin).parent
+  return any(_holds(path, name) for path in folder.glob("*.so"))
+
+
+def _holds(path: pathlib.Path, text: bytes) -> bool:
+  with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    return content.find(text) >= 0

@@ -1,0 +1,3 @@
+"""What tests of every method need to know of this one."""
+
+SMALL = {"plain": {}}

@@ -1,0 +1,26 @@
+"""How many devices share out the batches of a run."""
+
+import jax
+import pytest
+
+from semiseg_jax.runtime import mesh
+
+
+@pytest.mark.parametrize(
+  ("batches", "count"), [([8, 8], 8), ([4, 8], 4), ([5, 2], 1), ([6, 12], 6), ([14, 7], 7)]
+)
+def test_the_largest_number_that_divides_every_batch(batches, count):
+  assert len(mesh.sharing_devices(batches)) == count
+
+
+def test_idle_devices_are_told_of():
+  few = mesh.make_mesh(mesh.sharing_devices([6, 6]))
+  line = mesh.idle_devices(few, {"labeled_batch": 6, "unlabeled_batch": 6})
+  assert line.startswith("6 of 8 devices are used") and ":batch=8" in line and "\n" not in line
+  assert mesh.idle_devices(mesh.make_mesh(), {"labeled_batch": 8}) == ""
+
+
+def test_hosts_that_cannot_share(monkeypatch):
+  monkeypatch.setattr(jax, "process_count", lambda: 3)
+  with pytest.raises(ValueError, match="batches of 4, 2 images can't be shared out among 3 hosts"):
+    mesh.sharing_devices([4, 2])

@@ -44,7 +44,24 @@ def manifest_of(folder: str, name: str) -> str:
   return max((m for m in manifests(folder) if f"{folder}/{name}".startswith(m)), key=len)
 
 
-def weights_of(manifest: str, **known: str) -> Weights:
+def settings_of(name: str, recorded: golden.Vector) -> dict[str, int]:
+  """What weights don't tell of a vector's network: {"output_stride": n}, {} for the family's own.
+
+  Said by an array of that name, by the vector's name, such as deeplabv3p_19_os8, or by the size of
+  logits that are at the trunk's stride.
+  """
+  logits = next(key for key in recorded if re.search(r"(pred|logits)$", key))
+  side, small = recorded[re.sub(r"[a-z]+$", "input", logits)].shape[-1], recorded[logits].shape[-1]
+  stride = 1 << (-(-side // small) - 1).bit_length()
+  said = re.search(r"(?:os|stride)_?(\d+)", name)
+  if "output_stride" in recorded:
+    stride = int(recorded["output_stride"])
+  elif said:
+    stride = int(said[1])
+  return {"output_stride": stride} if stride > 4 else {}
+
+
+def weights_of(manifest: str, **known: str | int) -> Weights:
   """known: of the model; where its keys don't tell the network, the manifest's name does."""
   tensors = fill(golden.load_json(f"{manifest}.manifest.json"))
   family = families.detect(tensors)
@@ -57,9 +74,14 @@ def weights_of(manifest: str, **known: str) -> Weights:
 
 
 @functools.lru_cache(maxsize=1)
-def case_of(manifest: str, **known: str) -> Case:
+def case_of(manifest: str, **known: str | int) -> Case:
   weights = weights_of(manifest, **known)
   return Case(weights, convert(weights))
+
+
+def recorded_case(folder: str, name: str, recorded: golden.Vector) -> Case:
+  """The network of a vector."""
+  return case_of(manifest_of(folder, name), **settings_of(name, recorded))
 
 
 def runs(vectors: Mapping[str, golden.Vector], pattern: str) -> list:

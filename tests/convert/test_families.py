@@ -23,8 +23,8 @@ from tests.convert.recorded import (
   case_of,
   forward,
   json_files,
-  manifest_of,
   manifests,
+  recorded_case,
   runs,
   slow_twin,
 )
@@ -62,7 +62,8 @@ def assert_agrees(logits, recorded: np.ndarray):
 
 @pytest.mark.parametrize("name", RECO)
 def test_reco(name):
-  recorded, case = RECO[name], case_of(manifest_of("reco", name))
+  recorded = RECO[name]
+  case = recorded_case("reco", name, recorded)
   train = bool(recorded["train_mode"])
   outputs, batch_stats = forward(case.done, recorded["input"], train)
   assert outputs.logits.shape[-1] == recorded["num_classes"]
@@ -85,7 +86,8 @@ def test_reco(name):
 @pytest.mark.parametrize(("name", "run"), runs(BANK, r"(eval\d+)\.logits"))
 def test_memory_bank_in_evaluation(name, run):
   """An even size tells the layouts apart; odd sides are trained on below."""
-  recorded, case = BANK[name], case_of(manifest_of("memory_bank", name))
+  recorded = BANK[name]
+  case = recorded_case("memory_bank", name, recorded)
   outputs, _ = forward(case.done, recorded[f"{run}.input"])
   features = outputs.features
   assert_close(outputs.logits, golden.nhwc(recorded[f"{run}.logits"]))
@@ -100,7 +102,8 @@ def test_memory_bank_in_evaluation(name, run):
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=slow_twin(name)) for name in BANK])
 def test_memory_bank_in_training(name):
-  recorded, case = BANK[name], case_of(manifest_of("memory_bank", name))
+  recorded = BANK[name]
+  case = recorded_case("memory_bank", name, recorded)
   outputs, batch_stats = forward(case.done, recorded["train.input"], train=True)
   assert_close(outputs.logits, golden.nhwc(recorded["train.logits"]))
   some = golden.nhwc(recorded["train.features_strided"])
@@ -114,7 +117,8 @@ def test_memory_bank_in_training(name):
 
 @pytest.mark.parametrize(("name", "run"), runs(DST_CBC, r"(eval\d*)_logits"))
 def test_dst_cbc_in_evaluation(name, run):
-  recorded, case = DST_CBC[name], case_of(manifest_of("dst_cbc", name))
+  recorded = DST_CBC[name]
+  case = recorded_case("dst_cbc", name, recorded)
   images = recorded[f"{run}_input"]
   outputs, _ = forward(case.done, images)
   assert_close(outputs.logits, golden.nhwc(recorded[f"{run}_logits"]))
@@ -131,7 +135,8 @@ def test_dst_cbc_in_evaluation(name, run):
 @pytest.mark.parametrize("name", DST_CBC_TRAINED)
 def test_dst_cbc_in_training(name):
   """Outputs, statistics, the loss of labels as they are, and its gradient."""
-  recorded, case = DST_CBC[name], case_of(manifest_of("dst_cbc", name))
+  recorded = DST_CBC[name]
+  case = recorded_case("dst_cbc", name, recorded)
   network, variables = case.done.network, case.done.variables
   labels = golden.known(recorded["train_label"], IGNORE)
 
@@ -232,7 +237,7 @@ def test_dst_cbcs_own_converter_names_the_same_places(path):
 def test_swapped_tensors_do_not_go_unseen():
   """Two arrays of one shape in each other's place: nothing but the outputs can tell."""
   name, recorded = next(iter(golden.vectors("dst_cbc/*", holding="eval_logits").items()))
-  weights, _ = case_of(manifest_of("dst_cbc", name))
+  weights, _ = recorded_case("dst_cbc", name, recorded)
   one, other = (f"backbone.layer3.{i}.conv2.weight" for i in (2, 4))
   tensors = {**weights.tensors, one: weights.tensors[other], other: weights.tensors[one]}
   outputs, _ = forward(convert(weights._replace(tensors=tensors)), recorded["eval_input"])

@@ -16,6 +16,7 @@ from tests.convert.recorded import (
   forward,
   manifest_of,
   manifests,
+  settings_of,
   weights_of,
 )
 from tests.convert.reference import reference_forward
@@ -27,15 +28,15 @@ _SOME = ("deeplabv3p", "deeplabv3plus", "deeplabv2_coco")  # one of each kind; t
 
 
 def recorded_cases() -> Iterator:
-  """(manifest, the network's name if it isn't the manifest's, vector, keys of input and logits)."""
+  """(manifest, what it doesn't tell of the network, vector, keys of input and logits)."""
   for name, recorded in golden.vectors("reco/*", holding="rep_subset").items():
     if not recorded["train_mode"]:
-      yield manifest_of("reco", name), {}, recorded, "input", "pred"
+      yield manifest_of("reco", name), settings_of(name, recorded), recorded, "input", "pred"
   for folder in ("memory_bank", "dst_cbc"):
     for name, recorded in golden.vectors(f"{folder}/*", holding="eval*[._]logits").items():
       logits = max(key for key in recorded if re.fullmatch(r"eval\d*[._]logits", key))
       images = logits.replace("logits", "input")
-      yield manifest_of(folder, name), {}, recorded, images, logits
+      yield manifest_of(folder, name), settings_of(name, recorded), recorded, images, logits
   (coco,) = (m for m in manifests("dst_cbc") if weights_of(m).family.name == "advsemiseg")
   for recorded in golden.vectors("dst_cbc/*", holding="advsemiseg_logits").values():
     yield coco, {"name": "deeplabv2"}, recorded, "input", "logits"

@@ -1,3 +1,4 @@
+import contextlib
 import functools
 import time
 
@@ -249,13 +250,39 @@ def _loss_and_gradient(network, params, batch_stats, levels):
   return jax.value_and_grad(loss, has_aux=True)(params, batch_stats, levels)
 
 
-@pytest.mark.parametrize("what", ["elementwise", "blocks"])
-def test_rematerialised_blocks_change_nothing(what):
-  plain = _toy("deeplabv2", heads={"representation": 4})
-  remat = _toy("deeplabv2", heads={"representation": 4}, remat=what)
+@contextlib.contextmanager
+def _flax(tree_mode):
+  """Whether flax takes modules for trees, as it will by default, or for graphs."""
+  with nnx.set_graph_mode(not tree_mode), nnx.set_graph_updates(not tree_mode):
+    yield
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_flax_may_take_modules_for_trees(name):
+  """The program is the same, and one compilation serves equal networks."""
+
+  def trace():
+    toys = [_toy(name, heads={"representation": 4}) for _ in range(2)]
+    assert toys[0][0] == toys[1][0] and hash(toys[0][0]) == hash(toys[1][0])
+    network, *arrays = toys[0]
+    return str(jax.make_jaxpr(functools.partial(_loss, network))(*arrays, _levels(2)))
+
+  with _flax(tree_mode=True):
+    as_tree = trace()
+  with _flax(tree_mode=False):
+    assert as_tree == trace()
+
+
+@pytest.mark.parametrize(("what", "tree_mode"), [("elementwise", True), ("blocks", False)])
+def test_rematerialised_blocks_change_nothing(what, tree_mode):
   run = jax.jit(_loss_and_gradient, static_argnums=0)
+  plain = _toy("deeplabv2", heads={"representation": 4})
+  expected = run(*plain, _levels(2))
+  with _flax(tree_mode):
+    remat = _toy("deeplabv2", heads={"representation": 4}, remat=what)
+    found = run(*remat, _levels(2))
   check = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6)
-  jax.tree.map(check, run(*remat, _levels(2)), run(*plain, _levels(2)))
+  jax.tree.map(check, found, expected)
   text = lambda toy: str(
     jax.make_jaxpr(functools.partial(_loss_and_gradient, toy[0]))(*toy[1:], _levels(2))
   )

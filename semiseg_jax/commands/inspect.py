@@ -13,7 +13,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import numpy as np
@@ -297,7 +297,7 @@ def _about(source: Source) -> tuple[str, str, str]:
   return str(len(source)), str(masks), ", ".join(sizes[:_SIZES]) + more
 
 
-def main(argv: list[str]) -> NoReturn:
+def main(argv: list[str]) -> int:
   define_config()
   flags.DEFINE_string("out", "runs/inspect", "Where inspect.png is written.")
   flags.DEFINE_integer("images", 8, "Samples of each stream.", lower_bound=1)
@@ -305,6 +305,9 @@ def main(argv: list[str]) -> NoReturn:
   flags.DEFINE_bool("workers", False, "Measure 1 and 2 worker processes, too.")
   flags.DEFINE_string("workdir", None, "A run whose best network makes the pseudo-labels.")
   flags.mark_flag_as_required("config")
+  if {"--help", "-h"} & {*argv}:  # absl's own would be of the module that was started
+    print(f"{__doc__}{flags.FLAGS.module_help(__name__)}")
+    return 0
   app.run(_run, argv=["semiseg_jax inspect", *argv])
 
 

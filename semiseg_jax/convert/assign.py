@@ -21,7 +21,8 @@ _LEAVES = {
   "var": "running_var",
 }
 _COUNTER = "num_batches_tracked"
-A_COUNTER = "a counter"  # why a tensor is left that only the way back needs
+# Why tensors are left: only the way back needs it; the network was asked to have other classes.
+A_COUNTER, OTHER_CLASSES = "a counter", "of another number of classes"
 CLASS_MODULES = ("classifier", "aux_classifier", "selectors", "memory_selectors")
 
 
@@ -117,11 +118,19 @@ def tensors_of(
     )
   tensors = {}
   for key, slot in slots.items():
-    tensors[key] = _to_torch(_part(leaves[slot.path], slot), slot.path)
+    tensors[key] = tensor_at(leaves, slot)
     if family.counters and key.endswith(".running_var"):
       counter = key.removesuffix("running_var") + _COUNTER
       tensors[counter] = np.asarray((counters or {}).get(counter, 0), np.int64)
   return tensors
+
+
+def tensor_at(leaves: Mapping[tuple[str, ...], np.ndarray], slot: Slot) -> np.ndarray:
+  """What a slot holds, as a state dict has it; a view."""
+  array = _part(leaves[slot.path], slot)
+  if slot.path[-1] != "kernel":
+    return array
+  return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
 
 
 def counters_of(tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
@@ -134,20 +143,10 @@ def _part(leaf: np.ndarray, slot: Slot) -> np.ndarray:
   return leaf[...] if slot.of_class is None else leaf[slot.of_class, ...]
 
 
-def _shape(leaf: np.ndarray, slot: Slot) -> tuple[int, ...]:
-  return _to_torch(_part(leaf, slot), slot.path).shape
-
-
 def _from_torch(tensor: np.ndarray, path: tuple[str, ...]) -> np.ndarray:
   if path[-1] != "kernel":
     return tensor
   return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
-
-
-def _to_torch(array: np.ndarray, path: tuple[str, ...]) -> np.ndarray:
-  if path[-1] != "kernel":
-    return array
-  return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
 
 
 def _fitting(
@@ -157,18 +156,18 @@ def _fitting(
   reinit_classifier: bool,
 ) -> tuple[dict[str, None], dict[str, str]]:
   """The keys of the tensors that fit, in order, and why others with a place don't."""
-  shapes = {k: _shape(leaves[slot.path], slot) for k, slot in slots.items() if k in tensors}
-  layer = lambda key: slots[key].path[1:-1]
+  shapes = {k: tensor_at(leaves, slot).shape for k, slot in slots.items() if k in tensors}
+  layers = {key: slots[key].path[1:-1] for key in shapes}
   # a linear layer is no convolution, though their biases look alike
-  others = {layer(key) for key, shape in shapes.items() if len(shape) != tensors[key].ndim}
-  whys = {key: "another kind of layer here" for key in shapes if layer(key) in others}
+  others = {layers[key] for key, shape in shapes.items() if len(shape) != tensors[key].ndim}
+  whys = {key: "another kind of layer here" for key in shapes if layers[key] in others}
   wrong = [k for k, shape in shapes.items() if k not in whys and shape != tensors[k].shape]
   if wrong:
     only_classes = all(slots[key].path[1] in CLASS_MODULES for key in wrong)
     if not (reinit_classifier and only_classes):
       raise ValueError(_mismatch(wrong, tensors, shapes, only_classes))
     of_classes = {*wrong, *(key for key in shapes if slots[key].of_class is not None)}
-    whys |= dict.fromkeys(of_classes, "of another number of classes")
+    whys |= dict.fromkeys(of_classes, OTHER_CLASSES)
   return dict.fromkeys(key for key in shapes if key not in whys), whys
 
 

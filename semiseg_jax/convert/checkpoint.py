@@ -85,7 +85,7 @@ def description(model: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_same(model: Mapping[str, Any], trained: Mapping[str, Any], where: pathlib.Path) -> None:
   """ValueError if config.model is of another network than the one that was trained there."""
-  wanted, there = _flat(description(model)), _flat(trained)
+  wanted, there = flat(description(model)), flat(trained)
   if wanted["normalization"] == "auto":
     del wanted["normalization"]
   for key, value in wanted.items():
@@ -96,9 +96,10 @@ def check_same(model: Mapping[str, Any], trained: Mapping[str, Any], where: path
       )
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  flat = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """A description by dotted keys, such as "trunk.name"."""
+  found = {}
   for key, value in values.items():
     inner = isinstance(value, Mapping)
-    flat |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-  return flat
+    found |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+  return found

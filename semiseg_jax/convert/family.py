@@ -18,8 +18,8 @@ class Family:
   state dict; the first match counts, a path without one has no counterpart. "{c}" in a template is
   the class, for modules that hold the arrays of all classes. signature: keys by which the family is
   known; unless: keys that it never has. describe: (shapes of the tensors, what else the file
-  holds) -> the network, as what `networks.build` takes; a value of None
-  could not be known. counters: whether BatchNorms have `num_batches_tracked`.
+  holds) -> what `networks.build` takes; a value of None could not be known. counters: whether
+  BatchNorms have `num_batches_tracked`.
   """
 
   name: str
@@ -34,7 +34,7 @@ class Family:
     return all(key in keys for key in self.signature) and not any(k in keys for k in self.unless)
 
   def layer(self, module: str) -> str | None:
-    """The state dict's name for a module path such as "resnet.layer1.0.conv1"; None without one."""
+    """The state dict's name for a module path such as "trunk.layer1.0.conv1"; None without one."""
     for pattern, template in self.rules:
       if match := re.match(pattern, module):
         return match.expand(template) + module[match.end() :]

@@ -17,7 +17,7 @@ from semiseg_jax.models.network import Network, Variables
 class Weights(NamedTuple):
   """A state dict, whose layout it is, and which network it belongs to.
 
-  model: what `networks.build` takes. about: what else is known of it:
+  model: what `networks.build` takes, without defaults. about: what else is known of it:
   class_names, palette, where it came from.
   """
 
@@ -28,7 +28,10 @@ class Weights(NamedTuple):
 
 
 class Converted(NamedTuple):
-  """A network with its arrays, as numpy on the host, and what became of the file's tensors."""
+  """A network with its arrays, as numpy on the host, and what became of the file's tensors.
+
+  model: what `networks.build` took, with every default.
+  """
 
   variables: Variables
   network: Network
@@ -73,12 +76,12 @@ def convert(
 ) -> Converted:
   """The network of these weights, with their arrays.
 
-  num_classes: of the network, if other than theirs; needs reinit_classifier, and the
-  classifier is then fresh, from seed. Raises ValueError where the file leaves open what the network
-  is, and for tensors of other shapes.
+  num_classes: of the network, if other than theirs; needs reinit_classifier, and the classifier is
+  then fresh, from seed. Raises ValueError where the file leaves open what the network is, and for
+  tensors of other shapes.
   """
-  model = dict(weights.model)
-  check_known(model)
+  check_known(weights.model)
+  model = completed(weights.model)
   if num_classes is not None:
     model["num_classes"] = num_classes
   variables, network = networks.build(model, seed=seed)
@@ -86,6 +89,12 @@ def convert(
     weights.family, weights.tensors, variables, reinit_classifier=reinit_classifier
   )
   return Converted(variables, network, model, report)
+
+
+def completed(model: Mapping[str, Any]) -> dict[str, Any]:
+  """What `networks.build` takes, with every default filled in; ValueError for what is not there."""
+  own = {key: model.get(key, {}) for key in ("num_classes", "heads", "normalization")}
+  return networks.complete({k: x for k, x in model.items() if k not in own}) | own
 
 
 def check_known(model: Mapping[str, Any]) -> None:

@@ -23,11 +23,13 @@ from semiseg_jax.input.pipeline import Stream
 from semiseg_jax.input.sources import Dataset, DatasetInfo, Joined, Subset
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.methods import make_method
+from semiseg_jax.training.start import make_start
 from tests.input.test_pipeline import Tiny
 
 ROOT = pathlib.Path(__file__).parents[2]
 SIZE = (24, 32)
 NAMES = ("sky", "road", "car", "boat")
+STREAMS = ("labeled", "unlabeled")
 
 
 def make_folder(root: pathlib.Path) -> dict[str, np.ndarray]:
@@ -60,7 +62,7 @@ def make_config(root: pathlib.Path, method: str = "mean_teacher"):
   config.data.root, config.data.class_names = str(root), ",".join(NAMES)
   config.data.crop, config.data.labeled_transform.scale_range = SIZE, (1.0, 1.0)
   config.data.labeled_batch = config.data.unlabeled_batch = 2
-  config.model.width, config.model.decoder_dim = 4, 8
+  config.model.trunk.width, config.model.decoder_dim = 4, 8
   config.data.labeled = str(root / "ids.txt")
   (root / "ids.txt").write_text("1\n2\n3\n")
   return config
@@ -99,7 +101,7 @@ def test_every_class_is_counted_as_stored(folder):
   root, labels = folder
   config = make_config(root)
   dataset = open_data(config)
-  streams = train_streams(config, dataset, unlabeled=True)
+  streams = train_streams(config, dataset, STREAMS)
   table = inspect.class_table(streams, dataset)
   assert [column.header for column in table.columns[1::2]] == [
     "labelled", "unlabelled", "validation"
@@ -119,7 +121,7 @@ def test_streams_are_described(folder):
   root, _ = folder
   config = make_config(root)
   dataset = open_data(config)
-  streams = train_streams(config, dataset, unlabeled=True)
+  streams = train_streams(config, dataset, STREAMS)
   batches = inspect.first_batches(config, streams, images=5)
   assert len(batches) == 3
   labeled, unlabeled, val = rows_of(inspect.stream_table(streams, dataset, batches, 4))
@@ -131,7 +133,7 @@ def test_streams_are_described(folder):
 def test_samples_are_named_and_shown_as_they_are(folder):
   root, labels = folder
   config = make_config(root)
-  streams = train_streams(config, open_data(config), unlabeled=True)
+  streams = train_streams(config, open_data(config), STREAMS)
   sections = inspect.stream_sections(streams, inspect.first_batches(config, streams, 4), 3)
   assert [len(section.samples) for section in sections] == [3, 3]
   assert {sample.caption for sample in sections[0].samples} == {"1", "2", "3"}
@@ -157,17 +159,16 @@ def test_views_at_any_depth_are_found():
 def test_a_trained_network_makes_the_pseudo_labels(monkeypatch, tmp_path):
   info = DatasetInfo("mine", NAMES, np.zeros((4, 3), np.uint8), SIZE)
   config = make_config(tmp_path)
-  config.seed = 1  # so that fresh weights would be others
-  variables, forward = inspect.make_network(config, 4, make_method(config.method))
-  found = {"class_names": list(NAMES), "step": 7}
-  monkeypatch.setattr(inspect, "trained_network", lambda *_: (variables, forward, found))
-  config.seed = 0
   dataset, method = Dataset(info, Tiny(1), Tiny(1)), make_method(config.method)
+  variables, network, *_ = make_start(config.model, 4, method, seed=1)  # fresh weights are others
+  found = {"class_names": list(NAMES), "step": 7}
+  monkeypatch.setattr(inspect, "trained_network", lambda *_: (variables, network, found))
   streams = {"labeled": Stream(dataset.train, None, 1)}
   state, about = inspect.make_networks(config, dataset, streams, method, tmp_path)
   assert "step 7" in about and str(tmp_path) in about
-  for network in (state.teacher, state.student):
-    jax.tree.map(np.testing.assert_array_equal, network, variables)
+  assert set(state.networks) == {"teacher", "student"}
+  for arrays in state.networks.values():
+    jax.tree.map(np.testing.assert_array_equal, arrays, variables)
   found["class_names"] = ["cat", "dog"]
   with pytest.raises(ValueError, match=r"knows the classes cat, dog, mine has sky, road"):
     inspect.make_networks(config, dataset, streams, method, tmp_path)

@@ -4,27 +4,31 @@ import jax
 import numpy as np
 import pytest
 
-from semiseg_jax.contract import Variables, build_network
 from semiseg_jax.convert import families
 from semiseg_jax.convert.assign import assign, tensors_of
-from semiseg_jax.convert.weights import Weights, convert, describe
+from semiseg_jax.convert.weights import Weights, completed, convert, describe
+from semiseg_jax.models import networks
+from semiseg_jax.models.network import Variables
 
-TOY = {"backbone": "resnet18", "width": 4, "decoder_dim": 8, "normalization": "imagenet"}
+TOY = {"trunk": {"name": "resnet18", "width": 4}, "normalization": "imagenet"}
+SMALL = {**TOY, "decoder_dim": 8}
+REPRESENTATION, SELECTORS = ({"heads": {head: 8}} for head in ("representation", "selectors"))
 MODELS = {
-  "reco": {**TOY, "name": "deeplabv3p", "embedding_dim": 8, "output_stride": 16},
-  "dst_cbc": {**TOY, "name": "deeplabv2", "classifier_branches": 2, "output_stride": 8},
-  "advsemiseg": {**TOY, "name": "deeplabv2_coco", "classifier_branches": 2, "output_stride": 8},
-  "memory_bank": {**TOY, "name": "deeplabv3plus", "head_dim": 8, "output_stride": 16},
-  "torchvision_deeplabv3": {**TOY, "name": "deeplabv3", "aux_head": True, "output_stride": 8},
-  "torchvision_resnet": {**TOY, "name": "resnet", "output_stride": 32},
-  "semiseg_jax": {**TOY, "name": "deeplabv3", "aux_head": True, "embedding_dim": 8},
+  "reco": {**SMALL, "name": "deeplabv3p", **REPRESENTATION},
+  "dst_cbc": {**TOY, "name": "deeplabv2", "classifier_branches": 2},
+  "advsemiseg": {**TOY, "name": "deeplabv2_coco"},
+  "memory_bank": {**SMALL, "name": "deeplabv3plus", **SELECTORS},
+  "torchvision_deeplabv3": {**SMALL, "name": "deeplabv3", "aux_head": True},
+  "torchvision_resnet": {**TOY, "name": "resnet"},
+  "semiseg_jax": {**SMALL, "name": "deeplabv3", "aux_head": True, **REPRESENTATION},
 }
 
 
-def make(family: str, num_classes: int = 5, seed: int = 0) -> tuple[dict, Variables]:
+def make(family: str, num_classes: int = 5, seed: int = 0, **model) -> tuple[dict, Variables]:
   """(description, variables) of a small network; every array other than in a fresh one."""
-  model = MODELS[family] | {"num_classes": num_classes}
-  variables, _ = build_network(model, seed=seed)
+  base = TOY if "name" in model else MODELS[family]
+  model = completed({**base, "num_classes": num_classes, **model})
+  variables, _ = networks.build(model, seed=seed)
   rng = np.random.default_rng(seed)
   moved = lambda x: x + 0.05 * rng.standard_normal(x.shape, np.float32)
   return model, jax.tree.map(moved, variables)
@@ -40,10 +44,9 @@ def test_a_family_is_known_by_its_keys_and_describes_its_network(name):
   model, _ = make(name)
   assert families.detect(tensors) is family
   extra = {"about": {"model": model}} if name == "semiseg_jax" else {}
-  found = describe(family, tensors, extra)
-  assert {key: found.get(key, value) for key, value in model.items()} | {
-    "normalization": model["normalization"]
-  } == model
+  found = completed(describe(family, tensors, extra))
+  del found["normalization"]
+  assert found == {key: model[key] for key in found}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -53,7 +56,7 @@ def test_there_and_back(name):
   tensors = tensors_of(family, variables, {"nothing.num_batches_tracked": 3})
   done = convert(Weights(tensors, family, model, {}), seed=1)
   jax.tree.map(np.testing.assert_array_equal, done.variables, variables)
-  assert done.report.fresh == []
+  assert done.report.fresh == [] and done.model == model
 
 
 def test_counters_go_back():
@@ -69,12 +72,12 @@ def test_a_trunk_starts_any_network_and_the_rest_stays_fresh():
     _, fresh = make(name, seed=1)
     variables, report = assign(families.named("torchvision_resnet"), tensors, fresh)
     np.testing.assert_array_equal(
-      variables.params["resnet"]["conv1"]["kernel"], tensors["conv1.weight"].transpose(2, 3, 1, 0)
+      variables.params["trunk"]["conv1"]["kernel"], tensors["conv1.weight"].transpose(2, 3, 1, 0)
     )
     assert {key for key, *_ in report.left if "num_batches" not in key} == {"fc.weight", "fc.bias"}
-    assert "resnet" not in {path.split(".")[0] for path, _ in report.fresh}
+    assert "trunk" not in {path.split(".")[0] for path, _ in report.fresh}
     for tree, expected in zip(variables, fresh, strict=True):
-      for module in set(tree) - {"resnet"}:
+      for module in set(tree) - {"trunk"}:
         jax.tree.map(np.testing.assert_array_equal, tree[module], expected[module])
 
 
@@ -148,8 +151,7 @@ def test_unknown_keys_and_families():
   ],
 )
 def test_the_memory_banks_files_say_how_they_were_trained(config, expected):
-  model = {**TOY, "name": "deeplabv2_coco", "head_dim": 8, "num_classes": 7}
-  variables, _ = build_network(model)
+  variables, _ = networks.build({**TOY, "name": "deeplabv2_coco", "num_classes": 7, **SELECTORS})
   family = families.named("memory_bank")
   tensors = tensors_of(family, variables)
   found = describe(family, tensors, {"config": config})

@@ -5,67 +5,69 @@ import numpy as np
 import pytest
 
 from semiseg_jax.commands import run
-from semiseg_jax.contract import build_network
 from semiseg_jax.convert import families, files
 from semiseg_jax.convert.assign import tensors_of
 from semiseg_jax.convert.checkpoint import open_weights, save_network, trained_network
 from semiseg_jax.input.build import open_data
+from semiseg_jax.models import networks
+from semiseg_jax.models.network import Variables
 from semiseg_jax.training import setup
+from semiseg_jax.training.choices import choose
+from semiseg_jax.training.start import Start
+from tests.convert.test_assign import REPRESENTATION, SELECTORS, SMALL, TOY
 
 pytest.importorskip("safetensors")
 
-TRUNK = {"backbone": "resnet18", "width": 4}
+RECO = {**SMALL, "name": "deeplabv3p", **REPRESENTATION}  # the tiny configs' network
+COCO = {**TOY, "name": "deeplabv2_coco"}
 
 
-def write(path, family="reco", seed=7, **model):
-  """A file of weights: of the tiny configs' network, unless told otherwise."""
-  base = {
-    "name": "deeplabv3p", **TRUNK, "decoder_dim": 8, "embedding_dim": 8, "output_stride": 16,
-    "num_classes": 10, "normalization": "imagenet",
-  }  # fmt: skip
-  variables, _ = build_network(base | model, seed=seed)
+def write(path, family="reco", model=RECO, num_classes=10) -> Variables:
+  """A file of weights, and those weights."""
+  variables, _ = networks.build({**model, "num_classes": num_classes}, seed=7)
   files.write(path, tensors_of(families.named(family), variables), {})
   return variables
 
 
-def build(config):
-  return setup.build(config, open_data(config))
+def start(config) -> Start:
+  return setup.build(config, open_data(config)).start
 
 
 def test_training_starts_from_given_weights(tiny_config, tmp_path):
   path = tmp_path / "reco.safetensors"
   expected = write(path)
-  started = build(tiny_config("reco", **{"model.init_from": str(path)}))
+  started = start(tiny_config("reco", **{"model.init_from": str(path)}))
   jax.tree.map(np.testing.assert_array_equal, started.variables, expected)
-  assert started.start.startswith(f"weights of {path}, ReCo's DeepLab: ")
-  assert "fresh" not in started.start and "without use" not in started.start
+  assert started.note.startswith(f"weights of {path}, ReCo's DeepLab: ")
+  assert "fresh" not in started.note and "without use" not in started.note
 
 
 def test_a_run_from_weights_says_so_and_others_start_from_it(tiny_config, tmp_path, capsys):
   path = tmp_path / "imagenet.safetensors"
-  write(path, "torchvision_resnet", name="resnet", num_classes=1000, output_stride=32)
+  write(path, "torchvision_resnet", {**TOY, "name": "resnet"}, num_classes=1000)
   config = tiny_config("supervised", steps=2, **{"model.init_from": str(path)})
   run.train(config, tmp_path / "run")
   # whatever the width of the terminal
   assert "torchvision's ResNet for ImageNet" in " ".join(capsys.readouterr().out.split())
   trained, _, about = trained_network(tmp_path / "run")
   assert about["model"]["normalization"] == "imagenet"
-  after = build(tiny_config("supervised", **{"model.init_from": str(tmp_path / "run")}))
+  after = start(tiny_config("supervised", **{"model.init_from": str(tmp_path / "run")}))
   jax.tree.map(np.testing.assert_array_equal, after.variables, trained)
 
 
 @pytest.mark.parametrize("wanted", ["auto", "pascal_rgb"])
 def test_inputs_are_normalised_as_the_weights_want_unless_told(wanted, tiny_config, tmp_path):
   path = tmp_path / "coco.safetensors"
-  model = {"name": "deeplabv2_coco", "output_stride": 8, "embedding_dim": None}
-  write(path, "advsemiseg", **model)
-  values = {"model.init_from": str(path), "model.normalization": wanted, "model.output_stride": 8}
-  started = build(tiny_config("memory_bank", **values, **{"model.name": "deeplabv2_coco"}))
+  write(path, "advsemiseg", COCO)
+  values = {"model.init_from": str(path), "model.normalization": wanted}
+  config = tiny_config("memory_bank", **values)
+  choose(config, "model", "deeplabv2_coco")
+  started = start(config)
   name = "coco" if wanted == "auto" else wanted
   assert started.model["normalization"] == name
-  assert started.forward.normalization.bgr == (wanted == "auto")
-  assert ("normalised as coco, here as pascal_rgb" in started.start) == (wanted != "auto")
-  assert "projection_head" in started.start.partition("fresh: ")[2]
+  assert started.network.normalization.bgr == (wanted == "auto")
+  assert ("normalised as coco, here as pascal_rgb" in started.note) == (wanted != "auto")
+  assert "projection_head" in started.note.partition("fresh: ")[2]
 
 
 def test_another_number_of_classes(tiny_config, tmp_path):
@@ -73,44 +75,45 @@ def test_another_number_of_classes(tiny_config, tmp_path):
   write(path, num_classes=21)
   values = {"model.init_from": str(path)}
   with pytest.raises(ValueError, match=r"init_from.*21.*config\.model\.reinit_classifier=True"):
-    build(tiny_config("reco", **values))
-  started = build(tiny_config("reco", **values, **{"model.reinit_classifier": True}))
-  assert "fresh: classifier" in started.start
+    start(tiny_config("reco", **values))
+  started = start(tiny_config("reco", **values, **{"model.reinit_classifier": True}))
+  assert "fresh: classifier" in started.note
 
 
 def test_weights_that_are_not_there(tiny_config, tmp_path):
   with pytest.raises(FileNotFoundError, match="no_such_file"):
-    build(tiny_config("reco", **{"model.init_from": str(tmp_path / "no_such_file.pth")}))
+    start(tiny_config("reco", **{"model.init_from": str(tmp_path / "no_such_file.pth")}))
   (tmp_path / "empty").mkdir()
   with pytest.raises(FileNotFoundError, match="no trained network in"):
     open_weights(str(tmp_path / "empty"))
 
 
 def test_a_classifier_of_whole_images_is_not_trained(tiny_config):
+  config = tiny_config("supervised")
+  choose(config, "model", "resnet")
   with pytest.raises(ValueError, match=r"model\.name='resnet' classifies whole images"):
-    build(tiny_config("supervised", **{"model.name": "resnet"}))
+    start(config)
 
 
 def test_a_converted_network_is_evaluated(tiny_config, tmp_path):
   config = tiny_config("reco")
   info = open_data(config).info
   variables = write(tmp_path / "reco.safetensors")
-  source = open_weights(str(tmp_path / "reco.safetensors"))
+  model = open_weights(str(tmp_path / "reco.safetensors")).model
   about = {"class_names": list(info.class_names), "palette": info.palette.tolist()}
-  save_network(tmp_path / "converted", variables, source.model, about)
+  save_network(tmp_path / "converted", variables, model, about)
   found = run.evaluate(config, tmp_path / "converted")
   assert found["step"] == 0 and found["network"] == "student"
   with pytest.raises(ValueError, match="holds a network already"):
-    save_network(tmp_path / "converted", variables, source.model, about)
+    save_network(tmp_path / "converted", variables, model, about)
 
 
 def test_unknown_inputs_have_to_be_named(tiny_config, tmp_path):
   path = tmp_path / "bank.safetensors"
-  model = {"name": "deeplabv2_coco", "output_stride": 8, "embedding_dim": None, "head_dim": 8}
-  write(path, "memory_bank", **model)
-  values = {"model.init_from": str(path), "model.name": "deeplabv2_coco", "model.output_stride": 8}
-  config = tiny_config("memory_bank", **values)
+  write(path, "memory_bank", {**COCO, **SELECTORS})
+  config = tiny_config("memory_bank", **{"model.init_from": str(path)})
+  choose(config, "model", "deeplabv2_coco")
   with pytest.raises(ValueError, match=r"give config\.model\.normalization"):
-    build(config)
+    start(config)
   config.model.normalization = "pascal_bgr"
-  assert "normalised as unknown, here as pascal_bgr" in build(config).start
+  assert "normalised as unknown, here as pascal_bgr" in start(config).note

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semiseg_jax.contract import build_network
 from semiseg_jax.convert import export
 from semiseg_jax.evaluation.decide import argmax_with_confidence
 from semiseg_jax.evaluation.inference import padded_size, whole
@@ -20,15 +19,14 @@ from semiseg_jax.transforms.geometry import reflect_to
 pytest.importorskip("flatbuffers")
 
 CLASSES = 5
-NAMES = [name for name in networks.ORIGINALS if name != "resnet"]
+NAMES = [name for name in networks.NETWORKS if name != "resnet"]
 ABOUT = {"class_names": list("abcde"), "palette": [[0, 0, 0]] * CLASSES}
 
 
 def make(name: str):
   """A network whose kernels are large enough for its classes to differ from pixel to pixel."""
-  model = {"name": name, "num_classes": CLASSES, "backbone": "resnet18", "width": 4}
-  model |= {"decoder_dim": 8, "normalization": "cityscapes_bgr"}
-  variables, network = build_network(model, seed=3)
+  model = {"name": name, "num_classes": CLASSES, "trunk": {"name": "resnet18", "width": 4}}
+  variables, network = networks.build(model | {"normalization": "cityscapes_bgr"}, seed=3)
   rng = np.random.default_rng(0)
 
   def drawn(x):

@@ -1,60 +1,106 @@
-"""The originals' networks in PyTorch give the originals' recorded outputs, too."""
+"""A second implementation, in PyTorch, gives what the originals gave, and what ours give."""
 
-import json
-import pathlib
+import re
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from semiseg_jax.convert.reference import reference_forward
+from semiseg_jax.convert import families
+from semiseg_jax.convert.assign import tensors_of
+from semiseg_jax.convert.weights import Weights, convert
 from tests import golden
-from tests.golden.fill import fill
+from tests.convert.recorded import (
+  TOLERANCE,
+  assert_close,
+  forward,
+  manifest_of,
+  manifests,
+  weights_of,
+)
+from tests.convert.reference import reference_forward
+from tests.convert.test_assign import MODELS, REPRESENTATION, SELECTORS, make
 
-torch = pytest.importorskip("torch")
-
-_GOLDEN = pathlib.Path(golden.__file__).parent
-TOLERANCE = 1e-4  # of the largest value: another version of PyTorch, other sums
-
-# family, name, manifest, vector, its input and its expected outputs
-CASES = [
-  ("reco", "deeplabv3p", "reco/deeplabv3p_19", "reco/deeplabv3p_19", "input", "pred"),
-  ("reco", "deeplabv2", "reco/deeplabv2_19", "reco/deeplabv2_19", "input", "pred"),
-  *(
-    ("memory_bank", name.partition("_resnet")[0], *[f"memory_bank/{name}"] * 2, *keys)
-    for name in ("deeplabv2_coco", "deeplabv2_imagenet", "deeplabv3plus_resnet50")
-    for keys in [("eval1.input", "eval1.logits")]
-  ),
-  ("dst_cbc", "deeplabv2", *["dst_cbc/deeplabv2_resnet101"] * 2, "eval1_input", "eval1_logits"),
-  (
-    "torchvision_deeplabv3", "deeplabv3", *["dst_cbc/deeplabv3_resnet101"] * 2,
-    "eval_input", "eval_logits",
-  ),
-  ("advsemiseg", "deeplabv2", "dst_cbc/advsemiseg_coco", "dst_cbc/coco_forward", "input", "logits"),
-  (
-    "advsemiseg", "deeplabv2_coco", "dst_cbc/advsemiseg_coco", "dst_cbc/coco_forward",
-    "input", "advsemiseg_logits",
-  ),
-]  # fmt: skip
-
+pytest.importorskip("torch")
 
 _SOME = ("deeplabv3p", "deeplabv3plus", "deeplabv2_coco")  # one of each kind; the others are slow
 
 
-@pytest.mark.parametrize(
-  "case",
-  [pytest.param(c, marks=[] if c[1] in _SOME else pytest.mark.slow) for c in CASES],
-  ids=lambda c: f"{c[0]}-{c[1]}",
-)
-def test_recorded_outputs(case):
-  family, name, manifest, vector, images, expected = case
-  tensors = fill(json.loads((_GOLDEN / f"{manifest}.manifest.json").read_text()))
-  recorded = golden.load(vector)
-  outputs = reference_forward(family, {"name": name}, tensors, recorded[images])
-  logits = recorded[expected]
-  np.testing.assert_allclose(
-    outputs["logits"], logits, rtol=0, atol=TOLERANCE * np.abs(logits).max()
+def recorded_cases() -> Iterator:
+  """(manifest, the network's name if it isn't the manifest's, vector, keys of input and logits)."""
+  for name, recorded in golden.vectors("reco/*", holding="rep_subset").items():
+    if not recorded["train_mode"]:
+      yield manifest_of("reco", name), {}, recorded, "input", "pred"
+  for folder in ("memory_bank", "dst_cbc"):
+    for name, recorded in golden.vectors(f"{folder}/*", holding="eval*[._]logits").items():
+      logits = max(key for key in recorded if re.fullmatch(r"eval\d*[._]logits", key))
+      images = logits.replace("logits", "input")
+      yield manifest_of(folder, name), {}, recorded, images, logits
+  (coco,) = (m for m in manifests("dst_cbc") if weights_of(m).family.name == "advsemiseg")
+  for recorded in golden.vectors("dst_cbc/*", holding="advsemiseg_logits").values():
+    yield coco, {"name": "deeplabv2"}, recorded, "input", "logits"
+    yield coco, {"name": "deeplabv2_coco"}, recorded, "input", "advsemiseg_logits"
+
+
+def parameter(case: tuple) -> object:
+  manifest, known, *_ = case
+  layout = known.get("name") or manifest.partition("/")[2]
+  is_quick = any(re.match(rf"{name}(_|$)", layout) for name in _SOME)
+  return pytest.param(
+    *case, marks=() if is_quick else pytest.mark.slow, id=f"{manifest}-{case[-1]}"
   )
-  if family == "reco":
+
+
+@pytest.mark.parametrize(
+  ("manifest", "known", "recorded", "images", "expected"),
+  [parameter(case) for case in recorded_cases()],
+)
+def test_recorded_outputs(manifest, known, recorded, images, expected):
+  weights = weights_of(manifest, **known)
+  outputs = reference_forward(weights.family.name, weights.model, weights.tensors, recorded[images])
+  assert_close(outputs["logits"], recorded[expected])
+  if "rep_subset" in recorded:
     some = outputs["embedding"][:, :: recorded["rep_channel_stride"]]
-    atol = TOLERANCE * np.abs(some).max()
-    np.testing.assert_allclose(some, recorded["rep_subset"], rtol=0, atol=atol)
+    assert_close(some, recorded["rep_subset"])
+
+
+# Even, which tells layouts of the stem apart, and wide enough for the outermost dilation (36 at
+# stride 8) to meet more than padding.
+SIZE = (32, 304)
+LAYOUTS = [
+  *((name, {}) for name in MODELS if name != "semiseg_jax"),
+  ("reco", {"output_stride": 8}),
+  *(("reco", {"name": "deeplabv2", "classifier_branches": n, **REPRESENTATION}) for n in (2, 4)),
+  ("advsemiseg", {"name": "deeplabv2", "classifier_branches": 2}),
+  *(("memory_bank", {"name": f"deeplabv2_{kind}", **SELECTORS}) for kind in ("coco", "imagenet")),
+]
+
+
+def largest_difference(weights: Weights, theirs: dict[str, np.ndarray]) -> float:
+  """Of a converted network's outputs from the reference's, as a share of the largest value."""
+  family, images = weights.family.name, np.random.default_rng(0)
+  images = images.standard_normal((1, 3, *SIZE), np.float32)
+  expected = reference_forward(family, weights.model, theirs, images)
+  ours = forward(convert(weights), images)[0]._asdict()
+  assert set(expected) == {k for k in ("logits", "embedding", "aux_logits") if ours[k] is not None}
+  share = lambda a, b: float(np.abs(a - b).max() / np.abs(b).max())
+  return max(share(golden.nhwc(x), np.asarray(ours[name])) for name, x in expected.items())
+
+
+def small(family: str, model: dict) -> Weights:
+  made, variables = make(family, **model)
+  return Weights(tensors_of(families.named(family), variables), families.named(family), made, {})
+
+
+@pytest.mark.parametrize(("family", "model"), LAYOUTS, ids=str)
+def test_small_networks_compute_what_their_originals_do(family, model):
+  weights = small(family, model)
+  assert largest_difference(weights, weights.tensors) <= TOLERANCE
+
+
+def test_swapped_tensors_do_not_go_unseen():
+  weights = small("dst_cbc", {})
+  one, other = (f"backbone.layer3.1.conv{i}.weight" for i in (1, 2))
+  swapped = {one: weights.tensors[other], other: weights.tensors[one]}
+  wrong = weights._replace(tensors={**weights.tensors, **swapped})
+  assert largest_difference(wrong, weights.tensors) > 10 * TOLERANCE

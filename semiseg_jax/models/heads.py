@@ -59,8 +59,10 @@ def linear_head(channels: int, out_channels: int | None, make: Make) -> Sequenti
   return Sequential([make.conv(channels, out_channels, 1, use_bias=True, dtype=jnp.float32)])
 
 
-def pixel_head(channels: int, dim: int, out_channels: int, make: Make) -> Sequential:
-  """3x3, BatchNorm, ReLU and a 1x1 with bias that works and returns in float32."""
+def pixel_head(channels: int, dim: int, out_channels: int | None, make: Make) -> Sequential | None:
+  """3x3, BatchNorm, ReLU and the convolution of `linear_head`; None without out_channels."""
+  if not out_channels:
+    return None
   last = make.conv(dim, out_channels, 1, use_bias=True, dtype=jnp.float32)
   return Sequential([*conv_norm_relu(make, channels, dim, 3), last])
 

@@ -1,8 +1,8 @@
 """A network: its module, its arrays, and what it is without them.
 
-Module paths are the PyTorch originals' state-dict keys, except that the trunk is `resnet.` here and
-`resnet_` or nothing there, that all DeepLabs name their parts as ReCo's does, that the selectors of
-all classes are one module, and that weights are called kernel, scale, mean and var.
+Module paths are the PyTorch originals' state-dict keys, except that the trunk is `trunk.` here and
+`backbone.`, `resnet_` or nothing there, that all DeepLabs name their parts as ReCo's does, that the
+selectors of all classes are one module, and that weights are called kernel, scale, mean and var.
 """
 
 import dataclasses
@@ -47,13 +47,14 @@ class Segmenter(nnx.Module):
 
   align_corners: how its logits are resized. feature_dim: channels of Outputs.features. late: names
   of its parts that may get their first gradient late in a run. per_class: of those whose arrays
-  have the classes as their leading axis.
+  have the classes as their leading axis. representation: the head of Outputs.embedding, or None.
   """
 
   align_corners = True
   late: tuple[str, ...] = ()
   per_class: tuple[str, ...] = ()
   feature_dim: int
+  representation: nnx.Module | None
 
   def encode(
     self, images: jax.Array, train: bool, keys: jax.Array | None = None
@@ -63,14 +64,13 @@ class Segmenter(nnx.Module):
     return self.trunk(images, train)
 
   def decode(
-    self,
-    features: tuple[jax.Array, ...],
-    size: Size,
-    train: bool,
-    keys: jax.Array | None = None,
+    self, features: tuple[jax.Array, ...], size: Size, train: bool, keys: jax.Array | None = None
   ) -> Outputs:
     """What the network says given its features; size: of the images."""
     raise NotImplementedError
+
+  def embed(self, x: jax.Array, train: bool) -> jax.Array | None:
+    return None if self.representation is None else self.representation(x, train)
 
   def __call__(self, images: jax.Array, train: bool, keys: jax.Array | None = None) -> Outputs:
     """keys: [B], one for each image, for dropout in training; without them nothing is dropped."""

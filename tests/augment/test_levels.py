@@ -1,40 +1,12 @@
-"""Levels, normalisation and the passes through 8 bits."""
+"""Levels and the passes through 8 bits."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from semiseg_jax.augment import levels
 from tests import golden
 
 ALL_LEVELS = np.repeat(np.arange(256, dtype=np.float32)[:, None], 3, axis=1)
-ULP = 2.4e-7  # of values up to 2.64
-
-
-@golden.cases("reco/quantisation*")
-def test_normalize(case):
-  normalised = jax.jit(levels.normalize)(ALL_LEVELS)
-  assert normalised.dtype == jnp.float32
-  np.testing.assert_allclose(np.asarray(normalised).T, case["normalised"], rtol=0, atol=ULP)
-
-
-@golden.cases("memory_bank/flip_normalize*")
-def test_normalize_by_mean_alone(case):
-  recorded = [name for name in case if name.startswith(("rgb_", "bgr_"))]
-  assert recorded
-  for name in recorded:
-    order, _, dataset = name.partition("_")
-    # of the original's names of datasets: all others are normalised alike
-    means = {"pascal_voc": "pascal", "cityscapes": "cityscapes"}.get(dataset, "half")
-    images = golden.nhwc(case["image"])[..., :: 1 if order == "rgb" else -1]
-    got = levels.normalize(images, levels.NORMALIZATIONS[f"{means}_{order}"])
-    assert got.dtype == jnp.float32
-    np.testing.assert_allclose(got, golden.nhwc(case[name]), rtol=0, atol=ULP)
-
-
-def test_normalize_for_coco_weights():
-  got = levels.normalize(np.array([[10, 20, 30]], np.uint8), levels.NORMALIZATIONS["coco"])
-  np.testing.assert_allclose(got, [[30 - 104.008, 20 - 116.669, 10 - 122.675]], rtol=1e-6)
 
 
 @golden.cases("reco/quantisation*")

@@ -15,9 +15,8 @@ import jax.numpy as jnp
 
 from semiseg_jax.losses.bank import Bank, filled
 from semiseg_jax.losses.memory import contrastive_loss, selected_contrast
-from semiseg_jax.models import networks
 from tests.losses.pairwise import contrastive_loss_direct
-from tests.models import stacked
+from tests.models import parts, stacked
 
 Arrays = dict[str, jax.Array]
 
@@ -60,18 +59,18 @@ def by_pairs(inputs: Arrays, rows: jax.Array) -> tuple[jax.Array, None]:
 
 def with_selectors(inputs: dict, rows: jax.Array) -> tuple[jax.Array, dict]:
   """What a step computes: the sums, the scores that they need, and the selectors' statistics."""
-  graphdef, _, batch_stats = networks.split(stacked.Both(*rows.shape[::2]))
+  network, _, batch_stats = parts.split(stacked.Both(*rows.shape[::2]))
   run = lambda both: selected_contrast(
     both.selectors, both.memory_selectors, *_flat(inputs["features"]), _bank(rows)
   )
-  return networks.apply(graphdef, inputs["selectors"], batch_stats, run)
+  return network.apply(inputs["selectors"], batch_stats, run)
 
 
 def compiled(loss: Callable, backward: bool, arrays: Arrays) -> tuple[Callable, tuple, float]:
   """The program, its arguments, and the mebibytes of its temporary buffers."""
   inputs = {name: arrays[name] for name in _INPUTS}
   if loss is with_selectors:
-    _, params, _ = networks.split(stacked.Both(*arrays["rows"].shape[::2]))
+    _, params, _ = parts.split(stacked.Both(*arrays["rows"].shape[::2]))
     inputs = {"features": arrays["features"], "selectors": params}
   args = jax.device_put((inputs, arrays["rows"]))
   function = jax.value_and_grad(loss, has_aux=True) if backward else loss

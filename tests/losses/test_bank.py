@@ -10,9 +10,8 @@ from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses import bank as banks
 from semiseg_jax.losses.bank import Bank, enqueue
 from semiseg_jax.losses.memory import remember
-from semiseg_jax.models import networks
 from tests import golden
-from tests.models import stacked
+from tests.models import parts, stacked
 
 _SCORE = {"rtol": 1e-5}  # float32 through two layers
 _STATISTIC = {"rtol": 1e-5, "atol": 1e-7}
@@ -29,7 +28,7 @@ def test_the_quota_equals_the_original(case):
 def test_the_bank_holds_what_the_originals_does(case):
   num_classes, dim = int(case["num_classes"]), case["step0.features"].shape[1]
   elements, capacity = int(case["elements_per_class"]), int(case["memory_per_class"])
-  graphdef, _, _ = networks.split(stacked.selectors(num_classes, dim))
+  network, _, _ = parts.split(stacked.selectors(num_classes, dim))
   state = stacked.part(case, "sel.")
   params = stacked.params(state, stacked.PIXELS, num_classes)
   statistics = stacked.statistics(state, stacked.PIXELS, num_classes)
@@ -41,7 +40,7 @@ def test_the_bank_holds_what_the_originals_does(case):
       after = remember(bank, selectors, rows, classes, **options)
       return after, selectors(rows, classes, True, np.zeros(num_classes, bool))
 
-    return networks.apply(graphdef, params, statistics, run)
+    return network.apply(params, statistics, run)
 
   step_rank = lambda s, c: case.get(f"step{s}.rank.{c}")
   longest = max(len(case[f"step{s}.labels"]) for s in range(case["num_steps"]))

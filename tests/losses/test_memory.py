@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.bank import Bank, filled, from_contents
 from semiseg_jax.losses.memory import contrastive_loss, selected_contrast
-from semiseg_jax.models import networks
 from tests import golden
 from tests.benchmarks import memory_bank
 from tests.losses.law import value_and_grad
 from tests.losses.pairwise import contrastive_loss_direct
-from tests.models import stacked
+from tests.models import parts, stacked
 
 _VALUE, _GRAD, _STATISTIC = 1e-5, 1e-5, 1e-6  # of the largest: sums in another order
 
@@ -38,7 +37,7 @@ def _both(function, num_classes, case, prefix):
 @golden.cases("memory_bank/contrastive_*")
 def test_the_contrast_equals_the_original(case):
   num_classes, dim = int(case["num_classes"]), case["features"].shape[1]
-  graphdef, _, _ = networks.split(stacked.Both(num_classes, dim))
+  network, _, _ = parts.split(stacked.Both(num_classes, dim))
   is_class = (case["labels"] >= 0) & (case["labels"] < num_classes)
   classes = np.where(is_class, case["labels"], IGNORE).astype(np.int32)
   params = _both(stacked.params, num_classes, case, "sel.")
@@ -49,7 +48,7 @@ def test_the_contrast_equals_the_original(case):
     run = lambda both: selected_contrast(
       both.selectors, both.memory_selectors, features, classes, bank
     )
-    return networks.apply(graphdef, params, statistics, run)
+    return network.apply(params, statistics, run)
 
   run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
   (value, after), (grad, grad_features) = run(params, case["features"])
@@ -199,7 +198,7 @@ def test_weights_of_the_memory_are_checked():
 
 def _law_loss(weight, batch, ring, statistics, axis_name):
   """Contrast of features that depend on a weight, with rescaled memory weights."""
-  graphdef, _, _ = networks.split(stacked.Both(_K, _D, axis_name))
+  network, _, _ = parts.split(stacked.Both(_K, _D, axis_name))
   bank = Bank(batch["slots"].swapaxes(0, 1), *ring)
 
   def run(both):
@@ -213,7 +212,7 @@ def _law_loss(weight, batch, ring, statistics, axis_name):
       axis_name=axis_name,
     )
 
-  loss, after = networks.apply(graphdef, weight["selectors"], statistics, run)
+  loss, after = network.apply(weight["selectors"], statistics, run)
   return loss + 0.01 * sum(x.sum() for x in jax.tree.leaves(after))
 
 
@@ -222,7 +221,7 @@ def _law_case():
   data = _data(1)
   data["count"][:2] = 7, _S
   features, classes, _ = _flat(data)
-  _, params, statistics = networks.split(stacked.Both(_K, _D))
+  _, params, statistics = parts.split(stacked.Both(_K, _D))
   rng = np.random.default_rng(0)
   weight = {
     "features": rng.normal(size=(_D, _D)).astype(np.float32),

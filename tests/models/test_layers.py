@@ -7,10 +7,9 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from semiseg_jax.collectives import as_varying
-from semiseg_jax.models import networks
 from semiseg_jax.models.layers import BatchNorm, Conv, Relu, Sequential, dropout, max_pool
 from tests import golden
-from tests.models import torch_layout
+from tests.models import parts, torch_layout
 
 STATISTIC = 1e-5  # of float32: sums in another order
 
@@ -18,27 +17,25 @@ STATISTIC = 1e-5  # of float32: sums in another order
 def _conv_norm(channels=4, in_channels=3, axis_name=None):
   rng = np.random.default_rng(0)
   conv = Conv(in_channels, channels, 3, padding=1, rng=rng)
-  return networks.split(Sequential([conv, BatchNorm(channels, axis_name=axis_name)]))
+  return parts.split(Sequential([conv, BatchNorm(channels, axis_name=axis_name)]))
 
 
 @golden.cases("reco/ema_bn_buffers*")
 @pytest.mark.parametrize("who", ["student", "teacher"])
 def test_batch_norm_averages_its_own_statistics_like_the_original(case, who):
   part = lambda prefix: {k.removeprefix(prefix): v for k, v in case.items() if k.startswith(prefix)}
-  graphdef, _, _ = _conv_norm(*case["init/0.weight"].shape[:2])
+  network, _, _ = _conv_norm(*case["init/0.weight"].shape[:2])
   params, batch_stats = torch_layout.to_trees(part("init/"))
   for step, images in enumerate(case[f"{who}_input"]):
-    _, batch_stats = networks.forward(
-      graphdef, params, batch_stats, np.moveaxis(images, 1, -1), True
-    )
+    _, batch_stats = parts.forward(network, params, batch_stats, np.moveaxis(images, 1, -1), True)
     params, expected = torch_layout.to_trees(part(f"{who}{step}/"))
     _assert_trees_close(batch_stats, expected, rtol=STATISTIC)
 
 
 def test_batch_norm_normalises_with_biased_and_averages_unbiased_variance():
   x = np.random.default_rng(0).normal(3.0, 2.0, (2, 3, 5, 4)).astype(np.float32)
-  graphdef, params, batch_stats = networks.split(BatchNorm(4))
-  y, after = networks.forward(graphdef, params, batch_stats, x, True)
+  network, params, batch_stats = parts.split(BatchNorm(4))
+  y, after = parts.forward(network, params, batch_stats, x, True)
   flat = x.reshape(-1, 4).astype(np.float64)
   expected = (flat - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5)
   np.testing.assert_allclose(y.reshape(-1, 4), expected, atol=2e-6)
@@ -48,8 +45,8 @@ def test_batch_norm_normalises_with_biased_and_averages_unbiased_variance():
 
 def test_batch_norm_keeps_float32_statistics_of_bfloat16_activations():
   x = jnp.asarray(np.random.default_rng(0).normal(100.0, 1.0, (2, 16, 16, 4)), jnp.bfloat16)
-  graphdef, params, batch_stats = networks.split(BatchNorm(4))
-  y, after = networks.forward(graphdef, params, batch_stats, x, True)
+  network, params, batch_stats = parts.split(BatchNorm(4))
+  y, after = parts.forward(network, params, batch_stats, x, True)
   assert y.dtype == jnp.bfloat16
   assert after["mean"].dtype == jnp.float32
   exact = np.asarray(x, np.float64).reshape(-1, 4)
@@ -57,11 +54,11 @@ def test_batch_norm_keeps_float32_statistics_of_bfloat16_activations():
 
 
 def test_batch_norm_refuses_to_train_on_one_value_per_channel():
-  graphdef, params, batch_stats = networks.split(BatchNorm(4))
+  network, params, batch_stats = parts.split(BatchNorm(4))
   x = np.ones((1, 1, 1, 4), np.float32)
   with pytest.raises(ValueError, match="at least 2 images"):
-    networks.forward(graphdef, params, batch_stats, x, True)
-  networks.forward(graphdef, params, batch_stats, x, False)
+    parts.forward(network, params, batch_stats, x, True)
+  parts.forward(network, params, batch_stats, x, False)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 8])
@@ -70,13 +67,13 @@ def test_synchronised_batch_norm_obeys_the_law_of_n_devices(count):
   x = (rng.normal(size=(8, 5, 7, 3)) + rng.normal(size=(8, 1, 1, 3)) * 2).astype(np.float32)
   weight = rng.normal(size=(8, 5, 7, 4)).astype(np.float32)
 
-  def loss_and_stats(params, batch_stats, x, weight, graphdef):
-    y, after = networks.forward(graphdef, params, batch_stats, x, True)
+  def loss_and_stats(params, batch_stats, x, weight, network):
+    y, after = parts.forward(network, params, batch_stats, x, True)
     return (nnx.relu(y) * weight).mean(), after
 
-  graphdef, params, batch_stats = _conv_norm()
+  network, params, batch_stats = _conv_norm()
   one = jax.value_and_grad(loss_and_stats, argnums=(0, 2), has_aux=True)
-  expected = jax.jit(one, static_argnums=4)(params, batch_stats, x, weight, graphdef)
+  expected = jax.jit(one, static_argnums=4)(params, batch_stats, x, weight, network)
 
   synchronised, _, _ = _conv_norm(axis_name="data")
 
@@ -164,7 +161,7 @@ def test_dropout_keeps_the_mean_and_draws_for_each_image():
 
 def test_relu_takes_a_number_but_holds_nothing():
   layers = Sequential([Relu(), Conv(1, 1, 1, rng=np.random.default_rng(0))])
-  _, params, batch_stats = networks.split(layers)
+  _, params, batch_stats = parts.split(layers)
   assert list(params) == ["1"]
   assert batch_stats == {}
 

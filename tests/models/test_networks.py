@@ -6,86 +6,75 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from semiseg_jax.collectives import as_varying
+from semiseg_jax.collectives import as_varying, pmean, value_and_grad
 from semiseg_jax.models import networks
-from semiseg_jax.models.layers import Make, make_layers
-from semiseg_jax.models.resnet import BACKBONES, Layout, ResNet
+from semiseg_jax.models.layers import Computation, Make
+from semiseg_jax.models.network import Outputs, Segmenter, split_network
+from semiseg_jax.models.resnet import BACKBONES, PLAIN, Layout, Trunk
+from semiseg_jax.runtime.mesh import make_mesh
+from tests.models import parts
 
-TOY = {"num_classes": 5, "backbone": "resnet18", "width": 4, "decoder_dim": 8}
+TOY = {"num_classes": 5, "trunk": {"name": "resnet18", "width": 4}}
 
 
-def _toy(name, **options):
-  return networks.split(networks.create(name, **{**TOY, **options}))
+def _toy(name, *, dtype=np.float32, axis_name=None, remat="none", **values):
+  """(network, params, batch_stats) of a small one."""
+  if name in ("deeplabv3", "deeplabv3p", "deeplabv3plus"):
+    values = {"decoder_dim": 8, **values}
+  how = {"dtype": dtype, "axis_name": axis_name, "remat": remat}
+  variables, network = networks.build({"name": name, **TOY, **values}, **how)
+  return network, *variables
+
+
+def _module(name, num_classes=5, embedding_dim=None, **values):
+  computation = Computation(np.random.default_rng(0))
+  description = networks.make({"name": name, "trunk": TOY["trunk"], **values})
+  return description.build(num_classes, embedding_dim, computation)
+
+
+def _levels(batch, size=33):
+  return np.random.default_rng(0).integers(0, 256, (batch, size, size, 3)).astype(np.uint8)
 
 
 def _images(batch, size=33):
   return np.random.default_rng(0).normal(size=(batch, size, size, 3)).astype(np.float32)
 
 
-def _shapes(graphdef, params, batch_stats, images, train=True):
-  run = functools.partial(networks.forward, graphdef, train=train)
-  return jax.eval_shape(run, params, batch_stats, images)
+def _shapes(network, params, batch_stats, images, train=True):
+  return jax.eval_shape(functools.partial(network, train=train), params, batch_stats, images)[0]
 
 
-@pytest.mark.parametrize(("side", "expected"), [(321, 81), (512, 128), (513, 129)])
-def test_deeplabv3p_has_stride_four(side, expected):
-  outputs, _ = _shapes(*_toy("deeplabv3p", embedding_dim=6), np.zeros((2, side, side, 3)))
-  assert outputs.logits.shape == (2, expected, expected, 5)
-  assert outputs.embedding.shape == (2, expected, expected, 6)
-
-
-@pytest.mark.parametrize(("side", "expected"), [(321, 41), (512, 64), (513, 65)])
-def test_deeplabv2_has_stride_eight(side, expected):
-  outputs, _ = _shapes(*_toy("deeplabv2", embedding_dim=6), np.zeros((2, side, side, 3)))
-  assert outputs.logits.shape == (2, expected, expected, 5)
-  assert outputs.embedding.shape == (2, expected, expected, 6)
+_STRIDES = {
+  "deeplabv3p": {321: 81, 512: 128, 513: 129},
+  "deeplabv2": {321: 41, 512: 64, 513: 65},
+  "deeplabv2_coco": {321: 41, 512: 65, 256: 33},
+  "deeplabv2_imagenet": {321: 41, 512: 64, 256: 32},
+  "deeplabv3plus": {321: 81, 512: 128},
+  "deeplabv3": {321: 41, 512: 64},
+}
 
 
 @pytest.mark.parametrize(
   ("name", "side", "expected"),
-  [
-    *[("deeplabv2_coco", side, n) for side, n in ((321, 41), (512, 65), (256, 33))],
-    *[("deeplabv2_imagenet", side, n) for side, n in ((321, 41), (512, 64), (256, 32))],
-    *[("deeplabv3plus", side, n) for side, n in ((321, 81), (512, 128))],
-  ],
+  [(name, side, n) for name, sides in _STRIDES.items() for side, n in sides.items()],
 )
-def test_the_memory_banks_networks_have_its_feature_sizes(name, side, expected):
-  outputs, _ = _shapes(*_toy(name), np.zeros((2, side, side, 3)))
+def test_outputs_have_the_originals_sizes(name, side, expected):
+  outputs = _shapes(*_toy(name), np.zeros((2, side, side, 3)))
+  channels = {"deeplabv3p": 48 + 8, "deeplabv3": 8, "deeplabv3plus": 8}.get(name, 32)
   assert outputs.logits.shape == (2, expected, expected, 5)
-  assert outputs.features.shape == (2, expected, expected, 8 if name == "deeplabv3plus" else 32)
-
-
-@pytest.mark.parametrize("name", networks.ORIGINALS)
-def test_heads_read_the_features_of_any_network(name):
-  module = networks.create(name, **TOY, head_dim=6)
-  graphdef, params, batch_stats = networks.split(module)
-  outputs, _ = _shapes(graphdef, params, batch_stats, _images(2))
-  assert params["projection_head"]["0"]["kernel"].shape == (outputs.features.shape[-1], 6)
-  assert params["memory_selectors"]["0"]["kernel"].shape == (5, 6, 6)
-  assert not {"projection_head", "selectors"} & set(_toy(name)[1])
-
-
-@pytest.mark.parametrize("name", networks.ORIGINALS)
-def test_without_embedding_dim_there_is_no_representation(name):
-  graphdef, params, batch_stats = _toy(name)
-  assert "representation" not in params
-  outputs, _ = _shapes(graphdef, params, batch_stats, _images(2))
-  assert outputs.embedding is None
+  assert outputs.features.shape == (2, expected, expected, channels)
 
 
 @pytest.mark.parametrize(("name", "millions"), [("deeplabv3p", 59.52), ("deeplabv2", 44.43)])
 def test_published_size_is_made_at_once_on_the_host(name, millions):
   start = time.perf_counter()
-  module = networks.create(name, num_classes=19, backbone="resnet101", embedding_dim=256)
-  _, params, batch_stats = networks.split(module)
+  model = {"name": name, "num_classes": 19, "heads": {"representation": 256}}
+  (params, _), _ = networks.build(model)
   seconds = time.perf_counter() - start
   assert seconds < 10, "about 1 second on an idle core"
   assert round(sum(x.size for x in jax.tree.leaves(params)) / 1e6, 2) == millions
-  assert all(type(x) is np.ndarray for x in jax.tree.leaves((params, batch_stats)))
-  assert all(x.dtype == np.float32 for x in jax.tree.leaves((params, batch_stats)))
 
 
 @pytest.mark.parametrize(
@@ -93,91 +82,56 @@ def test_published_size_is_made_at_once_on_the_host(name, millions):
   [("deeplabv2_coco", 21, 47_567_038, 376), ("deeplabv3plus", 19, 43_145_177, 322)],
 )
 def test_the_memory_banks_networks_have_its_sizes(name, classes, count, tensors):
-  backbone = "resnet50" if name == "deeplabv3plus" else "resnet101"
-  module = networks.create(name, num_classes=classes, backbone=backbone, head_dim=256)
-  _, params, _ = networks.split(module)
+  trunk = {"name": "resnet50" if name == "deeplabv3plus" else "resnet101"}
+  model = {"name": name, "trunk": trunk, "num_classes": classes, "heads": {"selectors": 256}}
+  (params, _), network = networks.build(model)
   assert sum(x.size for x in jax.tree.leaves(params)) == count
-  is_trained = jax.tree.map(lambda frozen: not frozen, networks.frozen(module))
-  trained = {part: sum(jax.tree.leaves(of_part)) for part, of_part in is_trained.items()}
-  stacked = trained["selectors"] + trained["memory_selectors"]
+  stacked = len(jax.tree.leaves([params[part] for part in network.per_class]))
+  trained = len(jax.tree.leaves(params)) - len(network.frozen) - stacked
   unused = 4 if name == "deeplabv2_coco" else 0  # in the original's optimiser, without a gradient
-  assert sum(trained.values()) - stacked + classes * stacked + unused == tensors
+  assert trained + classes * stacked + unused == tensors
 
 
-@pytest.mark.parametrize("name", networks.ORIGINALS)
-def test_frozen_are_the_trunks_affine_and_the_unused_branches(name):
-  module = networks.create(name, **TOY, head_dim=6)
-  frozen = networks.frozen(module)
-  assert jax.tree.structure(frozen) == jax.tree.structure(networks.split(module)[1])
-  paths = {
-    jax.tree_util.keystr(path, simple=True, separator=".")
-    for path, is_frozen in jax.tree_util.tree_leaves_with_path(frozen)
-    if is_frozen
-  }
-  if name in ("deeplabv2", "deeplabv3p", "deeplabv3", "resnet"):
-    assert not paths
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_frozen_are_the_memory_banks_affine_and_unused_branches(name):
+  network, params, batch_stats = _toy(name, heads={"selectors": 6})
+  frozen = set(network.frozen)
+  paths = jax.tree.leaves_with_path(params)
+  assert frozen <= {tuple(entry.key for entry in path) for path, _ in paths}
+  branches = {path for path in frozen if path[0] == "classifier"}
+  unused = {("classifier", "conv2d_list", i, kind) for i in "23" for kind in ("kernel", "bias")}
+  assert branches == (unused if name in ("deeplabv2_coco", "deeplabv2_imagenet") else set())
+  if name not in ("deeplabv2_coco", "deeplabv2_imagenet", "deeplabv3plus"):
+    assert not frozen
     return
-  branches = {path for path in paths if path.startswith("classifier")}
-  unused = [f"classifier.conv2d_list.{i}.{name}" for i in (2, 3) for name in ("kernel", "bias")]
-  assert branches == (set() if name == "deeplabv3plus" else set(unused))
-  norms = jax.tree_util.tree_leaves_with_path(networks.split(module)[2]["resnet"])
-  assert len(paths - branches) == len(norms)  # scale and bias to each mean and variance
-  assert all(
-    path.startswith("resnet.") and path.endswith((".scale", ".bias")) for path in paths - branches
-  )
+  assert all(path[0] == "trunk" and path[-1] in ("scale", "bias") for path in frozen - branches)
+  # scale and bias to each mean and variance
+  assert len(frozen - branches) == len(jax.tree.leaves(batch_stats["trunk"]))
 
 
 def test_a_second_classifier_is_frozen_and_left_out_in_training():
-  graphdef, params, batch_stats = _toy("deeplabv3", aux_head=True)
-  module = networks.create("deeplabv3", **TOY, aux_head=True)
-  assert all(jax.tree.leaves(networks.frozen(module)["aux_classifier"]))
-  run = lambda train: jax.eval_shape(
-    lambda x: networks.forward(graphdef, params, batch_stats, x, train)[0], _images(2)
-  )
-  assert run(False).aux_logits.shape == run(False).logits.shape
-  assert run(True).aux_logits is None
-
-
-def test_frozen_parameters_get_no_gradient_and_their_statistics_move():
-  module = networks.create("deeplabv2_coco", **TOY)
-  graphdef, params, batch_stats = networks.split(module)
-
-  @jax.jit
-  def run(params, batch_stats, images):
-    def loss_fn(params):
-      outputs, after = networks.forward(graphdef, params, batch_stats, images, True)
-      return jnp.square(outputs.logits).mean(), after
-
-    return jax.grad(loss_fn, has_aux=True)(params)
-
-  grads, after = run(params, batch_stats, _images(2))
-  has_gradient = jax.tree.map(lambda grad: bool(np.abs(grad).max() > 0), grads)
-  assert has_gradient == jax.tree.map(lambda frozen: not frozen, networks.frozen(module))
-  moved = jax.tree.map(lambda new, old: bool((new != old).any()), after, batch_stats)
-  assert all(jax.tree.leaves(moved))
+  network, params, batch_stats = _toy("deeplabv3", aux_head=True)
+  frozen = [path for path in network.frozen if path[0] == "aux_classifier"]
+  assert len(frozen) == len(jax.tree.leaves(params["aux_classifier"]))
+  outputs = _shapes(network, params, batch_stats, _levels(2), train=False)
+  assert outputs.aux_logits.shape == outputs.logits.shape
+  assert _shapes(network, params, batch_stats, _levels(2)).aux_logits is None
 
 
 def test_all_branches_of_the_classifier_can_be_added_up():
-  module = networks.create("deeplabv2_imagenet", **TOY, classifier_branches=4)
-  assert not any(jax.tree.leaves(networks.frozen(module)["classifier"]))
+  network, *_ = _toy("deeplabv2_imagenet", classifier_branches=4)
+  assert not any(path[0] == "classifier" for path in network.frozen)
+  classifier = _module("deeplabv2_imagenet", classifier_branches=4).classifier
   x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 7, 7, 32)), jnp.float32)
-  expected = sum(conv(x) for conv in module.classifier.conv2d_list)
-  np.testing.assert_allclose(module.classifier(x), expected, rtol=1e-6)
-
-
-def test_the_seed_decides_the_weights():
-  weights = lambda seed: jax.tree.leaves(_toy("deeplabv3p", seed=seed)[1])
-  assert all(map(np.array_equal, weights(3), weights(3)))
-  assert not np.array_equal(weights(3)[0], weights(4)[0])
+  expected = sum(conv(x) for conv in classifier.conv2d_list)
+  np.testing.assert_allclose(classifier(x), expected, rtol=1e-6)
 
 
 def test_the_memory_banks_initial_values():
   """Convolutions from N(0, 0.01^2); their biases and linear layers as PyTorch makes them."""
-  module = networks.create(
-    "deeplabv3plus", num_classes=19, backbone="resnet18", width=32, decoder_dim=64, head_dim=64
-  )
-  _, params, _ = networks.split(module)
-  for path, x in jax.tree_util.tree_leaves_with_path(params):
+  trunk, heads = {"name": "resnet18", "width": 32}, {"selectors": 64}
+  _, params, _ = _toy("deeplabv3plus", num_classes=19, trunk=trunk, decoder_dim=64, heads=heads)
+  for path, x in jax.tree.leaves_with_path(params):
     if x.ndim == 4 and x.size > 2000:
       np.testing.assert_allclose(x.std(), 0.01, rtol=0.1, err_msg=str(path))
   for head in ("projection_head", "prediction_head"):
@@ -188,46 +142,55 @@ def test_the_memory_banks_initial_values():
 
 
 def test_initial_spreads_are_the_originals():
-  _, params, _ = networks.split(networks.create("deeplabv2", num_classes=19, backbone="resnet50"))
+  _, params, _ = _toy("deeplabv2", num_classes=19, trunk={"name": "resnet50"})
   kernel = params["classifier"]["conv2d_list"]["2"]["kernel"]
   np.testing.assert_allclose(kernel.std(), 0.01, rtol=0.02)
-  kernel = params["resnet"]["layer3"]["1"]["conv2"]["kernel"]  # He normal, fan out
+  kernel = params["trunk"]["layer3"]["1"]["conv2"]["kernel"]  # He normal, fan out
   np.testing.assert_allclose(kernel.std(), np.sqrt(2 / (9 * 256)), rtol=0.02)
 
 
 @pytest.mark.parametrize(
-  ("options", "message"),
+  ("values", "message"),
   [
-    ({"name": "unet"}, "name is 'unet': choose from deeplabv3p, deeplabv2"),
-    ({"backbone": "vgg16"}, "backbone is 'vgg16': choose from resnet18, resnet34"),
-    ({"output_stride": 4}, "output_stride of deeplabv3p is 4: choose from 16, 8"),
-    (
-      {"name": "deeplabv2_coco", "classifier_branches": 5},
-      "classifier_branches is 5: choose from 1, 2, 3, 4",
-    ),
-    ({"name": "deeplabv2", "output_stride": 16}, "output_stride of deeplabv2 is 16: choose from 8"),
+    ({"name": "unet"}, "model.name='unet': did you mean"),
+    ({"trunk": {"name": "vgg16"}}, "model.trunk.name='vgg16': choose from resnet18, resnet34"),
+    ({"trunk": {"width": 4}}, "model.trunk.name='': choose from resnet18, resnet34"),
+    ({"trunk": {"name": "resnet18", "widht": 4}}, "trunk.widht .* did you mean 'width'?"),
+    ({"output_stride": 4}, "model.output_stride=4: choose from 16, 8"),
+    ({"name": "deeplabv2", "output_stride": 16}, "model.output_stride=16: choose from 8"),
+    ({"name": "deeplabv2", "classifier_branches": 5}, "classifier_branches=5: choose from 1, 2, 3"),
+    ({"decoder_dims": 8}, "model.decoder_dims is no key of 'deeplabv3p': did you mean"),
+    ({"decoder_dim": "8"}, "model.decoder_dim='8' should be like its default, 256"),
+    ({"heads": {"selector": 3}}, "head='selector': did you mean 'selectors'?"),
+    ({"normalization": "imagnet"}, "model.normalization='imagnet': did you mean 'imagenet'?"),
   ],
 )
-def test_bad_arguments_are_named(options, message):
+def test_bad_descriptions_are_named(values, message):
   with pytest.raises(ValueError, match=message):
-    networks.create(**{"name": "deeplabv3p", **TOY, **options})
+    networks.build({"name": "deeplabv3p", **TOY, **values})
 
 
-def _trunk(backbone, output_stride, **layout):
-  make = make_layers(np.random.default_rng(0))
-  return ResNet(backbone, output_stride, 2, make, layout=Layout(**layout))
+def test_an_unknown_way_to_rematerialise_is_named():
+  with pytest.raises(ValueError, match="remat='all': choose from 'none', 'elementwise', 'blocks'"):
+    _toy("deeplabv3p", remat="all")
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+def _trunk(name, output_stride, **layout):
+  computation = Computation(np.random.default_rng(0))
+  return Trunk(name, 2).build(output_stride, PLAIN._replace(layout=Layout(**layout)), computation)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
-def test_trunk_keeps_its_output_stride(backbone, output_stride):
-  graphdef, params, batch_stats = networks.split(_trunk(backbone, output_stride))
-  features, _ = _shapes(graphdef, params, batch_stats, np.zeros((2, 65, 97, 3)))
-  side = lambda n, stride: -(-n // stride)
-  expansion = BACKBONES[backbone][0].expansion
-  assert features.low.shape == (2, side(65, 4), side(97, 4), 2 * expansion)
-  assert features.high.shape[1:3] == (side(65, output_stride), side(97, output_stride))
-  assert features.high.shape[-1] == 16 * expansion
+def test_trunk_keeps_its_output_stride(name, output_stride):
+  trunk = _trunk(name, output_stride)
+  run = functools.partial(parts.forward, *parts.split(trunk))
+  features, _ = jax.eval_shape(lambda images: run(images, False), np.zeros((2, 65, 97, 3)))
+  expansion = BACKBONES[name][0].expansion
+  for stage, x in enumerate(features):
+    stride, channels = min(4 << stage, output_stride), (2 << stage) * expansion
+    assert x.shape == (2, -(-65 // stride), -(-97 // stride), channels)
+    assert trunk.channels[stage] == channels
 
 
 @pytest.mark.parametrize(
@@ -259,68 +222,62 @@ def test_a_bottlenecks_stride_is_where_the_layout_has_it(stride_in_1x1):
   assert strides == (([2, 1, 1, 1], [1] * 4) if stride_in_1x1 else ([1] * 4, [2, 1, 1, 1]))
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
-def test_a_dilated_trunk_computes_what_the_strided_one_does(backbone):
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_a_dilated_trunk_computes_what_the_strided_one_does(name):
   """With dilation for stride, every second pixel of the output is the strided trunk's output."""
-  graphdef, params, batch_stats = networks.split(_trunk(backbone, 32))
-  images = _images(1, 65)
-  strided, _ = networks.forward(graphdef, params, batch_stats, images, False)
-  dilated_graphdef, *_ = networks.split(_trunk(backbone, 16))
-  dilated, _ = networks.forward(dilated_graphdef, params, batch_stats, images, False)
-  np.testing.assert_allclose(dilated.high[:, ::2, ::2], strided.high, rtol=1e-4, atol=1e-5)
+  strided, params, batch_stats = parts.split(_trunk(name, 32))
+  dilated, *_ = parts.split(_trunk(name, 16))
+  (*_, expected), _ = parts.forward(strided, params, batch_stats, _images(1, 65), False)
+  (*_, high), _ = parts.forward(dilated, params, batch_stats, _images(1, 65), False)
+  np.testing.assert_allclose(high[:, ::2, ::2], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("output_stride", [16, 8])
 def test_aspp_rates_double_with_the_resolution(output_stride):
-  module = networks.create("deeplabv3p", **TOY, output_stride=output_stride)
+  module = _module("deeplabv3p", output_stride=output_stride)
   rates = [branch[0].dilation for branch in list(module.ASPP.convs)[1:4]]
   assert rates == [6 * 16 // output_stride * i for i in (1, 2, 3)]
 
 
-def _loss_and_gradient(graphdef, params, batch_stats, images):
-  def loss_fn(params):
-    outputs, after = networks.forward(graphdef, params, batch_stats, images, True)
-    return jnp.square(outputs.logits).mean() + jnp.abs(outputs.embedding).mean(), after
+def _loss(network, params, batch_stats, levels):
+  outputs, after = network(params, batch_stats, levels, True)
+  return jnp.square(outputs.logits).mean() + jnp.abs(outputs.embedding).mean(), after
 
-  return jax.value_and_grad(loss_fn, has_aux=True)(params)
+
+def _loss_and_gradient(network, params, batch_stats, levels):
+  loss = functools.partial(_loss, network)
+  return jax.value_and_grad(loss, has_aux=True)(params, batch_stats, levels)
 
 
 @pytest.mark.parametrize("what", ["elementwise", "blocks"])
 def test_rematerialised_blocks_change_nothing(what):
-  plain = _toy("deeplabv2", embedding_dim=4)
-  remat = _toy("deeplabv2", embedding_dim=4, remat=what)
+  plain = _toy("deeplabv2", heads={"representation": 4})
+  remat = _toy("deeplabv2", heads={"representation": 4}, remat=what)
   run = jax.jit(_loss_and_gradient, static_argnums=0)
   check = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6)
-  jax.tree.map(check, run(*remat, _images(2)), run(*plain, _images(2)))
+  jax.tree.map(check, run(*remat, _levels(2)), run(*plain, _levels(2)))
   text = lambda toy: str(
-    jax.make_jaxpr(functools.partial(_loss_and_gradient, toy[0]))(*toy[1:], _images(2))
+    jax.make_jaxpr(functools.partial(_loss_and_gradient, toy[0]))(*toy[1:], _levels(2))
   )
   assert "remat" in text(remat) and "remat" not in text(plain)
   convolutions = [text(toy).count("conv_general_dilated[") for toy in (plain, remat)]
   assert (convolutions[0] < convolutions[1]) == (what == "blocks")
 
 
-def test_one_network_on_eight_devices_equals_one_device():
-  graphdef, params, batch_stats = _toy("deeplabv3p", embedding_dim=4, remat="blocks")
-  images = _images(8)
-  expected = jax.jit(_loss_and_gradient, static_argnums=0)(graphdef, params, batch_stats, images)
-  synchronised, *_ = _toy("deeplabv3p", embedding_dim=4, remat="blocks", axis_name="data")
+def test_the_gradient_on_eight_devices_equals_that_on_one():
+  heads = {"representation": 4}
+  network, params, batch_stats = _toy("deeplabv3p", heads=heads, remat="blocks")
+  expected = jax.jit(_loss_and_gradient, static_argnums=0)(network, params, batch_stats, _levels(8))
+  synchronised, *_ = _toy("deeplabv3p", heads=heads, remat="blocks", axis_name="data")
 
-  def per_device(params, batch_stats, images):
-    def loss_fn(params):
-      outputs, after = networks.forward(synchronised, params, batch_stats, images, True)
-      loss = jnp.square(outputs.logits).mean() + jnp.abs(outputs.embedding).mean()
-      return as_varying(loss, "data"), after
+  def per_device(params, batch_stats, levels):
+    loss = functools.partial(_loss, synchronised)
+    return pmean(value_and_grad(loss, as_varying(params, "data"), batch_stats, levels), "data")
 
-    run = jax.value_and_grad(loss_fn, has_aux=True)
-    (loss, after), grads = run(as_varying(params, "data"))
-    return (lax.pmean(loss, "data"), after), lax.pmean(grads, "data")
-
-  mesh = jax.make_mesh((8,), ("data",), (jax.sharding.AxisType.Auto,))
   mapped = jax.shard_map(
-    per_device, mesh=mesh, in_specs=(P(), P(), P("data")), out_specs=((P(), P()), P())
+    per_device, mesh=make_mesh(), in_specs=(P(), P(), P("data")), out_specs=P()
   )
-  (loss, after), grads = jax.jit(mapped)(params, batch_stats, images)
+  loss, after, grads = jax.jit(mapped)(params, batch_stats, _levels(8))
   np.testing.assert_allclose(loss, expected[0][0], rtol=1e-5)
   check = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
   jax.tree.map(check, after, expected[0][1])
@@ -329,56 +286,50 @@ def test_one_network_on_eight_devices_equals_one_device():
   jax.tree.map(near, grads, expected[1])
 
 
-def test_bfloat16_computes_low_and_returns_float32():
-  options = {"embedding_dim": 4, "num_classes": 5}
-  full = _toy("deeplabv3p", **options)
-  graphdef, params, batch_stats = _toy("deeplabv3p", dtype=jnp.bfloat16, **options)
-  run = jax.jit(lambda g, p, s, x: networks.forward(g, p, s, x, True), static_argnums=0)
-  outputs, after = run(graphdef, params, batch_stats, _images(4))
-  exact, _ = run(*full, _images(4))
-  assert outputs.logits.dtype == outputs.embedding.dtype == jnp.float32
-  assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(after))
-  correlation = np.corrcoef(np.ravel(outputs.logits), np.ravel(exact.logits))[0, 1]
-  assert correlation > 0.99
-  text = str(
-    jax.make_jaxpr(lambda p: networks.forward(graphdef, p, batch_stats, _images(2), True))(params)
+def test_bfloat16_computes_almost_the_same():
+  run = jax.jit(lambda network, *args: network(*args, True)[0], static_argnums=0)
+  low, exact = (
+    run(*_toy("deeplabv3p", heads={"representation": 4}, dtype=dtype), _levels(4))
+    for dtype in (jnp.bfloat16, jnp.float32)
   )
-  assert "bf16" in text
+  assert low.features.dtype == jnp.bfloat16
+  assert np.corrcoef(np.ravel(low.logits), np.ravel(exact.logits))[0, 1] > 0.99
 
 
-def test_forward_runs_any_module_with_the_same_call():
-  class Tiny(nnx.Module):
+def test_a_network_runs_any_module_with_the_same_call():
+  class Tiny(Segmenter):
     def __init__(self, make: Make):
       self.conv1, self.bn1 = make.conv(3, 4, 3, padding=1), make.norm(4)
       self.heads = nnx.List([make.conv(4, 2, 1, use_bias=True) for _ in range(12)])
 
-    def __call__(self, images, train):
-      x = nnx.relu(self.bn1(self.conv1(images), train))
-      return networks.Outputs(sum((i + 1) * head(x) for i, head in enumerate(self.heads)))
+    def encode(self, images, train, keys=None):
+      return (nnx.relu(self.bn1(self.conv1(images), train)),)
 
-  module = Tiny(make_layers(np.random.default_rng(0)))
-  graphdef, params, batch_stats = networks.split(module)
+    def decode(self, features, size, train, keys=None):
+      return Outputs(sum((i + 1) * head(*features) for i, head in enumerate(self.heads)))
+
+  module = Tiny(Computation(np.random.default_rng(0)).layers())
+  (params, batch_stats), network = split_network(module)
   assert list(params["heads"])[:3] == ["0", "1", "2"]
   expected = module(_images(2), False).logits
-  outputs, after = jax.jit(lambda p, s, x: networks.forward(graphdef, p, s, x, False))(
-    params, batch_stats, _images(2)
-  )
+  run = functools.partial(parts.forward, network)
+  outputs, after = jax.jit(run, static_argnums=3)(params, batch_stats, _images(2), False)
   np.testing.assert_allclose(outputs.logits, expected, rtol=1e-5, atol=1e-5)
   assert jax.tree.structure(after) == jax.tree.structure(batch_stats)
   before = jax.tree.map(np.copy, batch_stats)
-  _, trained = networks.forward(graphdef, params, batch_stats, _images(2), True)
+  _, trained = run(params, batch_stats, _images(2), True)
   jax.tree.map(np.testing.assert_array_equal, batch_stats, before)  # trees go in unharmed
   assert not np.array_equal(trained["bn1"]["mean"], batch_stats["bn1"]["mean"])
   np.testing.assert_array_equal(module.bn1.mean[...], 0)  # the merged copy was trained, not this
 
 
 def test_dropout_needs_keys_and_leaves_the_features():
-  graphdef, params, batch_stats = _toy("deeplabv3plus")
+  network, params, batch_stats = _toy("deeplabv3plus")
   keys = jax.random.split(jax.random.key(0), 2)
-  run = jax.jit(functools.partial(networks.forward, graphdef), static_argnums=3)
-  dropped, _ = run(params, batch_stats, _images(2), True, keys)
-  other, _ = run(params, batch_stats, _images(2), True, keys[::-1])
-  plain, _ = run(params, batch_stats, _images(2), True)
+  run = jax.jit(network, static_argnums=3)
+  dropped, _ = run(params, batch_stats, _levels(2), True, keys)
+  other, _ = run(params, batch_stats, _levels(2), True, keys[::-1])
+  plain, _ = run(params, batch_stats, _levels(2), True)
   assert not np.allclose(dropped.logits, plain.logits)
   assert not np.allclose(dropped.logits, other.logits)
   logits = dropped.features @ params["classifier"]["kernel"][0, 0] + params["classifier"]["bias"]
@@ -391,18 +342,17 @@ def test_dropout_needs_keys_and_leaves_the_features():
   ("name", "train"), [("deeplabv2_coco", True), ("deeplabv3p", True), ("deeplabv3plus", False)]
 )
 def test_nothing_is_dropped_in_evaluation_nor_where_there_is_no_dropout(name, train):
-  graphdef, params, batch_stats = _toy(name)
-  run = functools.partial(networks.forward, graphdef, train=train)
+  network, params, batch_stats = _toy(name)
   keys = jax.random.split(jax.random.key(0), 2)
-  jaxpr = jax.make_jaxpr(run)(params, batch_stats, _images(2), keys=keys)
-  assert "random_bits" not in str(jaxpr)
+  run = functools.partial(network, train=train, keys=keys)
+  assert "random_bits" not in str(jax.make_jaxpr(run)(params, batch_stats, _levels(2)))
 
 
 def test_apply_runs_any_part():
-  graphdef, params, batch_stats = _toy("deeplabv2_coco", head_dim=6)
+  network, params, batch_stats = _toy("deeplabv2_coco", heads={"selectors": 6})
   rows = np.random.default_rng(0).normal(size=(8, 32)).astype(np.float32)
   project = lambda module: module.projection_head(rows, np.ones(8, bool), True)
-  projected, after = networks.apply(graphdef, params, batch_stats, project)
+  projected, after = network.apply(params, batch_stats, project)
   assert projected.shape == (8, 6)
   same = lambda part: jax.tree.map(np.array_equal, after[part], batch_stats[part])
   changed = [part for part in after if not all(jax.tree.leaves(same(part)))]

@@ -8,21 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semiseg_jax.labels import IGNORE
-from semiseg_jax.models import networks
 from semiseg_jax.models.selectors import block_rows
 from tests import golden
 from tests.golden.fill import fill
 from tests.losses.law import value_and_grad
-from tests.models import stacked
+from tests.models import parts, stacked
 
 _CLASSES, _DIM = 4, 5
 SCORE, STATISTIC = 1e-5, 1e-6  # float32 through two layers, and of one mean
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5))
-def _scores(graphdef, params, batch_stats, rows, classes, train, update=None):
+def _scores(network, params, batch_stats, rows, classes, train, update=None):
   run = lambda selectors: selectors(rows, classes, train, update)
-  return networks.apply(graphdef, params, batch_stats, run)
+  return network.apply(params, batch_stats, run)
 
 
 @pytest.mark.parametrize("train", [False, True])
@@ -52,9 +51,9 @@ def _one_selector(prefix, rows, train):
   shapes |= {f"1.{name}": (dim,) for name in norm}
   state = fill({f"{prefix}.{key}": shape for key, shape in shapes.items()})
   state = {key.replace(prefix, "0"): value for key, value in state.items()}
-  graphdef, _, _ = networks.split(stacked.selectors(1, dim))
+  network, _, _ = parts.split(stacked.selectors(1, dim))
   trees = stacked.params(state, "", 1), stacked.statistics(state, "", 1)
-  return _scores(graphdef, *trees, rows, np.zeros(len(rows), np.int32), train)
+  return _scores(network, *trees, rows, np.zeros(len(rows), np.int32), train)
 
 
 def _normalised(rows):
@@ -71,10 +70,10 @@ def _rows(seed=0, num_rows=80):
 
 
 def _network():
-  graphdef, params, batch_stats = networks.split(stacked.selectors(_CLASSES, _DIM))
+  network, params, batch_stats = parts.split(stacked.selectors(_CLASSES, _DIM))
   rng = np.random.default_rng(1)
   redraw = lambda x: (x + rng.random(x.shape)).astype(np.float32)
-  return graphdef, jax.tree.map(redraw, params), jax.tree.map(redraw, batch_stats)
+  return network, jax.tree.map(redraw, params), jax.tree.map(redraw, batch_stats)
 
 
 def _one_class(params, batch_stats, rows, c, train):
@@ -98,8 +97,8 @@ def _one_class(params, batch_stats, rows, c, train):
 @pytest.mark.parametrize("train", [False, True])
 def test_each_row_goes_through_its_own_class_alone(train):
   rows, classes = _rows()
-  graphdef, params, batch_stats = _network()
-  scores, after = _scores(graphdef, params, batch_stats, rows, classes, train)
+  network, params, batch_stats = _network()
+  scores, after = _scores(network, params, batch_stats, rows, classes, train)
   for c in range(_CLASSES):
     mine = classes == c
     expected, statistics = _one_class(params, batch_stats, rows[mine], c, train)
@@ -113,12 +112,12 @@ def test_each_row_goes_through_its_own_class_alone(train):
 
 def test_statistics_move_for_the_classes_that_may():
   rows, classes = _rows()
-  graphdef, params, batch_stats = _network()
+  network, params, batch_stats = _network()
   update = np.array([False, True, True, True])
-  scores, after = _scores(graphdef, params, batch_stats, rows, classes, True, update)
+  scores, after = _scores(network, params, batch_stats, rows, classes, True, update)
   moved = [(after["1"]["var"][c] != batch_stats["1"]["var"][c]).all() for c in range(_CLASSES)]
   assert moved == [False, True, False, False]  # excluded, 8 rows, one row, none
-  free, _ = _scores(graphdef, params, batch_stats, rows, classes, True, np.ones(4, bool))
+  free, _ = _scores(network, params, batch_stats, rows, classes, True, np.ones(4, bool))
   np.testing.assert_array_equal(scores, free)
 
 
@@ -152,19 +151,19 @@ def test_the_work_follows_the_rows_not_the_classes():
 def test_devices_share_one_batch_of_each_class(devices):
   rows, classes = _rows()
   target = np.random.default_rng(2).normal(size=len(rows)).astype(np.float32)
-  graphdef, params, batch_stats = _network()
+  network, params, batch_stats = _network()
 
-  def loss(graphdef, params, batch, devices):  # the mean over devices is the sum over all rows
+  def loss(network, params, batch, devices):  # the mean over devices is the sum over all rows
     rows, classes, target = batch
     run = lambda selectors: selectors(rows, classes, True)
-    scores, after = networks.apply(graphdef, params, batch_stats, run)
+    scores, after = network.apply(params, batch_stats, run)
     return devices * (scores * target).sum() + after["1"]["var"].mean() + after["1"]["mean"].mean()
 
   batch = rows, classes, target
-  expected = jax.jit(jax.value_and_grad(functools.partial(loss, graphdef)), static_argnums=2)(
+  expected = jax.jit(jax.value_and_grad(functools.partial(loss, network)), static_argnums=2)(
     params, batch, 1
   )
-  shared, _, _ = networks.split(stacked.selectors(_CLASSES, _DIM, "data"))
+  shared, _, _ = parts.split(stacked.selectors(_CLASSES, _DIM, "data"))
   law_loss = lambda params, batch: loss(shared, params, batch, devices)
   value, grad = value_and_grad(law_loss, devices, params, batch)
   np.testing.assert_allclose(value, expected[0], rtol=1e-5)

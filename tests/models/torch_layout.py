@@ -10,7 +10,7 @@ _SELECTOR = re.compile(r"contrastive_class_selector_(memory)?(\d+)\.")
 
 
 def to_trees(state_dict: dict[str, np.ndarray]) -> tuple[dict, dict]:
-  """(params, batch_stats) as `networks.split` has them; every key is used once.
+  """(params, batch_stats) as `split_network` has them; every key is used once.
 
   The selectors of the classes, where there are any, are stacked.
   """
@@ -21,7 +21,7 @@ def to_trees(state_dict: dict[str, np.ndarray]) -> tuple[dict, dict]:
       own = selectors.setdefault(name, {}).setdefault(int(selector[2]), {})
       own[key.removeprefix(selector[0])] = array
       continue
-    *path, leaf = key.replace("resnet_", "resnet.").split(".")
+    *path, leaf = key.replace("resnet_", "trunk.").split(".")
     if leaf == "num_batches_tracked":
       continue
     if leaf in _STATISTICS:

@@ -38,7 +38,7 @@ def make(values: Mapping[str, Any]) -> Architecture:
   values = dict(values)
   if "trunk" in values:
     trunk = dict(values["trunk"])
-    kind = fields.choose("config.model.trunk.name", trunk["name"], TRUNKS)
+    kind = fields.choose("config.model.trunk.name", trunk.get("name", ""), TRUNKS)
     values["trunk"] = fields.make(kind, "config.model.trunk", trunk["name"], trunk)
   return fields.make_chosen(NETWORKS, "config.model", values)
 

@@ -15,11 +15,7 @@ from semiseg_jax.models.resnet import MEMORY_BANK, Layout
 
 class DeepLabV2Module(Segmenter):
   def __init__(
-    self,
-    about: Architecture,
-    num_classes: int,
-    embedding_dim: int | None,
-    computation: Computation,
+    self, about: Architecture, num_classes: int, embedding_dim: int | None, computation: Computation
   ):
     self.trunk = about.build_trunk(computation)
     self.feature_dim = self.trunk.channels[-1]
@@ -32,8 +28,7 @@ class DeepLabV2Module(Segmenter):
     self, features: tuple[jax.Array, ...], size: Size, train: bool, keys: jax.Array | None = None
   ) -> Outputs:
     x = features[-1]
-    embedding = None if self.representation is None else self.representation(x, train)
-    return Outputs(self.classifier(x), embedding, x)
+    return Outputs(self.classifier(x), self.embed(x, train), x)
 
 
 @dataclasses.dataclass(frozen=True)

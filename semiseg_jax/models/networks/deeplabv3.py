@@ -16,11 +16,7 @@ class DeepLabV3Module(Segmenter):
   align_corners = False
 
   def __init__(
-    self,
-    about: Architecture,
-    num_classes: int,
-    embedding_dim: int | None,
-    computation: Computation,
+    self, about: Architecture, num_classes: int, embedding_dim: int | None, computation: Computation
   ):
     dim, make = about.decoder_dim, computation.layers(about.STYLE.init)
     self.trunk = about.build_trunk(computation)
@@ -29,9 +25,8 @@ class DeepLabV3Module(Segmenter):
     self.feature_dim = dim
     self.classifier = pixel_head(dim, dim, num_classes, make)
     self.representation = linear_head(dim, embedding_dim, make)
-    self.aux_classifier = (
-      pixel_head(middle, middle // 4, num_classes, make.frozen()) if about.aux_head else None
-    )
+    aux_classes = num_classes if about.aux_head else None
+    self.aux_classifier = pixel_head(middle, middle // 4, aux_classes, make.frozen())
 
   def decode(
     self, features: tuple[jax.Array, ...], size: Size, train: bool, keys: jax.Array | None = None
@@ -39,9 +34,9 @@ class DeepLabV3Module(Segmenter):
     *_, middle, high = features
     x = self.ASPP(high, train)
     logits = self.classifier(dropout(x, self.DROPOUT, keys if train else None), train)
-    embedding = None if self.representation is None else self.representation(x, train)
     has_aux = self.aux_classifier is not None and not train
-    return Outputs(logits, embedding, x, self.aux_classifier(middle, False) if has_aux else None)
+    aux_logits = self.aux_classifier(middle, False) if has_aux else None
+    return Outputs(logits, self.embed(x, train), x, aux_logits)
 
 
 @dataclasses.dataclass(frozen=True)

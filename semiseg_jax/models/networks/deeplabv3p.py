@@ -15,11 +15,7 @@ from semiseg_jax.models.resize import resize_bilinear
 
 class DeepLabV3PModule(Segmenter):
   def __init__(
-    self,
-    about: Architecture,
-    num_classes: int,
-    embedding_dim: int | None,
-    computation: Computation,
+    self, about: Architecture, num_classes: int, embedding_dim: int | None, computation: Computation
   ):
     dim, make = about.decoder_dim, computation.layers(about.STYLE.init)
     self.trunk = about.build_trunk(computation)
@@ -28,9 +24,7 @@ class DeepLabV3PModule(Segmenter):
     self.project = Sequential(conv_norm_relu(make, low, LOW_LEVEL_DIM, 1))
     self.feature_dim = LOW_LEVEL_DIM + dim
     self.classifier = pixel_head(self.feature_dim, dim, num_classes, make)
-    self.representation = (
-      pixel_head(self.feature_dim, dim, embedding_dim, make) if embedding_dim else None
-    )
+    self.representation = pixel_head(self.feature_dim, dim, embedding_dim, make)
 
   def decode(
     self, features: tuple[jax.Array, ...], size: Size, train: bool, keys: jax.Array | None = None
@@ -40,8 +34,7 @@ class DeepLabV3PModule(Segmenter):
     low = self.project(low, train)
     high = resize_bilinear(high, low.shape[1:3], align_corners=True)
     x = jnp.concatenate([low, high], axis=-1)
-    embedding = None if self.representation is None else self.representation(x, train)
-    return Outputs(self.classifier(x, train), embedding, x)
+    return Outputs(self.classifier(x, train), self.embed(x, train), x)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,11 +17,7 @@ class DeepLabV3PlusModule(Segmenter):
   ASPP_DROPOUT, DECODER_DROPOUT = 0.5, 0.1
 
   def __init__(
-    self,
-    about: Architecture,
-    num_classes: int,
-    embedding_dim: int | None,
-    computation: Computation,
+    self, about: Architecture, num_classes: int, embedding_dim: int | None, computation: Computation
   ):
     dim, make = about.decoder_dim, computation.layers(about.STYLE.init)
     self.trunk = about.build_trunk(computation)
@@ -44,8 +40,7 @@ class DeepLabV3PlusModule(Segmenter):
     high = resize_bilinear(high, low.shape[1:3], align_corners=True)
     x = self.decoder(jnp.concatenate([high, low], axis=-1), train)
     logits = self.classifier(dropout(x, self.DECODER_DROPOUT, decoder_keys))
-    embedding = None if self.representation is None else self.representation(x, train)
-    return Outputs(logits, embedding, x)
+    return Outputs(logits, self.embed(x, train), x)
 
 
 def _two_keys(keys: jax.Array) -> jax.Array:

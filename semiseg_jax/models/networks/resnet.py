@@ -7,21 +7,26 @@ import jax
 import jax.numpy as jnp
 
 from semiseg_jax.models.architecture import Architecture
+from semiseg_jax.models.heads import linear_head
 from semiseg_jax.models.layers import Computation, Linear
 from semiseg_jax.models.network import Outputs, Segmenter, Size
 
 
 class ResNetClassifierModule(Segmenter):
-  def __init__(self, about: Architecture, num_classes: int, computation: Computation):
+  def __init__(
+    self, about: Architecture, num_classes: int, embedding_dim: int | None, computation: Computation
+  ):
     self.trunk = about.build_trunk(computation)
     self.feature_dim = self.trunk.channels[-1]
     self.classifier = Linear(self.feature_dim, num_classes, rng=computation.rng)
+    make = computation.layers(about.STYLE.init)
+    self.representation = linear_head(self.feature_dim, embedding_dim, make)
 
   def decode(
     self, features: tuple[jax.Array, ...], size: Size, train: bool, keys: jax.Array | None = None
   ) -> Outputs:
-    features = features[-1].mean((1, 2), keepdims=True, dtype=jnp.float32)
-    return Outputs(self.classifier(features), features=features)
+    x = features[-1].mean((1, 2), keepdims=True, dtype=jnp.float32)
+    return Outputs(self.classifier(x), self.embed(x, train), x)
 
 
 @dataclasses.dataclass(frozen=True)

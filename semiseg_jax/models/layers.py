@@ -112,7 +112,9 @@ class BatchNorm(nnx.Module):
   if not they are `Frozen`, while the running statistics move all the same.
   """
 
-  def __init__(self, channels: int, *, axis_name: str | None = None, trained: bool = True):
+  def __init__(
+    self, channels: int | tuple[int, ...], *, axis_name: str | None = None, trained: bool = True
+  ):
     param = nnx.Param if trained else Frozen
     self.scale = param(np.ones(channels, np.float32))
     self.bias = param(np.zeros(channels, np.float32))

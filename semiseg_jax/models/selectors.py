@@ -13,7 +13,7 @@ from flax import nnx
 from jax import lax
 
 from semiseg_jax.collectives import psum
-from semiseg_jax.models.layers import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM, uniform_fan_in
+from semiseg_jax.models.layers import BATCH_NORM_EPSILON, BatchNorm, uniform_fan_in
 
 _EXACT = lax.Precision.HIGHEST  # float32 where matrix units would round
 _NEGATIVE_SLOPE = 0.2  # of the leaky ReLU
@@ -77,18 +77,8 @@ class ClassLinear(nnx.Module):
     return jnp.matmul(x, kernel, precision=_EXACT) + bias[:, None]
 
 
-class ClassBatchNorm(nnx.Module):
-  """BatchNorm for each class, over the class's rows of all devices; all of it [K,D].
-
-  Normalises with the biased variance, averages the unbiased one: new = 0.9 old + 0.1 batch.
-  """
-
-  def __init__(self, num_classes: int, channels: int, axis_name: str | None):
-    self.scale = nnx.Param(np.ones((num_classes, channels), np.float32))
-    self.bias = nnx.Param(np.zeros((num_classes, channels), np.float32))
-    self.mean = nnx.BatchStat(np.zeros((num_classes, channels), np.float32))
-    self.var = nnx.BatchStat(np.ones((num_classes, channels), np.float32))
-    self.axis_name = axis_name
+class ClassBatchNorm(BatchNorm):
+  """BatchNorm for each class, over the class's rows of all devices; all of it [K,D]."""
 
   def __call__(
     self,
@@ -102,21 +92,13 @@ class ClassBatchNorm(nnx.Module):
     mean, var = self.mean[...], self.var[...]
     if train:
       count, mean, var = class_moments(x, classes, filled, mean.shape[0], self.axis_name)
-      self._average(count, mean, var, update)
+      moves = count > 1 if update is None else (count > 1) & update
+      unbiased = var * (count / jnp.maximum(count - 1, 1))[:, None]
+      self.average(mean, unbiased, moves[:, None])
     factor = lax.rsqrt(var + BATCH_NORM_EPSILON) * self.scale[...]
     tables = (mean, factor, self.bias[...])
     mean, factor, bias = (jnp.asarray(table)[classes][:, None] for table in tables)
     return (x - mean) * factor + bias
-
-  def _average(
-    self, count: jax.Array, mean: jax.Array, var: jax.Array, update: jax.Array | None
-  ) -> None:
-    moves = count > 1 if update is None else (count > 1) & update
-    unbiased = var * (count / jnp.maximum(count - 1, 1))[:, None]
-    for running, batch in ((self.mean, mean), (self.var, unbiased)):
-      old = running[...]
-      average = (1 - BATCH_NORM_MOMENTUM) * old + BATCH_NORM_MOMENTUM * batch
-      running.set_value(lax.stop_gradient(jnp.where(moves[:, None], average, old)))
 
 
 def class_moments(
@@ -164,7 +146,7 @@ class ClassSelectors(nnx.List):
     super().__init__(
       [
         ClassLinear(num_classes, dim, dim, rng),
-        ClassBatchNorm(num_classes, dim, axis_name),
+        ClassBatchNorm((num_classes, dim), axis_name=axis_name),
         LeakyRelu(),
         ClassLinear(num_classes, dim, 1, rng),
       ]

@@ -22,7 +22,7 @@ class Optimizer:
   """What every optimiser has; without groups it treats all parameters alike, BatchNorm's too.
 
   groups: triples (pattern, factor, decay). A parameter is in the first group whose pattern
-  `re.search` finds in its path below the network's name, such as "resnet.layer1.0.conv1.kernel":
+  `re.search` finds in its path below the network's name, such as "trunk.layer1.0.conv1.kernel":
   factor multiplies its learning rate, decay is its weight decay (None: that of all).
   Raises ValueError for anything else in groups.
   """

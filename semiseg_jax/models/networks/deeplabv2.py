@@ -42,12 +42,11 @@ class DeepLabV2(Architecture):
   classifier_branches: int = 4
 
   RATES: ClassVar = {8: (6, 12, 18, 24)}
+  MODULE = DeepLabV2Module
 
   def __post_init__(self):
     super().__post_init__()
     require("config.model.classifier_branches", self.classifier_branches, range(1, 5))
-
-  MODULE = DeepLabV2Module
 
 
 @dataclasses.dataclass(frozen=True)

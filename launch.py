@@ -12,33 +12,44 @@ On several hosts start the same command on each (docs/scaling.md). The exit code
 if something is wrong, and 75 for a run that was stopped or lost a host: start it again.
 """
 
+import functools
+
 from absl import app, flags
 
 from data import blank, prepare
 from semiseg_jax.commands import run
 from semiseg_jax.commands.flags import define_config
 
-define_config()
-flags.DEFINE_string("workdir", None, "Holds all of a run; default runs/NAME_OF_CONFIG.")
-flags.DEFINE_enum("mode", "train", ["train", "evaluate", "predict", "plan"], "What to do.")
-flags.DEFINE_string("images", None, "predict: the folder of pictures.")
-flags.DEFINE_string("out", None, "predict: where to; default WORKDIR/predictions.")
-flags.DEFINE_bool("overlays", False, "predict: also the colours over each picture.")
-flags.DEFINE_bool("skip_bad", False, "predict: leave out damaged pictures and go on.")
-flags.DEFINE_string("topology", None, "plan: the TPU slice, such as v5e:2x4.")
-flags.DEFINE_bool("search", False, "plan: also look for the largest batch that fits.")
-flags.DEFINE_bool("full_effort", False, "plan: compile as for a real run; slow.")
-flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of several.")
-flags.DEFINE_integer("num_processes", None, "How many are started.")
-flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
-flags.DEFINE_integer("peer_timeout", 300, "Seconds to wait for a silent process.")
+
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+  """Every flag there is, by default for this process."""
+  define_config(values)
+  text, switch, number = (
+    functools.partial(define, flag_values=values)
+    for define in (flags.DEFINE_string, flags.DEFINE_bool, flags.DEFINE_integer)
+  )
+  text("workdir", None, "Holds all of a run; default runs/NAME_OF_CONFIG.")
+  modes = ["train", "evaluate", "predict", "plan"]
+  flags.DEFINE_enum("mode", "train", modes, "What to do.", flag_values=values)
+  text("images", None, "predict: the folder of pictures.")
+  text("out", None, "predict: where to; default WORKDIR/predictions.")
+  switch("overlays", False, "predict: also the colours over each picture.")
+  switch("skip_bad", False, "predict: leave out damaged pictures and go on.")
+  text("topology", None, "plan: the TPU slice, such as v5e:2x4.")
+  switch("search", False, "plan: also look for the largest batch that fits.")
+  switch("full_effort", False, "plan: compile as for a real run; slow.")
+  text("coordinator", None, "HOST:PORT of process 0, of several.")
+  number("num_processes", None, "How many are started.")
+  number("process_id", None, "Which one this is, from 0.")
+  number("peer_timeout", 300, "Seconds to wait for a silent process.")
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> int:
   if len(argv) > 1:
     raise app.UsageError(f"unexpected arguments {argv[1:]}; flags begin with --")
-  return run.launch(flags.FLAGS, prepare.ensure, blank.known)
+  return run.launch(values, prepare.ensure, blank.known)
 
 
 if __name__ == "__main__":
+  define_flags()
   app.run(main)

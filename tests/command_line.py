@@ -1,4 +1,4 @@
-"""A config as a command line makes it, within this process."""
+"""A config, or a whole run of launch.py, as a command line makes it, within this process."""
 
 import pathlib
 import sys
@@ -7,6 +7,7 @@ from unittest import mock
 from absl import flags
 from ml_collections import ConfigDict
 
+import launch
 from semiseg_jax.commands.flags import define_config
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -20,3 +21,12 @@ def parsed(config: str, *options: str) -> ConfigDict:
     define_config(values)
     values(argv)
   return values.config
+
+
+def launched(*options: str) -> int:
+  """The exit code of launch.py with these flags."""
+  argv = ["launch.py", *options]
+  values = flags.FlagValues()
+  with mock.patch.object(sys, "argv", argv):
+    launch.define_flags(values)
+    return launch.main(values(argv), values)

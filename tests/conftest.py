@@ -12,10 +12,9 @@ from data import prepare  # noqa: E402
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
-  directory = tmp_path_factory.mktemp("data")
-  prepare.ensure("toy_scenes", None, directory)
-  return directory
+def data_dir():
+  prepare.ensure("toy_scenes", None, environment.data_directory())
+  return environment.data_directory()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ Importing this must not import jax, which reads its environment once.
 """
 
 import functools
+import hashlib
 import importlib.util
 import mmap
 import os
@@ -16,7 +17,8 @@ _FAST_COMPILATION = (  # rather than fast programs
   "--xla_llvm_disable_expensive_passes=true",
   "--xla_cpu_use_fusion_emitters=false",
 )
-_PROGRAMS = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "programs"
+_ROOT = pathlib.Path(__file__).parents[1]
+_PROGRAMS = _ROOT / ".pytest_cache" / "programs"
 
 
 def enter() -> None:
@@ -28,6 +30,14 @@ def enter() -> None:
   # whoever runs the same thing again, in whichever process, shares what was compiled
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_PROGRAMS))
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+@functools.cache
+def data_directory() -> pathlib.Path:
+  """For prepared data, which all tests share until the code that prepares it changes."""
+  code = sorted([*(_ROOT / "data").glob("*.py"), *(_ROOT / "data" / "toy_scenes").glob("*.py")])
+  digest = hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()
+  return _ROOT / ".pytest_cache" / "data" / digest[:16]
 
 
 @functools.cache

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from tests.environment import xla_flags
+from tests.environment import data_directory, xla_flags
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = (
@@ -23,13 +23,13 @@ SMALL = (
 )  # fmt: skip
 
 
-def clean_environment(data: pathlib.Path, home: pathlib.Path, devices: int = 1) -> dict[str, str]:
+def clean_environment(home: pathlib.Path, devices: int = 1) -> dict[str, str]:
   """That many devices, no leftovers of this process; data and compiled programs are shared."""
   kept = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "SEMISEG_DATA")}
   return kept | {
     "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": xla_flags(devices),
-    "SEMISEG_DATA": str(data),
+    "SEMISEG_DATA": str(data_directory()),
     "HOME": str(home),
   }
 

@@ -16,13 +16,11 @@ def test_flags_that_a_jaxlib_lacks_are_left_out():
 
 
 def test_other_processes_get_the_same_flags(tmp_path):
-  theirs = clean_environment(tmp_path, tmp_path, environment.DEVICES)["XLA_FLAGS"]
+  theirs = clean_environment(tmp_path, environment.DEVICES)["XLA_FLAGS"]
   assert theirs == environment.xla_flags(environment.DEVICES)
   assert jax.device_count() == environment.DEVICES
 
 
 def test_jaxlib_starts_with_every_flag(tmp_path):
   code = "import jax; assert jax.device_count() == 3"
-  subprocess.run(
-    [sys.executable, "-c", code], env=clean_environment(tmp_path, tmp_path, 3), check=True
-  )
+  subprocess.run([sys.executable, "-c", code], env=clean_environment(tmp_path, 3), check=True)

@@ -40,8 +40,8 @@ METHODS = {
 @pytest.fixture(scope="module")
 def environments(tmp_path_factory):
   """By the number of devices that a process has."""
-  folders = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("home")
-  return {devices: clean_environment(*folders, devices) for devices in (1, 2, 4, 8)}
+  home = tmp_path_factory.mktemp("home")
+  return {devices: clean_environment(home, devices) for devices in (1, 2, 4, 8)}
 
 
 def command(method: str, workdir, *args: str) -> list[str]:
@@ -161,12 +161,14 @@ def test_different_configs_are_told_apart(environments, tmp_path):
     assert "method.temperature: 0.5 on process 0, 0.3 there" in err and "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_unequal_devices_are_refused(environments, tmp_path):
   unequal = [environments[1], environments[2]]
   for _, err in finish_all(start_together(unequal, *command("reco", tmp_path)), code=1):
     assert "same number of devices; there are process 0: 1, process 1: 2" in err
 
 
+@pytest.mark.slow
 def test_missing_process_ends_the_wait(environments, tmp_path):
   late = ["--num_processes=2", "--peer_timeout=4"]
   for index, message in ((0, "not all of them came"), (1, "nothing listens at 127.0.0.1:9")):

@@ -17,7 +17,7 @@ def kib(rows, variant: str, devices: int) -> float:
 @pytest.mark.slow
 def test_every_method_on_64_devices(tmp_path):
   command = ["-m", "tests.benchmarks.scaling", "--devices", "8", "64", "--run", "--json"]
-  out, _ = finish(start(clean_environment(tmp_path, tmp_path), *command), seconds=1200)
+  out, _ = finish(start(clean_environment(tmp_path), *command), seconds=1200)
   rows = [json.loads(line) for line in out.splitlines()]
   assert {row["variant"] for row in rows} == set(VARIANTS)
   assert all(row["step"] == 1 and math.isfinite(row["loss"]) for row in rows)

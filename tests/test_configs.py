@@ -23,7 +23,7 @@ CONFIGS = sorted(
   if path.stem != "__init__"
 )
 DEVICES = (1, 3, 4, 6, 8)
-TRACED = ("city_reco", "city_memory_bank")  # at full size in the default suite
+TRACED = ("city_reco",)
 
 # Crop, scale range, batches of the semi-supervised scripts, test size, minimum of classes.
 SHEET = {

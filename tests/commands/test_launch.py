@@ -13,6 +13,7 @@ import pytest
 from absl import app
 from PIL import Image
 
+from semiseg_jax.commands import check
 from semiseg_jax.convert.checkpoint import trained_network
 from tests.command_line import ROOT, launched
 from tests.compare import assert_same_bits
@@ -103,24 +104,26 @@ def test_sigterm_saves_and_ends_cleanly(environment, tmp_path):
   assert int(arrays(tmp_path, result["step"])["step"]) == result["step"] >= 3
 
 
-def test_folder_from_check_to_prediction(environment, tmp_path):
+def test_folder_from_check_to_prediction(tmp_path, capsys):
   make_folder(tmp_path / "mine")
-  out, _ = finish(start(environment, "-m", "semiseg_jax", "check", str(tmp_path / "mine")))
-  assert "road" in out
+  assert check.main([str(tmp_path / "mine")]) == 0
+  assert "road" in capsys.readouterr().out
   options = [
     *SMALL, f"--config.data.root={tmp_path / 'mine'}", "--config.training.steps=2",
     "--config.data.palette=0000ff,808080", "--config.data.resize=36",
     "--config.data.labeled_batch=2", "--config.data.unlabeled_batch=2",
   ]  # fmt: skip
-  run = launch(tmp_path / "run", *options, config="configs/folder_reco.py:size=small")
-  out, _ = finish(start(environment, *run))
-  assert "road" in out and "mIoU" in out
+  config = f"--config={ROOT / 'configs' / 'folder_reco.py:size=small'}"
+  run = [config, f"--workdir={tmp_path / 'run'}", *options]
+  assert launched(*run) == 0
+  out = capsys.readouterr().out
+  assert "road" in out and "mIoU" in out and "2 of 8 devices are used" in out
   images = tmp_path / "mine" / "images"
   (images / "damaged.png").write_bytes(b"no picture")
   predict = [*run, "--mode=predict", f"--images={images}"]
-  _, err = finish(start(environment, *predict), code=1)
-  assert "damaged.png" in err
-  out, _ = finish(start(environment, *predict, "--skip_bad", "--overlays"))
+  assert launched(*predict) == 1 and "damaged.png" in capsys.readouterr().err
+  assert launched(*predict, "--skip_bad", "--overlays") == 0
+  out = capsys.readouterr().out
   assert "6 predictions" in out and "1 damaged left out" in out
   with Image.open(tmp_path / "run" / "predictions" / "0.png") as prediction:
     assert prediction.getpalette()[:6] == [0, 0, 255, 128, 128, 128]

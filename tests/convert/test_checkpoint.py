@@ -42,6 +42,7 @@ def test_training_starts_from_given_weights(tiny_config, tmp_path):
   assert "fresh" not in started.note and "without use" not in started.note
 
 
+@pytest.mark.slow
 def test_a_run_from_weights_says_so_and_others_start_from_it(tiny_config, tmp_path, capsys):
   path = tmp_path / "imagenet.safetensors"
   write(path, "torchvision_resnet", {**TOY, "name": "resnet"}, num_classes=1000)

@@ -231,6 +231,7 @@ def test_every_switch_at_once_with_a_second_domain():
   assert int(state.method_state.tables.step) == 2  # of four, the two on the target domain
 
 
+@pytest.mark.slow  # the rule itself is in tests/training/test_optimizers.py
 def test_what_is_not_yet_used_is_not_decayed():
   method = memory_bank.Method(**SMALL["short"])
   start = tiny_start(method)

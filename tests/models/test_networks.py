@@ -273,7 +273,10 @@ def test_flax_may_take_modules_for_trees(name):
     assert as_tree == trace()
 
 
-@pytest.mark.parametrize(("what", "tree_mode"), [("elementwise", True), ("blocks", False)])
+@pytest.mark.parametrize(
+  ("what", "tree_mode"),
+  [("elementwise", True), pytest.param("blocks", False, marks=pytest.mark.slow)],
+)
 def test_rematerialised_blocks_change_nothing(what, tree_mode):
   run = jax.jit(_loss_and_gradient, static_argnums=0)
   plain = _toy("deeplabv2", heads={"representation": 4})

@@ -73,6 +73,7 @@ def test_abstract_state_and_batch_are_those_of_a_run(tiny_config, accumulate):
   assert bank.sharding.spec == P(None, "data") and bank.shape[1] == 64
 
 
+@pytest.mark.slow
 def test_cost_is_what_xla_counts(tiny_config):
   made = tiny_run(tiny_config)
   cost = plan.compiled(made, 1, None)

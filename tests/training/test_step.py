@@ -43,7 +43,11 @@ def pmap_step(method, optimizer, state, devices: int):
 
 
 @pytest.mark.parametrize(
-  "name", ["reco/classmix", pytest.param("memory_bank/short", marks=pytest.mark.slow)]
+  "name",
+  [
+    "supervised/plain",
+    *(pytest.param(n, marks=pytest.mark.slow) for n in ("reco/classmix", "memory_bank/short")),
+  ],
 )
 def test_same_steps_under_pmap(name):
   method = make_method(SMALL[name])
@@ -97,6 +101,7 @@ def test_sub_batches_fill_the_bank_one_after_the_other():
   assert int(state.method_state.tables.step) == 4
 
 
+@pytest.mark.slow
 def test_drawing_on_the_device_runs():
   method = make_method({**SMALL["reco/classmix"], "scope": "device"})
   state, _ = run_steps(method, 4, batches_of(method))

@@ -20,8 +20,9 @@ from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import make_train_step
 from tests.tiny import CLASSES, OPTIMIZER, SIZE, facts_of, random_batch, small_methods, tiny_start
 
-SMALL = small_methods()
-FIRST = list({name.split("/")[0]: name for name in reversed(SMALL)}.values())[::-1]
+METHODS: dict[str, dict] = {}  # each with the first of its variants
+for variant, values in small_methods().items():
+  METHODS.setdefault(variant.split("/")[0], values)
 ROWS = 16
 _AGAIN = 3  # the step before which it saves and restores
 
@@ -67,14 +68,14 @@ def main() -> None:
   parser = argparse.ArgumentParser()
   parser.add_argument("directory", type=pathlib.Path)
   parser.add_argument("--steps", type=int, default=4)
-  parser.add_argument("--methods", nargs="+", choices=SMALL, default=FIRST)
+  parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
   parser.add_argument("--coordinator")
   parser.add_argument("--num_processes", type=int)
   parser.add_argument("--process_id", type=int)
   args = parser.parse_args()
   with processes.joined(args.coordinator, args.num_processes, args.process_id, timeout=60):
     for name in args.methods:
-      train(SMALL[name], args.directory / name, args.steps)
+      train(METHODS[name], args.directory / name, args.steps)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ class Dataset:
 
 
 class Wrapped(Source):
-  """All the records of another source, changed in some way."""
+  """The records of another source, changed or chosen from in some way."""
 
   def __init__(self, source: Source):
     self.source = source
@@ -105,15 +105,14 @@ class Transformed(Wrapped):
     return inner and f"{inner} {self.transform}"
 
 
-class Subset(Source):
+class Subset(Wrapped):
   """Rows `indices` of a source, in that order."""
 
   def __init__(self, source: Source, indices: Iterable[int]):
-    self.source = source
+    super().__init__(source)
     self.indices = np.asarray(list(indices), np.int64)
     self.ids = [source.ids[i] for i in self.indices]
     self.labeled = np.asarray(source.labeled)[self.indices]
-    self.sizes = source.sizes
 
   def __getitem__(self, index: int) -> Record:
     return self.source[int(self.indices[index])]
@@ -121,12 +120,6 @@ class Subset(Source):
   def fingerprint(self) -> str | None:
     inner = self.source.fingerprint()
     return inner and f"{inner} {hashlib.sha256(self.indices.tobytes()).hexdigest()}"
-
-  def lists(self) -> list[str]:
-    return self.source.lists()
-
-  def ids_of(self, name: str) -> list[str]:
-    return self.source.ids_of(name)
 
 
 class Joined(Source):

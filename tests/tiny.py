@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -151,7 +152,7 @@ def small_methods() -> dict[str, dict[str, Any]]:
   """
   found = {}
   for name in METHODS:
-    module = __import__(f"tests.methods.test_{name}", fromlist=["SMALL"])
+    module = importlib.import_module(f"tests.methods.test_{name}")
     for variant, values in module.SMALL.items():
       make_method(config := {"name": name, **values})
       found[f"{name}/{variant}"] = config

@@ -19,8 +19,7 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
   Devices of a host stand together, so that the rows of hosts, joined, are in the stream's order.
   """
   devices = jax.devices() if devices is None else devices
-  devices = sorted(devices, key=lambda device: (device.process_index, device.id))
-  return Mesh(np.asarray(devices), (DATA_AXIS,), (AxisType.Auto,))
+  return Mesh(np.asarray(_by_host(devices)), (DATA_AXIS,), (AxisType.Auto,))
 
 
 def sharing_devices(batches: Sequence[int]) -> list[jax.Device]:
@@ -35,9 +34,12 @@ def sharing_devices(batches: Sequence[int]) -> list[jax.Device]:
       f"batches of {', '.join(map(str, batches))} images can't be shared out among {hosts} hosts: "
       f"give multiples of {hosts}"
     )
-  devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-  places = itertools.groupby(devices, key=lambda device: device.process_index)
+  places = itertools.groupby(_by_host(jax.devices()), key=lambda device: device.process_index)
   return [device for _, own in places for device in itertools.islice(own, count)]
+
+
+def _by_host(devices: list[jax.Device]) -> list[jax.Device]:
+  return sorted(devices, key=lambda device: (device.process_index, device.id))
 
 
 def idle_devices(mesh: Mesh, batches: Mapping[str, int]) -> str:

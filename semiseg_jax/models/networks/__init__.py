@@ -63,12 +63,12 @@ def build(
   """
   values = dict(model)
   num_classes, heads = values.pop("num_classes"), values.pop("heads", {})
-  normalization = values.pop("normalization", "imagenet")
-  fields.choose("config.model.normalization", normalization, NORMALIZATIONS)
+  name = values.pop("normalization", "imagenet")
+  normalization = fields.choose("config.model.normalization", name, NORMALIZATIONS)
   computation = Computation(np.random.default_rng(seed), dtype, axis_name, remat)
   module = make(values).build(num_classes, heads.get("representation"), computation)
   add_heads(module, heads, num_classes, computation)
-  return split_network(module, NORMALIZATIONS[normalization])
+  return split_network(module, normalization)
 
 
 def add_heads(

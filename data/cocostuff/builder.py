@@ -42,14 +42,6 @@ class Builder(common.FileBuilder):
   CLASS_OF_ID = common.class_of_id({i: i for i in range(182)} | {IGNORE: IGNORE})
   HOMEPAGE = "https://github.com/nightrome/cocostuff"
   LICENSE = "annotations: CC BY 4.0; images: Flickr's terms of use"
-  MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-Links to everything are at https://github.com/nightrome/cocostuff (and cocostuff10k).
-Variant 164k: train2017.zip (18 GB), val2017.zip (1 GB), stuffthingmaps_trainval2017.zip (0.7 GB):
-  RAW/images/{train2017,val2017}/*.jpg
-  RAW/annotations/{train2017,val2017}/*.png
-Variants 10k and 10k_513: cocostuff-10k-v1.1.zip (2 GB):
-  RAW/imageLists/{train,test}.txt    RAW/images/*.jpg    RAW/annotations/*.mat
-"""
 
   @property
   def NUM_IMAGES(self) -> dict[str, int]:

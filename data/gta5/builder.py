@@ -40,14 +40,6 @@ class Builder(common.FileBuilder):
   NUM_IMAGES = MappingProxyType({})  # how the 24,966 are divided is not the same everywhere
   HOMEPAGE = "https://download.visinf.tu-darmstadt.de/data/from_games/"
   LICENSE = "see the homepage"
-  MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-From https://download.visinf.tu-darmstadt.de/data/from_games/ download the ten parts of images and
-of labels (57 GB) and unpack them into one directory RAW, so that it holds
-  RAW/images/*.png and RAW/labels/*.png          (optional: RAW/split.mat, its official division)
-or, divided already,
-  RAW/images/{train,val}/*.png and RAW/labels/{train,val}/*.png
-Some official images and labels differ in size: add --skip_bad to leave them out.
-"""
 
   def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
     if (raw / "images" / "train").is_dir():

@@ -32,15 +32,6 @@ class Builder(common.FileBuilder):
   NUM_IMAGES = MappingProxyType({"train": 880, "val": 120})
   HOMEPAGE = "https://datasets.simula.no/kvasir-seg/"
   LICENSE = "research and education; see https://datasets.simula.no/kvasir-seg/"
-  MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-Download kvasir-seg.zip (44 MB) from https://datasets.simula.no/kvasir-seg/ and unpack it, so that
-  RAW/images/*.jpg
-  RAW/masks/*.jpg
-  RAW/train.txt, RAW/val.txt       optional: ids, one per line; else 12% are held out
-A tree that is already split is taken as it is:
-  RAW/images_split/{train,val}/jpg_images/*.jpg
-  RAW/masks_split/{train,val}/jpg_masks/*.jpg
-"""
 
   def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
     if (raw / "images_split").is_dir():

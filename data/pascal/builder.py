@@ -49,16 +49,6 @@ class Builder(common.FileBuilder):
   NUM_IMAGES = MappingProxyType({"train": 10582, "val": 1449})
   HOMEPAGE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
   LICENSE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/#rights"
-  MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-Download VOCtrainval_11-May-2012.tar (2 GB) from http://host.robots.ox.ac.uk/pascal/VOC/voc2012/
-and unpack it into RAW, so that it holds (directly, or under VOC2012/ or VOCdevkit/VOC2012/)
-  RAW/JPEGImages/*.jpg
-  RAW/SegmentationClass/*.png
-For the 9118 training images that VOC did not annotate, add one of
-  RAW/SegmentationClassAug/*.png            the widely copied conversion, class ids as pixel values
-  RAW/benchmark_RELEASE/dataset/cls/*.mat   SBD itself: benchmark.tgz (1.4 GB), from
-                                            http://home.bharathh.info/pubs/codes/SBD/download.html
-"""
 
   def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
     images, candidates = find_root(raw) / "JPEGImages", mask_candidates(raw)

@@ -65,15 +65,6 @@ class Builder(common.FileBuilder):
   NUM_IMAGES = MappingProxyType({"train": 9860, "val": 475})
   HOMEPAGE = "https://rgbd.cs.princeton.edu"
   LICENSE = "see the homepage"
-  MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-Download the SUN RGB-D images and labels of the 37 class task, such as
-  SUNRGBD-train_images.tgz, SUNRGBD-test_images.tgz    from http://www.doc.ic.ac.uk/~ahanda
-  sunrgbd_train_test_labels.tar.gz
-(https://github.com/ankurhanda/sunrgbd-meta-data has the links), and unpack them into one directory
-RAW, so that it holds
-  RAW/SUNRGBD-train_images/img-000001.jpg ...      RAW/SUNRGBD-test_images/img-000001.jpg ...
-  RAW/sunrgbd_train_test_labels/img-000001.png ...
-"""
 
   def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
     chosen = {f"img-{number:06d}" for number in test_numbers()}

@@ -6,17 +6,15 @@ which of them have a mask, the sizes that occur, pixels per class of each record
 skipped; lists/SPLIT/NAME.txt holds the published subsets, one id per line.
 """
 
-import collections
-import concurrent.futures
 import inspect
 import io
 import os
 import pathlib
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
+import grain
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
@@ -28,6 +26,7 @@ from semiseg_jax.input.decode import DataError
 from semiseg_jax.labels import IGNORE
 
 SPLITS = ("train", "val")
+_HERE = pathlib.Path(__file__).parent
 Example = tuple[str, dict[str, bytes | str]]
 
 
@@ -84,15 +83,7 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return {}
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return dataset_info(
-      self,
-      self.CLASS_NAMES,
-      self.PALETTE,
-      self.NUM_IMAGES,
-      description=sys.modules[type(self).__module__].__doc__,
-      homepage=self.HOMEPAGE,
-      license=self.LICENSE,
-    )
+    return dataset_info(self, homepage=self.HOMEPAGE, license=self.LICENSE)
 
   def _split_generators(self, dl_manager) -> dict[str, Iterator[Example]]:
     raw = pathlib.Path(dl_manager.manual_dir)
@@ -121,7 +112,9 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _generate_examples(
     self, split: str, items: list[Item], raw: pathlib.Path
   ) -> Iterator[Example]:
-    results = read_ahead(self._load, items)
+    threads = os.cpu_count() or 1
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    results = grain.MapDataset.source(items).map(self._load).to_iter_dataset(options)
     console = Console(stderr=True)
     for item, result in zip(
       items, track(results, split, total=len(items), console=console), strict=True
@@ -178,25 +171,30 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       path.write_text("\n".join(members) + "\n")
 
 
-def class_of_id(classes: Mapping[int, int], others: int = -1) -> np.ndarray:
-  """int16 [256]: id in the files -> class or IGNORE; `others` is that of the ids not named, and
-  -1 makes them an error."""
-  table = np.full(256, others, np.int16)
-  table[list(classes)] = list(classes.values())
+def read_classes(dataset: str) -> tuple[tuple[str, ...], np.ndarray]:
+  """Names and palette, uint8 [K,3], of a dataset's classes.tsv."""
+  names, colors = zip(*read_table(_HERE / dataset / "classes.tsv"), strict=True)
+  return names, np.asarray([color.split() for color in colors], np.uint8)
+
+
+def read_table(path: pathlib.Path) -> list[list[str]]:
+  """The rows of a file whose columns are separated by tabs."""
+  return [line.split("\t") for line in path.read_text().splitlines()]
+
+
+def class_of_id(ids: Sequence[int], ignored: Iterable[int] = ()) -> np.ndarray:
+  """int16 [256]: id in the files -> class, IGNORE, or -1 for an error.
+
+  ids: of the classes, in their order. ignored: ids that are IGNORE where they are no class.
+  """
+  table = np.full(256, -1, np.int16)
+  table[list(ignored)] = IGNORE
+  table[list(ids)] = np.arange(len(ids))
   return table
 
 
-def dataset_info(
-  builder: tfds.core.DatasetBuilder,
-  class_names: tuple[str, ...],
-  palette: np.ndarray,
-  num_images: Mapping[str, int] | None = None,
-  **texts: str,
-) -> tfds.core.DatasetInfo:
-  """What a builder's `_info` returns.
-
-  num_images: of the official set, by split. texts: description, homepage, citation, license.
-  """
+def dataset_info(builder: tfds.core.DatasetBuilder, **texts: str) -> tfds.core.DatasetInfo:
+  """What a builder's `_info` returns; texts: homepage, license."""
   return tfds.core.DatasetInfo(
     builder=builder,
     features=tfds.features.FeaturesDict(
@@ -208,11 +206,12 @@ def dataset_info(
     ),
     disable_shuffling=True,  # row i of a split is the i-th of its listing
     metadata=tfds.core.MetadataDict(
-      class_names=list(class_names),
-      palette=np.asarray(palette).tolist(),
-      official=dict(num_images or {}),
+      class_names=list(builder.CLASS_NAMES),
+      palette=builder.PALETTE.tolist(),
+      official=dict(builder.NUM_IMAGES),
       splits={},
     ),
+    description=inspect.getmodule(type(builder)).__doc__,
     **texts,
   )
 
@@ -249,20 +248,10 @@ def example(
   return name, {"image": image, "label": encode_png(stored), "id": name}
 
 
-def read_ahead(function: Callable, items: Iterable) -> Iterator:
-  """function(item) for every item, in order; computed by threads, a bounded number ahead."""
-  threads = os.cpu_count() or 1
-  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-    pending = collections.deque()
-    try:
-      for item in items:
-        pending.append(pool.submit(function, item))
-        if len(pending) > 2 * threads:
-          yield pending.popleft().result()
-      while pending:
-        yield pending.popleft().result()
-    finally:
-      pool.shutdown(wait=False, cancel_futures=True)
+def pairs(images: pathlib.Path, masks: pathlib.Path, pattern: str, suffix: str) -> list[Item]:
+  """The images that match, each with the mask of its stem and `suffix`; raises as list_files."""
+  found = list_files(images, pattern)
+  return [Item(image.stem, image, masks / f"{image.stem}{suffix}") for image in found]
 
 
 def list_files(directory: pathlib.Path, pattern: str) -> list[pathlib.Path]:

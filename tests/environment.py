@@ -35,7 +35,10 @@ def enter() -> None:
 @functools.cache
 def data_directory() -> pathlib.Path:
   """For prepared data, which all tests share until the code that prepares it changes."""
-  code = sorted([*(_ROOT / "data").glob("*.py"), *(_ROOT / "data" / "toy_scenes").glob("*.py")])
+  folder = _ROOT / "data"
+  code = sorted(
+    path for kind in ("*.py", "toy_scenes/*.py", "toy_scenes/*.tsv") for path in folder.glob(kind)
+  )
   digest = hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()
   return _ROOT / ".pytest_cache" / "data" / digest[:16]
 

@@ -22,7 +22,7 @@ class Builder(common.FileBuilder):
   name = "semiseg_bdd100k"
   VERSION = tfds.core.Version("1.0.0")
   CLASS_NAMES, PALETTE = cityscapes.CLASS_NAMES, cityscapes.PALETTE
-  CLASS_OF_ID = common.class_of_id({i: i for i in range(19)} | {IGNORE: IGNORE})
+  CLASS_OF_ID = common.class_of_id(range(19), ignored=[IGNORE])
   NUM_IMAGES = MappingProxyType({"train": 7000, "val": 1000})
   HOMEPAGE = "https://bdd-data.berkeley.edu"
   LICENSE = "https://doc.bdd100k.com/license.html"
@@ -30,11 +30,7 @@ class Builder(common.FileBuilder):
   def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
     images, masks, suffix = find_layout(raw)
     return {
-      split: [
-        common.Item(image.stem, image, masks / split / f"{image.stem}{suffix}")
-        for image in common.list_files(images / split, "*.jpg")
-      ]
-      for split in common.SPLITS
+      split: common.pairs(images / split, masks / split, "*.jpg", suffix) for split in common.SPLITS
     }
 
 

@@ -3,39 +3,14 @@
 import pathlib
 from types import MappingProxyType
 
-import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
 from data import common
-from semiseg_jax.labels import IGNORE
 
-_CLASSES = (  # class, id in the files, colour
-  ("road", 7, (128, 64, 128)),
-  ("sidewalk", 8, (244, 35, 232)),
-  ("building", 11, (70, 70, 70)),
-  ("wall", 12, (102, 102, 156)),
-  ("fence", 13, (190, 153, 153)),
-  ("pole", 17, (153, 153, 153)),
-  ("traffic light", 19, (250, 170, 30)),
-  ("traffic sign", 20, (220, 220, 0)),
-  ("vegetation", 21, (107, 142, 35)),
-  ("terrain", 22, (152, 251, 152)),
-  ("sky", 23, (70, 130, 180)),
-  ("person", 24, (220, 20, 60)),
-  ("rider", 25, (255, 0, 0)),
-  ("car", 26, (0, 0, 142)),
-  ("truck", 27, (0, 0, 70)),
-  ("bus", 28, (0, 60, 100)),
-  ("train", 31, (0, 80, 100)),
-  ("motorcycle", 32, (0, 0, 230)),
-  ("bicycle", 33, (119, 11, 32)),
-)
-CLASS_NAMES = tuple(name for name, _, _ in _CLASSES)
-PALETTE = np.asarray([color for _, _, color in _CLASSES], np.uint8)
-CLASS_OF_ID = common.class_of_id(
-  {file_id: class_id for class_id, (_, file_id, _) in enumerate(_CLASSES)}, others=IGNORE
-)
+CLASS_NAMES, PALETTE = common.read_classes("cityscapes")
+IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # in the files
+CLASS_OF_ID = common.class_of_id(IDS, ignored=range(256))
 _HALF = (1024, 512)  # width, height
 
 

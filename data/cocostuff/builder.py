@@ -39,7 +39,7 @@ class Builder(common.FileBuilder):
   )
   CLASS_NAMES = CLASS_NAMES
   PALETTE = np.resize(np.asarray(_CYCLE, np.uint8), (len(CLASS_NAMES), 3))
-  CLASS_OF_ID = common.class_of_id({i: i for i in range(182)} | {IGNORE: IGNORE})
+  CLASS_OF_ID = common.class_of_id(range(182), ignored=[IGNORE])
   HOMEPAGE = "https://github.com/nightrome/cocostuff"
   LICENSE = "annotations: CC BY 4.0; images: Flickr's terms of use"
 
@@ -49,7 +49,11 @@ class Builder(common.FileBuilder):
 
   def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
     if self.builder_config.name == "164k":
-      return {split: _list_164k(raw, f"{split}2017") for split in common.SPLITS}
+      images, masks = raw / "images", raw / "annotations"
+      return {
+        split: common.pairs(images / f"{split}2017", masks / f"{split}2017", "*.jpg", ".png")
+        for split in common.SPLITS
+      }
     return {"train": _list_10k(raw, "train"), "val": _list_10k(raw, "test")}
 
   def read_mask(self, path: pathlib.Path) -> Image.Image:
@@ -70,12 +74,6 @@ def read_mat(path: pathlib.Path) -> Image.Image:
   if stored.ndim != 2 or stored.min() < 0 or stored.max() > 182:
     raise DataError("label range", f"{path}: S should be a map of 0..182, not {stored.shape}")
   return Image.fromarray((stored - 1).astype(np.uint8))
-
-
-def _list_164k(raw: pathlib.Path, folder: str) -> list[common.Item]:
-  images = common.list_files(raw / "images" / folder, "*.jpg")
-  masks = raw / "annotations" / folder
-  return [common.Item(image.stem, image, masks / f"{image.stem}.png") for image in images]
 
 
 def _list_10k(raw: pathlib.Path, name: str) -> list[common.Item]:

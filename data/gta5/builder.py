@@ -4,7 +4,6 @@ import io
 import pathlib
 from types import MappingProxyType
 
-import numpy as np
 import scipy.io
 import tensorflow_datasets as tfds
 from PIL import Image
@@ -19,10 +18,10 @@ _OTHER = (  # colours of the Cityscapes scheme that are no training class
   (180, 165, 180), (150, 100, 100), (150, 120, 90), (0, 0, 90), (0, 0, 110),
 )  # fmt: skip
 # the labels' ids end at 34, the license plate, which is drawn in the colour of cars
-CLASS_OF_ID = np.where(np.arange(256) <= 34, cityscapes.CLASS_OF_ID, -1).astype(np.int16)
+CLASS_OF_ID = common.class_of_id(cityscapes.IDS, ignored=range(35))
 ID_OF_COLOR = {color: 0 for color in _OTHER} | {
-  tuple(color): int(np.flatnonzero(class_id == cityscapes.CLASS_OF_ID)[0])
-  for class_id, color in enumerate(cityscapes.PALETTE.tolist())
+  tuple(color): label_id
+  for label_id, color in zip(cityscapes.IDS, cityscapes.PALETTE.tolist(), strict=True)
 }
 
 
@@ -42,9 +41,13 @@ class Builder(common.FileBuilder):
   LICENSE = "see the homepage"
 
   def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
-    if (raw / "images" / "train").is_dir():
-      return {split: _items(raw, split) for split in common.SPLITS}
-    items = _items(raw, ".")
+    images, labels = raw / "images", raw / "labels"
+    if (images / "train").is_dir():
+      return {
+        split: common.pairs(images / split, labels / split, "*.png", ".png")
+        for split in common.SPLITS
+      }
+    items = common.pairs(images, labels, "*.png", ".png")
     if (raw / "split.mat").is_file():
       split_of = read_split(raw / "split.mat")
     else:
@@ -53,7 +56,7 @@ class Builder(common.FileBuilder):
     for item in items:
       listed.setdefault(split_of.get(item.name, "train"), []).append(item)
     if missing := set(common.SPLITS) - set(listed):
-      raise FileNotFoundError(f"{raw / 'images'} has no image for the split {missing.pop()}")
+      raise FileNotFoundError(f"{images} has no image for the split {missing.pop()}")
     return listed
 
   def read_mask(self, path: pathlib.Path) -> Image.Image:
@@ -84,8 +87,3 @@ def read_split(path: pathlib.Path) -> dict[str, str]:
     message = f"{path}: no division into trainIds, valIds and testIds ({error})"
     raise DataError("damaged file", message) from error
   return {f"{int(number):05d}": split for split, numbers in ids.items() for number in numbers}
-
-
-def _items(raw: pathlib.Path, folder: str) -> list[common.Item]:
-  images = common.list_files(raw / "images" / folder, "*.png")
-  return [common.Item(image.stem, image, raw / "labels" / folder / image.name) for image in images]

@@ -12,7 +12,7 @@ from data import common
 
 CLASS_NAMES = ("background", "polyp")
 PALETTE = np.asarray([(0, 0, 0), (120, 120, 120)], np.uint8)
-CLASS_OF_ID = common.class_of_id({0: 0, 1: 1})
+CLASS_OF_ID = common.class_of_id(range(2))
 _HELD_OUT = 0.12  # 120 of 1000, as in the official lists
 _THRESHOLD = 128
 
@@ -34,20 +34,19 @@ class Builder(common.FileBuilder):
   LICENSE = "research and education; see https://datasets.simula.no/kvasir-seg/"
 
   def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
-    if (raw / "images_split").is_dir():
-      return {split: list_split(raw, split) for split in common.SPLITS}
-    return list_whole(raw)
+    images, masks = raw / "images_split", raw / "masks_split"
+    if not images.is_dir():
+      return list_whole(raw)
+    return {
+      split: common.pairs(
+        images / split / "jpg_images", masks / split / "jpg_masks", "*.jpg", ".jpg"
+      )
+      for split in common.SPLITS
+    }
 
   def read_mask(self, path: pathlib.Path) -> Image.Image:
     mask = common.decode(path.read_bytes(), path)
     return dithered(mask) if self.builder_config.name == "dithered" else thresholded(mask)
-
-
-def list_split(raw: pathlib.Path, split: str) -> list[common.Item]:
-  """A split of the tree that has been split. Raises FileNotFoundError if it has no images."""
-  images = common.list_files(raw / "images_split" / split / "jpg_images", "*.jpg")
-  masks = raw / "masks_split" / split / "jpg_masks"
-  return [common.Item(image.stem, image, masks / image.name) for image in images]
 
 
 def list_whole(raw: pathlib.Path) -> dict[str, list[common.Item]]:

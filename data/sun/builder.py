@@ -3,52 +3,11 @@
 import pathlib
 from types import MappingProxyType
 
-import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
 from data import common
-from semiseg_jax.labels import IGNORE
 
-_CLASSES = (
-  ("wall", (148, 65, 137)),
-  ("floor", (255, 116, 69)),
-  ("cabinet", (86, 156, 137)),
-  ("bed", (202, 179, 158)),
-  ("chair", (155, 99, 235)),
-  ("sofa", (161, 107, 108)),
-  ("table", (133, 160, 103)),
-  ("door", (76, 152, 126)),
-  ("window", (84, 62, 35)),
-  ("bookshelf", (44, 80, 130)),
-  ("picture", (31, 184, 157)),
-  ("counter", (101, 144, 77)),
-  ("blinds", (23, 197, 62)),
-  ("desk", (141, 168, 145)),
-  ("shelves", (142, 151, 136)),
-  ("curtain", (115, 201, 77)),
-  ("dresser", (100, 216, 255)),
-  ("pillow", (57, 156, 36)),
-  ("mirror", (88, 108, 129)),
-  ("floor mat", (105, 129, 112)),
-  ("clothes", (42, 137, 126)),
-  ("ceiling", (155, 108, 249)),
-  ("books", (166, 148, 143)),
-  ("fridge", (81, 91, 87)),
-  ("tv", (100, 124, 51)),
-  ("paper", (73, 131, 121)),
-  ("towel", (157, 210, 220)),
-  ("shower curtain", (134, 181, 60)),
-  ("box", (221, 223, 147)),
-  ("whiteboard", (123, 108, 131)),
-  ("person", (161, 66, 179)),
-  ("night stand", (163, 221, 160)),
-  ("toilet", (31, 146, 98)),
-  ("sink", (99, 121, 30)),
-  ("lamp", (49, 89, 240)),
-  ("bathtub", (116, 108, 9)),
-  ("bag", (161, 176, 169)),
-)
 SIZE = (512, 384)  # width, height of what is stored
 TRAIN_IMAGES = 5285
 TEST_IMAGES = 5050  # the labels of training images are numbered behind those of the test images
@@ -59,9 +18,8 @@ class Builder(common.FileBuilder):
 
   name = "semiseg_sun"
   VERSION = tfds.core.Version("1.0.0")
-  CLASS_NAMES = tuple(name for name, _ in _CLASSES)
-  PALETTE = np.asarray([color for _, color in _CLASSES], np.uint8)
-  CLASS_OF_ID = common.class_of_id({0: IGNORE} | {i + 1: i for i in range(len(_CLASSES))})
+  CLASS_NAMES, PALETTE = common.read_classes("sun")
+  CLASS_OF_ID = common.class_of_id(range(1, 38), ignored=[0])
   NUM_IMAGES = MappingProxyType({"train": 9860, "val": 475})
   HOMEPAGE = "https://rgbd.cs.princeton.edu"
   LICENSE = "see the homepage"

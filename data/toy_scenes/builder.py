@@ -14,11 +14,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   name = "semiseg_toy_scenes"
   VERSION = tfds.core.Version("1.0.0")
-  CLASS_NAMES, PALETTE = street.CLASS_NAMES, street.PALETTE
+  CLASS_NAMES, PALETTE = common.read_classes("toy_scenes")
   NUM_IMAGES = MappingProxyType({"train": 400, "val": 100})
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return common.dataset_info(self, self.CLASS_NAMES, self.PALETTE, description=__doc__)
+    return common.dataset_info(self)
 
   def _split_generators(self, dl_manager):
     return {split: self._generate_examples(split, n) for split, n in self.NUM_IMAGES.items()}

@@ -9,7 +9,18 @@ import cv2
 import numpy as np
 
 Color = Sequence[float]
+Points = list[tuple[float, float, float]]
 _SUBPIXEL = 4  # bits
+
+
+def floor(left: float, right: float, near: float, far: float) -> Points:
+  """A rectangle on the ground."""
+  return [(left, 0, near), (right, 0, near), (right, 0, far), (left, 0, far)]
+
+
+def wall(x: float, near: float, far: float, low: float, high: float) -> Points:
+  """An upright rectangle along the street."""
+  return [(x, low, near), (x, low, far), (x, high, far), (x, high, near)]
 
 
 class Canvas:

@@ -3,35 +3,9 @@
 import cv2
 import numpy as np
 
-from data.toy_scenes.canvas import Canvas
+from data.toy_scenes.canvas import Canvas, Points, floor, wall
 
-CLASS_NAMES = (
-  "road",
-  "sidewalk",
-  "building",
-  "fence",
-  "pole",
-  "sign",
-  "vegetation",
-  "sky",
-  "person",
-  "car",
-)
-PALETTE = np.asarray(
-  [
-    (128, 64, 128),
-    (244, 35, 232),
-    (70, 70, 70),
-    (190, 153, 153),
-    (153, 153, 153),
-    (220, 220, 0),
-    (107, 142, 35),
-    (70, 130, 180),
-    (220, 20, 60),
-    (0, 0, 142),
-  ],
-  np.uint8,
-)
+# in the order of classes.tsv
 ROAD, SIDEWALK, BUILDING, FENCE, POLE, SIGN, VEGETATION, SKY, PERSON, CAR = range(10)
 HEIGHT, WIDTH = 96, 128
 _FINE = 2  # drawn larger, then averaged
@@ -85,55 +59,49 @@ def _ground(canvas: Canvas, rng, left: float, right: float) -> None:
   canvas.image[first:] = base
   canvas.label[first:] = VEGETATION if grass else SIDEWALK
   canvas.depth[first:] = (canvas.eye * canvas.focal / (rows - canvas.horizon))[:, None]
-  strip = lambda a, b, y=0.0, near=0.5: [(a, y, near), (b, y, near), (b, y, 400), (a, y, 400)]
   tone = rng.uniform(60, 125)
   widths = rng.uniform(1.5, 4.0, 2)
   depth = canvas.depth.copy()
   walk = np.asarray(_grey(rng, tone + 5, tone + 70)) + rng.choice([(0, 0, 0), (14, 4, -8)])
-  canvas.polygon(strip(left - widths[0], left), walk, SIDEWALK)
-  canvas.polygon(strip(right, right + widths[1]), walk, SIDEWALK)
+  canvas.polygon(_strip(left - widths[0], left), walk, SIDEWALK)
+  canvas.polygon(_strip(right, right + widths[1]), walk, SIDEWALK)
   joints = [
-    [(a, 0, z), (b, 0, z), (b, 0, z + 0.08), (a, 0, z + 0.08)]
+    floor(a, b, z, z + 0.08)
     for a, b in ((left - widths[0], left), (right, right + widths[1]))
     for z in np.arange(2, 16, rng.uniform(0.8, 2.0))
   ]
   canvas.polygons(joints, walk * 0.85)
-  canvas.polygon(strip(left, right), (tone, tone, tone + 4), ROAD)
+  canvas.polygon(_strip(left, right), (tone, tone, tone + 4), ROAD)
   kerb = walk * 1.12
-  canvas.polygons([strip(left - 0.15, left), strip(right, right + 0.15)], np.clip(kerb, 0, 255))
-  _road_marks(canvas, rng, left, right, strip)
+  canvas.polygons([_strip(left - 0.15, left), _strip(right, right + 0.15)], np.clip(kerb, 0, 255))
+  _road_marks(canvas, rng, left, right)
   canvas.depth[:] = depth
 
 
-def _road_marks(canvas: Canvas, rng, left: float, right: float, strip) -> None:
+def _strip(left: float, right: float) -> Points:
+  return floor(left, right, 0.5, 400)
+
+
+def _road_marks(canvas: Canvas, rng, left: float, right: float) -> None:
   patches = []  # repaired asphalt and shadows: dark, still road
   for _ in range(rng.integers(0, 5)):
     x, z = rng.uniform(left, right), rng.uniform(3, 30)
     w, l = rng.uniform(0.5, 2.5), rng.uniform(1, 8)
-    a, b = max(x - w, left), min(x + w, right)
-    patches.append([(a, 0, z), (b, 0, z), (b, 0, z + l), (a, 0, z + l)])
+    patches.append(floor(max(x - w, left), min(x + w, right), z, z + l))
   canvas.polygons(patches, _grey(rng, 45, 85))
   paint = (215, 215, 205) if rng.random() < 0.8 else (205, 170, 70)
   middle = (left + right) / 2 + rng.uniform(-0.5, 0.5)
   dashes = [
-    [
-      (middle - 0.09, 0, z),
-      (middle + 0.09, 0, z),
-      (middle + 0.09, 0, z + 3),
-      (middle - 0.09, 0, z + 3),
-    ]
-    for z in np.arange(rng.uniform(2, 6), 60, 7)
+    floor(middle - 0.09, middle + 0.09, z, z + 3) for z in np.arange(rng.uniform(2, 6), 60, 7)
   ]
   if rng.random() < 0.8:
     canvas.polygons(dashes, paint)
   if rng.random() < 0.5:
-    canvas.polygons([strip(left + 0.3, left + 0.45), strip(right - 0.45, right - 0.3)], paint)
+    canvas.polygons([_strip(left + 0.3, left + 0.45), _strip(right - 0.45, right - 0.3)], paint)
   if rng.random() < 0.25:  # a zebra crossing
     z = rng.uniform(5, 14)
     bars = np.arange(left + 0.4, right - 0.6, 1.0)
-    canvas.polygons(
-      [[(x, 0, z), (x + 0.5, 0, z), (x + 0.5, 0, z + 3), (x, 0, z + 3)] for x in bars], paint
-    )
+    canvas.polygons([floor(x, x + 0.5, z, z + 3) for x in bars], paint)
 
 
 def _roadside(things: list, rng, side: int, kerb: float, night: bool) -> None:
@@ -186,7 +154,7 @@ def _traffic(things: list, rng, left: float, right: float, night: bool) -> None:
 
 
 def _building(rng, side: int, line: float, near: float, far: float, night: bool):
-  height, floor = rng.uniform(4, 18), rng.uniform(2.7, 3.6)
+  height, storey = rng.uniform(4, 18), rng.uniform(2.7, 3.6)
   tint = rng.choice(
     [
       (170, 150, 125),
@@ -197,16 +165,15 @@ def _building(rng, side: int, line: float, near: float, far: float, night: bool)
       (130, 140, 105),
     ]
   )
-  wall = np.clip(tint + rng.normal(0, 14, 3), 30, 240)
+  plaster = np.clip(tint + rng.normal(0, 14, 3), 30, 240)
   glass = np.asarray((70, 80, 95) if rng.random() < 0.7 else (150, 175, 195)) + rng.normal(0, 10, 3)
   lit = np.asarray((245, 205, 120))
   pitch, share = rng.uniform(1.6, 3.4), rng.uniform(0.35, 0.7)
   roof = rng.random() < 0.35
   windows, bright = [], []
-  for base in np.arange(rng.uniform(0.8, 1.4), height - 1.8, floor):
+  for base in np.arange(rng.uniform(0.8, 1.4), height - 1.8, storey):
     for start in np.arange(near + 0.5, far - pitch * share, pitch):
-      end, top = start + pitch * share, base + floor * 0.55
-      pane = [(line, base, start), (line, base, end), (line, top, end), (line, top, start)]
+      pane = wall(line, start, start + pitch * share, base, base + storey * 0.55)
       (bright if night and rng.random() < 0.35 else windows).append(pane)
   board = rng.random() < 0.2  # a shop's board looks like a sign and is none
   board_color = rng.uniform(40, 250, 3)
@@ -214,26 +181,17 @@ def _building(rng, side: int, line: float, near: float, far: float, night: bool)
   def draw(canvas: Canvas) -> None:
     deep = line + side * 12
     end_wall = [(line, 0, near), (deep, 0, near), (deep, height, near), (line, height, near)]
-    facade = [(line, 0, near), (line, 0, far), (line, height, far), (line, height, near)]
     if roof:
-      ridge = line + side * 5
-      slope = [
-        (line, height, near),
-        (line, height, far),
-        (ridge, height + 3, far),
-        (ridge, height + 3, near),
-      ]
-      canvas.polygon(slope, wall * (0.55, 0.4, 0.38), BUILDING)
-    canvas.polygon(end_wall, wall * 0.75, BUILDING)
-    canvas.polygon(facade, wall, BUILDING)
-    plinth = [(line, 0, near), (line, 0, far), (line, 0.6, far), (line, 0.6, near)]
-    canvas.polygons([plinth], wall * 0.8)
+      eaves, ridge = [(line, height, near), (line, height, far)], line + side * 5
+      slope = [*eaves, (ridge, height + 3, far), (ridge, height + 3, near)]
+      canvas.polygon(slope, plaster * (0.55, 0.4, 0.38), BUILDING)
+    canvas.polygon(end_wall, plaster * 0.75, BUILDING)
+    canvas.polygon(wall(line, near, far, 0, height), plaster, BUILDING)
+    canvas.polygons([wall(line, near, far, 0, 0.6)], plaster * 0.8)
     canvas.polygons(windows, glass)
     canvas.polygons(bright, lit)
     if board:
-      middle = (near + far) / 2
-      shop = [(line, 2.6, near), (line, 2.6, middle), (line, 3.3, middle), (line, 3.3, near)]
-      canvas.polygons([shop], board_color)
+      canvas.polygons([wall(line, near, (near + far) / 2, 2.6, 3.3)], board_color)
 
   return draw
 
@@ -279,12 +237,10 @@ def _fence(rng, line: float, near: float, far: float):
   color = color + rng.normal(0, 8, 3)
 
   def draw(canvas: Canvas) -> None:
-    face = [(line, 0, near), (line, 0, far), (line, height, far), (line, height, near)]
+    face = wall(line, near, far, 0, height)
     canvas.polygon(face, np.clip(color * (1.0 if solid else 0.55), 0, 255), FENCE)
-    slats = [
-      [(line, 0, z), (line, 0, z + 0.22), (line, height, z + 0.22), (line, height, z)]
-      for z in np.arange(near, min(far, near + 20), 0.5)
-    ]
+    starts = np.arange(near, min(far, near + 20), 0.5)
+    slats = [wall(line, z, z + 0.22, 0, height) for z in starts]
     canvas.polygons(slats, np.clip(color * (0.85 if solid else 1.0), 0, 255))
 
   return draw
@@ -326,13 +282,7 @@ def _person(rng, x: float, z: float):
   hair, stride = _grey(rng, 20, 90), rng.uniform(0.02, 0.2)
 
   def draw(canvas: Canvas) -> None:
-    shade = [
-      (x - 0.3, 0, z - 0.1),
-      (x + 0.5, 0, z - 0.1),
-      (x + 0.5, 0, z + 0.3),
-      (x - 0.3, 0, z + 0.3),
-    ]
-    canvas.polygons([shade], (45, 45, 48))
+    canvas.polygons([floor(x - 0.3, x + 0.5, z - 0.1, z + 0.3)], (45, 45, 48))
     for foot in (-stride, stride):
       hip = [(x - 0.13, tall * 0.5, z), (x + 0.13, tall * 0.5, z)]
       canvas.polygon(
@@ -361,16 +311,10 @@ def _car(rng, x: float, z: float, night: bool):
 
   def draw(canvas: Canvas) -> None:
     a, b, waist = x - wide / 2, x + wide / 2, tall * 0.55
-    floor = [
-      (a - 0.1, 0, z - 0.2),
-      (b + 0.1, 0, z - 0.2),
-      (b + 0.1, 0, z + long),
-      (a - 0.1, 0, z + long),
-    ]
-    canvas.polygons([floor], (28, 28, 30))  # its shadow: road
+    shade = floor(a - 0.1, b + 0.1, z - 0.2, z + long)
+    canvas.polygons([shade], (28, 28, 30))  # on the road, so of its class
     flank = a if x > 0 else b  # the side that can be seen
-    side = [(flank, 0.25, z), (flank, 0.25, z + long), (flank, waist, z + long), (flank, waist, z)]
-    canvas.polygon(side, paint * 0.7, CAR)
+    canvas.polygon(wall(flank, z, z + long, 0.25, waist), paint * 0.7, CAR)
     for axle in (0.8, long - 0.8):
       wheel = [
         (flank, y, z + axle + dz) for y, dz in ((0, -0.25), (0, 0.25), (0.6, 0.3), (0.6, -0.3))
@@ -378,24 +322,15 @@ def _car(rng, x: float, z: float, night: bool):
       canvas.polygon(wheel, (22, 22, 24), CAR)
     inner = 0.12 * wide
     cabin_far, cabin_near = z + long * 0.8, z + long * (0.3 if front else 0.08)
-    roof = [(a + inner, tall, cabin_near), (b - inner, tall, cabin_near)]
-    roof += [(b - inner, tall, cabin_far), (a + inner, tall, cabin_far)]
+    edge = [(a + inner, tall, cabin_near), (b - inner, tall, cabin_near)]
+    roof = [*edge, (b - inner, tall, cabin_far), (a + inner, tall, cabin_far)]
     glass = np.asarray((55, 65, 78), float)
     cheek = flank + (inner if flank == a else -inner)
-    pane = [
-      (flank, waist, z),
-      (flank, waist, z + long * 0.9),
-      (cheek, tall, cabin_far),
-      (cheek, tall, cabin_near),
-    ]
+    sill = [(flank, waist, z), (flank, waist, z + long * 0.9)]
+    pane = [*sill, (cheek, tall, cabin_far), (cheek, tall, cabin_near)]
     canvas.polygon(pane, glass * 0.8, CAR)
     canvas.polygon(roof, np.clip(paint * 1.15, 0, 255), CAR)
-    screen = [
-      (a + 0.04, waist, z),
-      (b - 0.04, waist, z),
-      (b - inner, tall, cabin_near),
-      (a + inner, tall, cabin_near),
-    ]
+    screen = [(a + 0.04, waist, z), (b - 0.04, waist, z), *edge[::-1]]
     canvas.polygon(screen, paint, CAR)
     canvas.polygons([[(px * 0.88 + x * 0.12, py, pz) for px, py, pz in screen]], glass)
     canvas.box(x, 0.22, z, wide, waist - 0.2, paint, CAR)

@@ -209,12 +209,8 @@ def natural_order(text: str) -> list:
 
 def make_palette(num_classes: int) -> np.ndarray:
   """Distinct colours for any number of classes, uint8 [K,3]: the bits of the id spread over RGB."""
-  ids = np.arange(1, num_classes + 1)
-  colors = np.zeros((num_classes, 3), np.uint8)
-  for bit in range(8):
-    for channel in range(3):
-      colors[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
-  return colors
+  bits = np.arange(1, num_classes + 1)[:, None] >> np.arange(24) & 1
+  return np.packbits(bits.reshape(-1, 8, 3), axis=1)[:, 0]
 
 
 def _by_stem(directory: pathlib.Path, suffixes: Sequence[str]) -> dict[str, pathlib.Path]:

@@ -27,6 +27,13 @@ def test_stored_as_it_lies_on_disk(name, tmp_path, monkeypatch):
       np.testing.assert_array_equal(record["label"], tree.labels[item])
 
 
+@each_tree
+def test_the_readme_says_where_the_files_belong(name, tmp_path):
+  with pytest.raises(FileNotFoundError) as error:
+    prepare.prepare(name.split()[0], None, tmp_path)
+  assert "://" in str(error.value) and "RAW/" in str(error.value)
+
+
 def cut(path):
   path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 

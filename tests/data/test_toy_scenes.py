@@ -27,7 +27,7 @@ def test_prepared(small):
   path, data_dir = small
   dataset = builder_checks.check_prepared(path, "toy_scenes", data_dir)
   assert (len(dataset.train), len(dataset.val)) == (24, 6)
-  assert dataset.info.class_names == street.CLASS_NAMES and dataset.info.size == (96, 128)
+  assert dataset.info.class_names == builder.Builder.CLASS_NAMES and dataset.info.size == (96, 128)
   image, label = street.make_scene(np.random.default_rng([0, 3]))
   np.testing.assert_array_equal(dataset.train[3]["image"], image)
   np.testing.assert_array_equal(dataset.train[3]["label"], label)
@@ -65,7 +65,7 @@ def test_scenes_are_deterministic_and_differ():
 def test_summary_and_damage(small, tmp_path):
   path, _ = small
   table = prepare.summary(path)
-  assert table.row_count == 4 + len(street.CLASS_NAMES)
+  assert table.row_count == 4 + len(builder.Builder.CLASS_NAMES)
   copy = tmp_path / "semiseg_toy_scenes" / "1.0.0"
   copy.mkdir(parents=True)
   for file in path.iterdir():

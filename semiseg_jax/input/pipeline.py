@@ -87,9 +87,27 @@ def train_batches(
 
 
 class EvalBatches:
-  """Every record once; iterate as often as you like. See eval_batches."""
+  """Batches {"image": [b,*size,3], "label": uint8 [b,*size], "valid_size": int32 [b,2],
+  "index": int32 [b]} of this host, every record once; iterate as often as you like.
 
-  def __init__(self, source, batch, size, host, devices, threads, buffer):
+  batch: rows over all hosts, raised to a multiple of `devices`, those of all hosts. Images are
+  reflected at right and bottom up to size, their labels filled with IGNORE; labels that are n times
+  as large as their images stay so. The last batch is filled up with repeats that have index -1 and
+  labels of IGNORE alone, so every host makes the same number of steps. An image larger than size
+  raises ValueError when it is read.
+  """
+
+  def __init__(
+    self,
+    source: Source,
+    *,
+    batch: int,
+    size: tuple[int, int],
+    host: tuple[int, int] = (0, 1),
+    devices: int = 1,
+    threads: int = 2,
+    buffer: int = 2,
+  ):
     index, hosts = host
     parts = math.lcm(devices, hosts)
     batch = -(-batch // parts) * parts
@@ -106,28 +124,6 @@ class EvalBatches:
   def __iter__(self) -> Iterator[Record]:
     rows = grain.MapDataset.source(self._rows).map(_PaddedRecord(self._source, self._size))
     return iter(rows.batch(self._share).to_iter_dataset(self._read))
-
-
-def eval_batches(
-  source: Source,
-  *,
-  batch: int,
-  size: tuple[int, int],
-  host: tuple[int, int] = (0, 1),
-  devices: int = 1,
-  threads: int = 2,
-  buffer: int = 2,
-) -> EvalBatches:
-  """Batches {"image": [b,*size,3], "label": uint8 [b,*size], "valid_size": int32 [b,2],
-  "index": int32 [b]} of this host; `batch` counts rows over all hosts.
-
-  devices: of all hosts; `batch` is raised to a multiple of them. Images are reflected at right and
-  bottom up to size, their labels filled with IGNORE; labels that are n times as large as their
-  images stay so. The last batch is filled up with repeats that have index -1 and labels of IGNORE
-  alone, so every host makes the same number of steps. An image larger than size raises ValueError
-  when it is read.
-  """
-  return EvalBatches(source, batch, size, host, devices, threads, buffer)
 
 
 @functools.lru_cache(maxsize=16)

@@ -6,7 +6,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from semiseg_jax.contract import Batch
-from semiseg_jax.input.pipeline import EvalBatches, Stream, eval_batches, train_batches
+from semiseg_jax.input.pipeline import EvalBatches, Stream, train_batches
 from semiseg_jax.input.sources import Dataset
 
 
@@ -64,7 +64,7 @@ class TrainStream:
 def validation_batches(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> EvalBatches:
   """Every validation image once, padded to config.evaluation.size or else the dataset's own."""
   size = config.evaluation.size or dataset.info.size
-  return eval_batches(
+  return EvalBatches(
     dataset.val,
     batch=config.evaluation.batch,
     size=tuple(size),

@@ -8,7 +8,7 @@ from jax import lax
 
 from semiseg_jax.evaluation.evaluate import evaluate, make_evaluate_step
 from semiseg_jax.evaluation.metrics import scores
-from semiseg_jax.input.pipeline import eval_batches
+from semiseg_jax.input.pipeline import EvalBatches
 from semiseg_jax.input.sources import Source
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.models.normalization import normalize
@@ -54,7 +54,7 @@ def variables():
 def expected(variables):
   """(confusion matrix, mean cross-entropy) by a loop over the pictures, each counted once."""
   matrix, losses = np.zeros((CLASSES, CLASSES), np.int64), []
-  batches = list(eval_batches(Pictures(), batch=1, size=SIZE))
+  batches = list(EvalBatches(Pictures(), batch=1, size=SIZE))
   assert len(batches) == IMAGES
   for batch in batches:
     logits = linear(*variables, jnp.asarray(batch["image"], jnp.float32))
@@ -71,7 +71,7 @@ def test_equal_to_a_count_on_the_host(devices, batch, variables, expected):
   """Any batch on any number of devices; 19 images never fill the last batch of several rows."""
   mesh = make_mesh(jax.devices()[:devices])
   step = make_evaluate_step(Given(linear), CLASSES, mesh)
-  batches = eval_batches(Pictures(), batch=batch, size=SIZE, devices=devices)
+  batches = EvalBatches(Pictures(), batch=batch, size=SIZE, devices=devices)
   put = lambda batch: shard_batch(batch, mesh)
   found, loss = evaluate(step, *replicate(variables, mesh), batches, put)
   matrix, mean = expected

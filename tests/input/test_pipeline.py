@@ -190,7 +190,7 @@ def test_evaluation_sees_every_image_once(hosts, devices, rows):
   """rows: of a step of `batch` 4, which `devices` of all hosts can share."""
   source, images = Tiny(11, sizes=((8, 9), (6, 5))), 11
   options = {"batch": 4, "size": (10, 12), "devices": devices}
-  shares = [pipeline.eval_batches(source, host=(h, hosts), **options) for h in range(hosts)]
+  shares = [pipeline.EvalBatches(source, host=(h, hosts), **options) for h in range(hosts)]
   steps_of_a_host = -(-images // rows)
   for _ in range(2):  # as often as you like
     steps = [list(share) for share in shares]
@@ -214,7 +214,7 @@ def test_labels_finer_than_their_images_stay_so():
       record = super().__getitem__(index)
       return {**record, "image": record["image"][::2, ::2]}
 
-  batch = next(iter(pipeline.eval_batches(Halved(2, ((8, 10),)), batch=2, size=(5, 6))))
+  batch = next(iter(pipeline.EvalBatches(Halved(2, ((8, 10),)), batch=2, size=(5, 6))))
   assert batch["image"].shape == (2, 5, 6, 3) and batch["label"].shape == (2, 10, 12)
   assert (batch["label"][:, :8, :10] == [[[0]], [[1]]]).all()
   assert (batch["label"][:, 8:] == IGNORE).all() and (batch["label"][:, :, 10:] == IGNORE).all()
@@ -222,16 +222,16 @@ def test_labels_finer_than_their_images_stay_so():
 
 
 def test_evaluation_keys_and_types():
-  batch = next(iter(pipeline.eval_batches(Tiny(1), batch=1, size=(8, 9))))
+  batch = next(iter(pipeline.EvalBatches(Tiny(1), batch=1, size=(8, 9))))
   assert set(batch) == set(KEYS)
   assert batch["valid_size"].dtype == batch["index"].dtype == np.int32
 
 
 def test_an_image_larger_than_the_evaluation_size():
   with pytest.raises(ValueError, match=r"image_0.*8x9 pixels.*more than the evaluation size 8x8"):
-    list(pipeline.eval_batches(Tiny(1), batch=1, size=(8, 8)))
+    list(pipeline.EvalBatches(Tiny(1), batch=1, size=(8, 8)))
   with pytest.raises(ValueError, match=r"evaluation batch of 0 .* 2 hosts"):
-    pipeline.eval_batches(Tiny(1), batch=0, size=(8, 8), host=(0, 2))
+    pipeline.EvalBatches(Tiny(1), batch=0, size=(8, 8), host=(0, 2))
 
 
 def test_subsets_keep_what_belongs_to_the_rows():

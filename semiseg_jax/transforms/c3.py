@@ -54,16 +54,8 @@ def resize_crop_flip(record: Record, height: int, draws: Draws, crop: Size) -> R
   """
   native = record["image"].shape[:2]
   for size in (resized_size(native, height, 1.0), resized_size(native, height, draws.scale)):
-    record = geometry.each(
-      record,
-      lambda image, size=size: geometry.pillow_bilinear(image, size),
-      lambda label, size=size: geometry.pillow_nearest(label, size),
-    )
-  record = geometry.each(
-    record,
-    lambda image: geometry.fill_around(image, crop, 0),
-    lambda label: geometry.fill_around(label, crop, IGNORE),
-  )
+    record = geometry.each(record, geometry.pillow_bilinear, geometry.pillow_nearest, size)
+  record = geometry.fill(record, crop, IGNORE, around=True)
   record = geometry.crop(record, draws.row, draws.column, crop)
   return geometry.flip(record) if draws.flip else record
 

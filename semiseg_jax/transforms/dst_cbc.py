@@ -27,11 +27,7 @@ class Draws(NamedTuple):
 
 def resize(record: Record, size: Size) -> Record:
   """Image (float32 levels) and maps at that size."""
-  return geometry.each(
-    record,
-    lambda image: geometry.linear(image, size),
-    lambda label: geometry.floor_nearest(label, size),
-  )
+  return geometry.each(record, geometry.linear, geometry.floor_nearest, size)
 
 
 def resize_crop(record: Record, draws: Draws, crop: Size) -> Record:

@@ -35,11 +35,7 @@ class ShorterSide:
 
   def __call__(self, record: Record) -> Record:
     size = self.output_size(record["image"].shape[:2])
-    return geometry.each(
-      record,
-      lambda image: geometry.pillow_bilinear(image, size),
-      lambda label: geometry.pillow_nearest(label, size),
-    )
+    return geometry.each(record, geometry.pillow_bilinear, geometry.pillow_nearest, size)
 
   def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
     factor = self.length / min(size)

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,15 +12,15 @@ from PIL import Image
 
 Record = dict[str, np.ndarray]  # "image" [H,W,3], "label" uint8 [H,W], and what stands beside them
 Size = tuple[int, int]
-Function = Callable[[np.ndarray], np.ndarray]
+Function = Callable[..., np.ndarray]
 
 
-def each(record: Record, image: Function, label: Function) -> Record:
-  """`image` of the record's image, `label` of all its other maps; numbers beside them stay."""
+def each(record: Record, image: Function, label: Function, *args: Any) -> Record:
+  """image(array, *args) of the record's image, `label` so of its other maps; numbers stay."""
   functions = {key: label for key, value in record.items() if np.ndim(value) >= 2}
   if "image" in functions:
     functions["image"] = image
-  return {**record, **{key: function(record[key]) for key, function in functions.items()}}
+  return {**record, **{key: function(record[key], *args) for key, function in functions.items()}}
 
 
 def scaled_size(size: Size, scale: float) -> Size:
@@ -92,32 +93,24 @@ def reflect_to(image: np.ndarray, size: Size) -> np.ndarray:
   return np.pad(image, ((0, bottom), (0, right), (0, 0)), "reflect")
 
 
-def fill_to(array: np.ndarray, size: Size, value: int) -> np.ndarray:
-  """Right and bottom margins of one value up to size."""
+def fill_to(array: np.ndarray, size: Size, value: int, around: bool = False) -> np.ndarray:
+  """What misses to size as margins of one value, at right and bottom; `around`: as much at left
+  and top too, so the array grows by twice that."""
   bottom, right = _missing(array, size)
-  return _filled(array, ((0, bottom), (0, right)), value)
+  if not (bottom or right):
+    return array
+  margins = ((bottom * around, bottom), (right * around, right), (0, 0))
+  return np.pad(array, margins[: array.ndim], constant_values=value)
 
 
-def fill_around(array: np.ndarray, size: Size, value: int) -> np.ndarray:
-  """What misses to size, on both sides: the array grows by twice that."""
-  rows, columns = _missing(array, size)
-  return _filled(array, ((rows, rows), (columns, columns)), value)
-
-
-def fill(record: Record, size: Size, label: int) -> Record:
-  """Right and bottom margins up to size, black in the image and `label` in the maps."""
-  return each(record, lambda array: fill_to(array, size, 0), lambda a: fill_to(a, size, label))
+def fill(record: Record, size: Size, label: int, around: bool = False) -> Record:
+  """Margins as of fill_to, black in the image and `label` in the maps."""
+  filled = lambda value: lambda array: fill_to(array, size, value, around)
+  return each(record, filled(0), filled(label))
 
 
 def _missing(array: np.ndarray, size: Size) -> tuple[int, int]:
   return max(size[0] - array.shape[0], 0), max(size[1] - array.shape[1], 0)
-
-
-def _filled(array: np.ndarray, margins: tuple, value: int) -> np.ndarray:
-  if not any(map(any, margins)):
-    return array
-  margins = margins + ((0, 0),) * (array.ndim - 2)
-  return np.pad(array, margins, constant_values=value)
 
 
 def rotate(image: np.ndarray, angle: int) -> np.ndarray:

@@ -29,11 +29,7 @@ def half(size: Size) -> Size:
 def halve(record: Record) -> Record:
   """Image (antialiased, 8 bits) and label at half their size; labels keep odd rows and columns."""
   size = half(record["image"].shape)
-  return geometry.each(
-    record,
-    lambda image: geometry.pillow_bilinear(image, size),
-    lambda label: geometry.pillow_nearest(label, size),
-  )
+  return geometry.each(record, geometry.pillow_bilinear, geometry.pillow_nearest, size)
 
 
 def pad_crop(record: Record, draws: Draws, crop: Size) -> Record:

@@ -42,13 +42,9 @@ def augment(record: Record, draws: Draws, crop: Size | None, fill: int) -> Recor
 
   crop: None = no padding and no crop. fill: label of margins and corners.
   """
-  record = geometry.each(record, lambda image: image.astype(np.float32), lambda label: label)
+  record = {**record, "image": record["image"].astype(np.float32)}
   if draws.size != record["image"].shape[:2]:
-    record = geometry.each(
-      record,
-      lambda image: geometry.linear(image, draws.size),
-      lambda label: geometry.opencv_nearest(label, draws.size),
-    )
+    record = geometry.each(record, geometry.linear, geometry.opencv_nearest, draws.size)
   if draws.angle:
     record = geometry.each(
       record,
@@ -126,10 +122,6 @@ def centre_crop(record: Record, length: int) -> Record:
     size = length, int(length * width / height)
   else:
     size = int(length * height / width), length
-  record = geometry.each(
-    record,
-    lambda image: geometry.linear(image, size),
-    lambda label: geometry.pillow_nearest(label, size),
-  )
+  record = geometry.each(record, geometry.linear, geometry.pillow_nearest, size)
   row, column = (size[0] - length) // 2, (size[1] - length) // 2
   return geometry.crop(record, row, column, (length, length))

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from semiseg_jax.augment.photometric import shifted
+
 BLUR_REACH = 11  # a kernel of 23 taps
 
 
@@ -61,7 +63,8 @@ def gaussian_blur(images: jax.Array, sigma: jax.Array) -> jax.Array:
   taps = jnp.arange(-BLUR_REACH, BLUR_REACH + 1)
   for axis in (1, 2):
     kernel = jnp.exp(-(taps**2) / (2 * sigma[axis - 1] ** 2))
-    images = _convolve(images, kernel / kernel.sum(), axis)
+    shifts = shifted(images, BLUR_REACH, axis, "reflect")
+    images = sum(w * shift for w, shift in zip(kernel / kernel.sum(), shifts, strict=True))
   return images
 
 
@@ -106,13 +109,3 @@ def _hsv_to_rgb(hue: jax.Array, saturation: jax.Array, value: jax.Array) -> jax.
   distance = lambda own: abs((hue - own / 3 + 0.5) % 1 - 0.5)
   channel = lambda own: value - value * saturation * jnp.clip(6 * distance(own) - 1, 0, 1)
   return jnp.stack([channel(own) for own in range(3)])
-
-
-def _convolve(images: jax.Array, kernel: jax.Array, axis: int) -> jax.Array:
-  """Sum of shifted images along axis 1 or 2."""
-  reach, side = len(kernel) // 2, images.shape[axis]
-  pad = [(reach, reach) if i == axis else (0, 0) for i in range(4)]
-  # stored before it is read in shifts, as in `photometric`
-  padded = lax.optimization_barrier(jnp.pad(images, pad, mode="reflect"))
-  window = lambda i: lax.slice_in_dim(padded, i, i + side, axis=axis)
-  return sum(kernel[i] * window(i) for i in range(2 * reach + 1))

@@ -22,7 +22,7 @@ _MAX_TAPS = 32  # as many products of a level and half a coefficient stay below 
 
 
 class ScaleCrop(NamedTuple):
-  """size: int32 [B,2] of the rescaled images; offset: int32 [B,2] of the crop in them (y, x)."""
+  """size: int32 [B,2] or [2] of the rescaled images; offset: of the crop in them (y, x)."""
 
   size: jax.Array
   offset: jax.Array
@@ -35,18 +35,26 @@ def draw_scale_crop(
 
   keys: [B]; shape: (H, W) of the images; scale_range: (lowest, highest); crop: (h, w).
   """
-  low, high = scale_range
-  lowest = jnp.array([_size_range(side, scale_range)[0] for side in shape])
-  highest = jnp.array([_size_range(side, scale_range)[1] for side in shape])
 
   def draw(key: jax.Array) -> ScaleCrop:
     scale_key, offset_key = jax.random.split(key)
-    scale = jax.random.uniform(scale_key, (), jnp.float32, low, high)
-    size = jnp.clip((jnp.array(shape) * scale).astype(jnp.int32), lowest, highest)
-    room = jnp.maximum(size - jnp.array(crop), 0)
-    return ScaleCrop(size, jax.random.randint(offset_key, (2,), 0, room + 1))
+    size = draw_size(scale_key, shape, scale_range)
+    return ScaleCrop(size, draw_offset(offset_key, size, crop))
 
   return jax.vmap(draw)(keys)
+
+
+def draw_size(key: jax.Array, shape: tuple[int, int], scale_range: Sequence[float]) -> jax.Array:
+  """(H, W) times one uniform scale, truncated: int32 [2]."""
+  lowest, highest = jnp.array([_size_range(side, scale_range) for side in shape]).T
+  scale = jax.random.uniform(key, (), jnp.float32, *scale_range)
+  return jnp.clip((jnp.array(shape) * scale).astype(jnp.int32), lowest, highest)
+
+
+def draw_offset(key: jax.Array, size: jax.Array, crop: tuple[int, int]) -> jax.Array:
+  """A uniform place for the crop in a size [2], 0 where it is not larger: int32 [2]."""
+  room = jnp.maximum(size - jnp.array(crop), 0)
+  return jax.random.randint(key, (2,), 0, room + 1)
 
 
 def scale_crop(
@@ -83,9 +91,9 @@ def scale_crop(
   return images, labels, confidence
 
 
-def draw_flip(keys: jax.Array, probability: float = 0.5) -> jax.Array:
-  """Whether each image is to be mirrored: bool [B]."""
-  return jax.vmap(lambda key: jax.random.bernoulli(key, probability))(keys)
+def draw_flip(keys: jax.Array) -> jax.Array:
+  """Whether each image is to be mirrored, half of them: bool [B]."""
+  return jax.vmap(jax.random.bernoulli)(keys)
 
 
 def flip(x: jax.Array, on: jax.Array) -> jax.Array:

@@ -21,9 +21,9 @@ from semiseg_jax.augment.continuous import (
   gaussian_blur,
   jitter_colors,
 )
-from semiseg_jax.augment.geometry import flip
+from semiseg_jax.augment.geometry import ScaleCrop, flip
 from semiseg_jax.augment.mix import class_mask, draw_pasted_classes, paste
-from semiseg_jax.augment.rescale import Rescale, draw_rescale, rescale
+from semiseg_jax.augment.rescale import draw_rescale, rescale
 
 View = tuple[jax.Array, jax.Array, jax.Array | None]  # images, labels, confidence
 
@@ -62,7 +62,7 @@ class Draws(NamedTuple):
 
   mix: jax.Array
   pasted: jax.Array
-  rescale: Rescale
+  rescale: ScaleCrop
   flip: jax.Array
   jitter: jax.Array
   colors: ColorFactors

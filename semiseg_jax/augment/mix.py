@@ -112,47 +112,30 @@ def roll_partner(x: Any, axis_name: str | None = None) -> Any:
   return jax.tree.map(lambda leaf, after: jnp.concatenate([leaf[1:], after]), x, first)
 
 
-def mix(
-  images: jax.Array,
-  labels: jax.Array,
-  confidence: jax.Array,
-  mask: jax.Array,
-  axis_name: str | None = None,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def mix(view: Any, mask: jax.Array, axis_name: str | None = None) -> Any:
   """Own pixels where the mask [B,H,W] holds, the partner's elsewhere (CutMix, ClassMix).
 
-  images [B,H,W,C]; labels and confidence [B,H,W]; axis_name: see `roll_partner`.
+  view: pytree of arrays [B,H,W,...]; axis_name: see `roll_partner`.
   """
-  other_images, other_labels, other_confidence = roll_partner(
-    (images, labels, confidence), axis_name
-  )
-  return (
-    jnp.where(mask[..., None], images, other_images),
-    jnp.where(mask, labels, other_labels),
-    jnp.where(mask, confidence, other_confidence),
-  )
+  return _select(mask, view, roll_partner(view, axis_name))
 
 
-def paste(x: Any, mask: jax.Array, axis_name: str | None = None) -> Any:
-  """The partner's pixels where the partner's own mask holds (ClassMix of Alonso et al. 2021).
-
-  x: pytree of arrays [B,H,W,...]; mask: bool [B,H,W]; axis_name: see `roll_partner`.
-  """
-  partner, mask = roll_partner((x, mask), axis_name)
-  at = lambda leaf: mask.reshape(*mask.shape, *[1] * (leaf.ndim - mask.ndim))
-  return jax.tree.map(lambda own, other: jnp.where(at(own), other, own), x, partner)
+def paste(view: Any, mask: jax.Array, axis_name: str | None = None) -> Any:
+  """As `mix`, but the partner's pixels where the partner's own mask holds (Alonso et al. 2021)."""
+  partner, mask = roll_partner((view, mask), axis_name)
+  return _select(mask, partner, view)
 
 
 def cutout(
-  images: jax.Array,
-  labels: jax.Array,
-  confidence: jax.Array,
+  view: tuple[jax.Array, jax.Array, jax.Array],
   mask: jax.Array,
   fill: jax.typing.ArrayLike = BLACKED_OUT,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Blacks out where the mask does not hold: image `fill` [C], label IGNORE, confidence 0."""
-  return (
-    jnp.where(mask[..., None], images, jnp.asarray(fill, images.dtype)),
-    jnp.where(mask, labels, IGNORE),
-    jnp.where(mask, confidence, 0),
-  )
+  return _select(mask, view, (jnp.asarray(fill, view[0].dtype), IGNORE, 0))
+
+
+def _select(mask: jax.Array, view: Any, other: Any) -> Any:
+  """Every array [B,H,W,...] of a pytree where the mask holds, elsewhere what `other` has for it."""
+  at = lambda array: mask.reshape(*mask.shape, *[1] * (array.ndim - mask.ndim))
+  return jax.tree.map(lambda array, value: jnp.where(at(array), array, value), view, other)

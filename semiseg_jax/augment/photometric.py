@@ -5,7 +5,6 @@ exact or corrected, so neither a fused multiply-add nor an approximate division 
 """
 
 import functools
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -19,6 +18,8 @@ Planes = tuple[jax.Array, jax.Array, jax.Array]  # three channels [B,H,W], R G B
 _CONTRAST, _SATURATION, _HUE = 1, 2, 3  # in ColorJitter.order; brightness is 0
 _BOX_BITS = 24  # Pillow's fixed point for box blurs
 _BOX_PASSES = 3
+_REACH = 0.25  # of a drawn factor, to either side
+_SIGMA = (0.15, 1.15)  # smallest and largest, in pixels, of a drawn blur
 
 
 class ColorJitter(NamedTuple):
@@ -42,27 +43,17 @@ class Blur(NamedTuple):
   sigma: jax.Array
 
 
-def draw_color_jitter(
-  keys: jax.Array,
-  brightness: float = 0.25,
-  contrast: float = 0.25,
-  saturation: float = 0.25,
-  hue: float = 0.25,
-  probability: float = 0.8,
-) -> ColorJitter:
-  """Factors uniform in 1 +- the given, hue shifts in +- the given, a random order. keys: [B]."""
+def draw_color_jitter(keys: jax.Array) -> ColorJitter:
+  """For 0.8 of images: factors in 1 +- 0.25, hue shifts in +- 0.25, a random order. keys: [B]."""
 
   def draw(key: jax.Array) -> ColorJitter:
-    coin, order, *factor = jax.random.split(key, 6)
-    around = lambda key, center, reach: jax.random.uniform(
-      key, (), jnp.float32, center - reach, center + reach
+    coin, order, *factors = jax.random.split(key, 6)
+    around = lambda key, center: jax.random.uniform(
+      key, (), jnp.float32, center - _REACH, center + _REACH
     )
     return ColorJitter(
-      jax.random.bernoulli(coin, probability),
-      around(factor[0], 1, brightness),
-      around(factor[1], 1, contrast),
-      around(factor[2], 1, saturation),
-      around(factor[3], 0, hue),
+      jax.random.bernoulli(coin, 0.8),
+      *map(around, factors, (1, 1, 1, 0)),
       jax.random.permutation(order, 4).astype(jnp.int32),
     )
 
@@ -75,7 +66,7 @@ def color_jitter(images: jax.Array, draws: ColorJitter) -> jax.Array:
   Three of them are one blend with different ends, and cheap: up to three blends, the hue, up to
   three blends, each doing nothing in the images where it is on the hue's other side.
   """
-  planes = _planes(images)
+  planes = images[..., 0], images[..., 1], images[..., 2]
   factors = jnp.stack([draws.brightness, draws.contrast, draws.saturation], axis=1)
   is_hue = draws.order == _HUE
   hue_place = jnp.argmax(is_hue, axis=1)
@@ -99,44 +90,19 @@ def color_jitter(images: jax.Array, draws: ColorJitter) -> jax.Array:
   return jnp.where(_per_image(draws.on, 4), jnp.stack(planes, axis=-1), images)
 
 
-def brightness(images: jax.Array, factor: jax.Array) -> jax.Array:
-  """Blends black and the image."""
-  return jnp.stack(_blend(_planes(images), jnp.zeros(()), factor), axis=-1)
-
-
-def contrast(images: jax.Array, factor: jax.Array) -> jax.Array:
-  """Blends the image's rounded mean grey and the image."""
-  planes = _planes(images)
-  return jnp.stack(_blend(planes, _mean_grey(_grey(planes)), factor), axis=-1)
-
-
-def saturation(images: jax.Array, factor: jax.Array) -> jax.Array:
-  """Blends the grey image and the image."""
-  planes = _planes(images)
-  return jnp.stack(_blend(planes, _grey(planes), factor), axis=-1)
-
-
-def hue(images: jax.Array, shift: jax.Array) -> jax.Array:
-  """Turns the hue of the 8-bit HSV image by trunc(255 shift) levels of 256."""
-  return jnp.stack(_shift_hue(_planes(images), shift), axis=-1)
-
-
-def draw_blur(
-  keys: jax.Array, sigma: Sequence[float] = (0.15, 1.15), probability: float = 0.5
-) -> Blur:
-  """Whether to blur, and a standard deviation uniform in the range. keys: [B]."""
+def draw_blur(keys: jax.Array) -> Blur:
+  """For half of the images, with a uniform standard deviation. keys: [B]."""
 
   def draw(key: jax.Array) -> Blur:
     coin, width = jax.random.split(key)
     return Blur(
-      jax.random.bernoulli(coin, probability),
-      jax.random.uniform(width, (), jnp.float32, sigma[0], sigma[1]),
+      jax.random.bernoulli(coin, 0.5), jax.random.uniform(width, (), jnp.float32, *_SIGMA)
     )
 
   return jax.vmap(draw)(keys)
 
 
-def gaussian_blur(images: jax.Array, draws: Blur, max_sigma: float = 1.15) -> jax.Array:
+def gaussian_blur(images: jax.Array, draws: Blur, max_sigma: float = _SIGMA[1]) -> jax.Array:
   """Pillow's Gaussian: three box blurs along the rows, then three along the columns.
 
   A box has fractional ends and fixed-point weights; every pass rounds to levels and repeats the
@@ -152,8 +118,13 @@ def gaussian_blur(images: jax.Array, draws: Blur, max_sigma: float = 1.15) -> ja
   return jnp.where(_per_image(draws.on, 4), blurred.astype(images.dtype), images)
 
 
-def _planes(images: jax.Array) -> Planes:
-  return images[..., 0], images[..., 1], images[..., 2]
+def shifted(images: jax.Array, reach: int, axis: int, mode: str) -> list[jax.Array]:
+  """[B,H,W,C] read at -reach..reach pixels along axis 1 or 2; mode: of the margins, see jnp.pad."""
+  pad = [(reach, reach) if i == axis else (0, 0) for i in range(4)]
+  # stored before it is read in shifts: fused into a sum, the padding makes that ten times slower
+  padded = jax.lax.optimization_barrier(jnp.pad(images, pad, mode=mode))
+  side = images.shape[axis]
+  return [jax.lax.slice_in_dim(padded, i, i + side, axis=axis) for i in range(2 * reach + 1)]
 
 
 def _per_image(x: jax.Array, ndim: int) -> jax.Array:
@@ -293,10 +264,6 @@ def _box_weights(sigma: jax.Array, reach: int) -> jax.Array:
 
 def _box_blur(levels: jax.Array, weights: jax.Array, axis: int) -> jax.Array:
   """One pass over uint32 [B,H,W,3] along axis 1 or 2, rounded; sums stay below 2^32."""
-  reach, side = weights.shape[1] // 2, levels.shape[axis]
-  pad = [(reach, reach) if i == axis else (0, 0) for i in range(4)]
-  # stored before it is read in shifts: fused into the sum, the padding makes that ten times slower
-  padded = jax.lax.optimization_barrier(jnp.pad(levels, pad, mode="edge"))
-  window = lambda i: jax.lax.slice_in_dim(padded, i, i + side, axis=axis)
-  total = sum(_per_image(weights[:, i], 4) * window(i) for i in range(2 * reach + 1))
+  shifts = shifted(levels, weights.shape[1] // 2, axis, "edge")
+  total = sum(_per_image(w, 4) * shift for w, shift in zip(weights.T, shifts, strict=True))
   return (total + jnp.uint32(1 << _BOX_BITS - 1)) >> _BOX_BITS

@@ -12,39 +12,28 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from semiseg_jax.augment.geometry import ScaleCrop, draw_offset, draw_size
 from semiseg_jax.labels import IGNORE
-
-
-class Rescale(NamedTuple):
-  """size: int32 [2] of the rescaled images; offset: int32 [2] of the crop in them (y, x)."""
-
-  size: jax.Array
-  offset: jax.Array
 
 
 def draw_rescale(
   key: jax.Array, shape: tuple[int, int], probability: float, scale_range: Sequence[float]
-) -> Rescale:
+) -> ScaleCrop:
   """With the given probability a uniform scale, else 1, and a uniform place for the crop.
 
   shape: (H, W) of the images; scale_range: (lowest, highest).
   """
   coin, scale_key, offset_key = jax.random.split(key, 3)
-  low, high = scale_range
-  scale = jax.random.uniform(scale_key, (), jnp.float32, low, high)
-  bounds = [[max(1, int(n * low)), int(n * high)] for n in shape]
-  lowest, highest = jnp.array(bounds).T
-  scaled = jnp.clip((jnp.array(shape) * scale).astype(jnp.int32), lowest, highest)
+  scaled = draw_size(scale_key, shape, scale_range)
   size = jnp.where(jax.random.bernoulli(coin, probability), scaled, jnp.array(shape))
-  room = jnp.maximum(size - jnp.array(shape), 0)
-  return Rescale(size, jax.random.randint(offset_key, (2,), 0, room + 1))
+  return ScaleCrop(size, draw_offset(offset_key, size, shape))
 
 
 def rescale(
   images: jax.Array,
   labels: jax.Array,
   confidence: jax.Array | None,
-  draws: Rescale,
+  draws: ScaleCrop,
   scale_range: Sequence[float],
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
   """Rescales, then crops what is too large and pads around what is too small.
@@ -76,7 +65,7 @@ class _Axis(NamedTuple):
   position: jax.Array
 
   @classmethod
-  def of(cls, draws: Rescale, axis: int, n_in: int, extra_before: bool) -> "_Axis":
+  def of(cls, draws: ScaleCrop, axis: int, n_in: int, extra_before: bool) -> "_Axis":
     n_out = draws.size[axis]
     before = (jnp.maximum(n_in - n_out, 0) + extra_before) // 2
     return cls(n_in, n_out, jnp.arange(n_in) - before + draws.offset[axis])

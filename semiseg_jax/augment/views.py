@@ -87,9 +87,8 @@ def mixed(
     mask = mix.class_mask(labels, mix.draw_classes(keys, labels))
   else:
     mask = mix.box_mask(mix.draw_boxes(keys, labels.shape[1:]), labels.shape[1:])
-  if mixing == "cutout":
-    return mix.cutout(images, labels, confidence, mask)
-  return mix.mix(images, labels, confidence, mask, axis_name)
+  view = images, labels, confidence
+  return mix.cutout(view, mask) if mixing == "cutout" else mix.mix(view, mask, axis_name)
 
 
 def strong_view(

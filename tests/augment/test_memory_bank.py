@@ -11,8 +11,8 @@ from jax.sharding import PartitionSpec as P
 
 from semiseg_jax.augment import photometric
 from semiseg_jax.augment.continuous import ColorFactors, draw_color_factors, gaussian_blur
+from semiseg_jax.augment.geometry import ScaleCrop
 from semiseg_jax.augment.memory_bank import STRONG, WEAK, Draws, augment, draw_view
-from semiseg_jax.augment.rescale import Rescale
 from tests import golden
 
 LEVEL = 2e-3  # float32 of three stages, in levels
@@ -32,7 +32,7 @@ def recorded_draws(case, labels):
   return Draws(
     mix=np.array("mix_mask" in case),
     pasted=pasted,
-    rescale=Rescale(
+    rescale=ScaleCrop(
       np.floor(size * case["scale_f64"]).astype(np.int32),
       np.maximum(case["crop_offset_col_row"][::-1], 0).astype(np.int32),
     ),
@@ -112,7 +112,7 @@ def test_eight_bit_jitter():
   images = images[:2] + np.float32(0.3)
   colors = draw_color_factors(keys[0], keys[:2], 0.25)
   view = dataclasses.replace(STRONG, eight_bit_jitter=True)
-  off, same = np.array(False), Rescale(np.array([16, 16]), np.zeros(2, int))
+  off, same = np.array(False), ScaleCrop(np.array([16, 16]), np.zeros(2, int))
   draws = Draws(off, np.zeros((2, 256), bool), same, off, ~off, colors, off, np.ones(2))
   got, _, _ = augmented(images, np.zeros((2, 16, 16), np.int32), None, draws, view)
   each = photometric.ColorJitter(np.ones(2, bool), *colors[:4], jnp.tile(colors.order, (2, 1)))

@@ -28,11 +28,8 @@ def test_recorded_mixing(case):
       image[golden.known(selected[selected != -2])] = True
     np.testing.assert_array_equal(mix.class_mask(labels, kept), mask)
   is_cutout = (case["target_after"] != case["target"]).any()  # the original overwrites its input
-  result = (
-    mix.cutout(images, labels, case["logits"], mask, fill=np.zeros(3))
-    if is_cutout
-    else mix.mix(images, labels, case["logits"], mask)
-  )
+  view = images, labels, case["logits"]
+  result = mix.cutout(view, mask, fill=np.zeros(3)) if is_cutout else mix.mix(view, mask)
   np.testing.assert_array_equal(result[0], golden.nhwc(case["new_data"]))
   np.testing.assert_array_equal(result[1], golden.known(case["new_target"]))
   np.testing.assert_array_equal(result[2], case["new_logits"])
@@ -159,7 +156,7 @@ def test_present_labels():
 def test_cutout_blacks_out_levels():
   images, labels = jnp.full((1, 2, 2, 3), 9.0), jnp.full((1, 2, 2), 4)
   mask = jnp.array([[[True, False], [True, True]]])
-  images, labels, confidence = mix.cutout(images, labels, jnp.ones((1, 2, 2)), mask)
+  images, labels, confidence = mix.cutout((images, labels, jnp.ones((1, 2, 2))), mask)
   np.testing.assert_array_equal(images[0, 0], [[9, 9, 9], [123, 116, 103]])
   np.testing.assert_array_equal(labels, [[[4, IGNORE], [4, 4]]])
   np.testing.assert_array_equal(confidence, [[[1, 0], [1, 1]]])
@@ -170,7 +167,7 @@ def mixed(keys, images, labels, confidence, axis_name, mixing):
     mask = mix.class_mask(labels, mix.draw_classes(keys, labels))
   else:
     mask = mix.box_mask(mix.draw_boxes(keys, labels.shape[1:]), labels.shape[1:])
-  return mix.mix(images, labels, confidence, mask, axis_name)
+  return mix.mix((images, labels, confidence), mask, axis_name)
 
 
 def eight_images():

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semiseg_jax.augment.rescale import Rescale, draw_rescale, rescale
+from semiseg_jax.augment.geometry import ScaleCrop
+from semiseg_jax.augment.rescale import draw_rescale, rescale
 from semiseg_jax.labels import IGNORE
 from tests import golden
 
@@ -22,7 +23,9 @@ def test_recorded_scales(case):
   for i, scale in enumerate(scales):
     size = np.floor(np.array(labels.shape[1:]) * scale).astype(np.int32)
     offset = np.maximum(case[f"case{i}.offset_col_row"][::-1], 0).astype(np.int32)
-    got = jitted(images, labels, case["probs"], Rescale(size, offset), (scales.min(), scales.max()))
+    got = jitted(
+      images, labels, case["probs"], ScaleCrop(size, offset), (scales.min(), scales.max())
+    )
     np.testing.assert_allclose(got[0], golden.nhwc(case[f"case{i}.image"]), rtol=0, atol=LEVEL)
     np.testing.assert_array_equal(got[1], known(case[f"case{i}.labels"]))
     np.testing.assert_allclose(got[2], case[f"case{i}.probs"], rtol=0, atol=SHARE)
@@ -36,7 +39,7 @@ def test_sides_are_independent(size):
   """Labels that are their own row or column show where each pixel came from."""
   rows, columns = np.indices((8, 9)).astype(np.int32)
   offset = np.maximum(np.array(size) - (8, 9), 0) // 2
-  draws = Rescale(np.array(size, np.int32), offset.astype(np.int32))
+  draws = ScaleCrop(np.array(size, np.int32), offset.astype(np.int32))
   labels = np.stack([rows, columns])
   images = np.repeat(labels[..., None], 3, axis=-1).astype(np.float32)
   got_images, got_labels, confidence = jitted(images, labels, None, draws, RANGE)
@@ -67,8 +70,9 @@ def test_draws():
 
 def test_labels_of_a_large_crop():
   """Pixels of float32 steps; at all of these sizes but the first two, exact steps take others."""
+  draws = lambda size: ScaleCrop(jnp.array([size, 1]), jnp.zeros(2, int))
   step = jax.jit(lambda labels, size: rescale(
-    jnp.zeros((1, 512, 1, 3)), labels, None, Rescale(jnp.array([size, 1]), jnp.zeros(2, int)), RANGE
+    jnp.zeros((1, 512, 1, 3)), labels, None, draws(size), RANGE
   )[1])  # fmt: skip
   labels = (np.arange(512) % 251).astype(np.int32)[None, :, None]
   for size in (513, 895, 656, 664, 776, 872, 876):

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from semiseg_jax.runtime.checkpoints import first_line
+
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "network", "net")
 _ABOUT = "semiseg_jax"  # our entry in the header of a .safetensors file
 _TORCH_SUFFIXES = (".pth", ".pt", ".pkl", ".tar", ".bin", ".ckpt")
@@ -83,13 +85,13 @@ def _read_torch(path: pathlib.Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
   except pickle.UnpicklingError as error:
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
-    what = f"it asks for {found[1]}" if found else _first_line(error)
+    what = f"it asks for {found[1]}" if found else first_line(error)
     raise ValueError(
       f"{path} is refused: only files of arrays and plain values are read, and {what}. Nothing of "
       "it was run. If you trust it, load it in PyTorch and save its state dict alone"
     ) from error
   except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-    raise ValueError(f"{path} is damaged or no file of PyTorch's: {_first_line(error)}") from error
+    raise ValueError(f"{path} is damaged or no file of PyTorch's: {first_line(error)}") from error
 
 
 def _unwrap(content: Any, path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -121,7 +123,3 @@ def _to_numpy(tensor) -> np.ndarray:
 def _plain(array: np.ndarray) -> np.ndarray:
   """Floating point of any width as float32, which is what networks here are made of."""
   return array if np.issubdtype(array.dtype, np.integer) else array.astype(np.float32, copy=False)
-
-
-def _first_line(error: Exception) -> str:
-  return (str(error) or type(error).__name__).splitlines()[0][:200]

@@ -1,5 +1,7 @@
 """What a compiled step sends between devices, read from its program."""
 
+import functools
+import math
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -32,21 +34,22 @@ def traffic(program: str) -> Traffic:
   the branch that sends most.
   """
   bodies = dict(_computations(program))
-  known: dict[str, Traffic] = {}
 
+  @functools.cache
   def of(name: str) -> Traffic:
-    if name not in known:
-      known[name] = {}
-      total: Traffic = {}
-      for line in bodies.get(name, []):
-        _add(total, _own(line))
+    total: Traffic = {}
+    for line in bodies.get(name, []):
+      _add(total, _own(line))
+      called = _CALLED.findall(line)
+      if " conditional(" in line:
+        if match := _BRANCHES.search(line):
+          called = [branch.strip().lstrip("%") for branch in match[1].split(",")]
+        _add(total, max(map(of, called), key=total_size))
+      else:
         turns = int(match[1]) if (match := _TRIPS.search(line)) else 1
-        for called in _CALLED.findall(line) if " conditional(" not in line else []:
-          _add(total, of(called), turns)
-        if branches := _branches(line):
-          _add(total, max(map(of, branches), key=total_size))
-      known[name] = total
-    return known[name]
+        for inner in called:
+          _add(total, of(inner), turns)
+    return total
 
   return of("ENTRY")
 
@@ -81,18 +84,8 @@ def _own(line: str) -> Traffic:
 
 
 def _size(name: str, bits: str, dimensions: str) -> int:
-  elements = 1
-  for dimension in filter(None, dimensions.split(",")):
-    elements *= int(dimension)
+  elements = math.prod(map(int, filter(None, dimensions.split(","))))
   return elements * (int(bits) // 8 if bits else 1)
-
-
-def _branches(line: str) -> list[str]:
-  if " conditional(" not in line:
-    return []
-  if match := _BRANCHES.search(line):
-    return [name.strip().lstrip("%") for name in match[1].split(",")]
-  return _CALLED.findall(line)
 
 
 def _add(total: Traffic, more: Traffic, times: int = 1) -> None:

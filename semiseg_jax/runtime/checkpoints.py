@@ -1,5 +1,6 @@
 """Orbax checkpoints: written in the background, atomic, the newest damaged one skipped."""
 
+import functools
 import json
 import logging
 import pathlib
@@ -75,7 +76,7 @@ class Checkpoints:
       except OtherModelError:
         raise
       except Exception as error:  # whatever a truncated or missing file makes its reader raise
-        logging.warning("skipping damaged checkpoint %s: %s", self.path(step), _first_line(error))
+        logging.warning("skipping damaged checkpoint %s: %s", self.path(step), first_line(error))
     if steps:
       raise ValueError(
         f"none of the checkpoints {steps} in {self.directory} can be read: restore them from a "
@@ -90,9 +91,8 @@ class Checkpoints:
     return self._manager.restore(step, args=items)["arrays"]
 
   def _about(self, step: int) -> dict[str, Any]:
-    return self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))[
-      "about"
-    ]
+    items = ocp.args.Composite(about=ocp.args.JsonRestore())
+    return self._manager.restore(step, args=items)["about"]
 
   def _check_same_model(
     self, step: int, stored: dict[str, tuple], wanted: dict[str, tuple]
@@ -112,16 +112,21 @@ class OtherModelError(ValueError):
 
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Atomically: a reader sees the old file or the new one."""
+  write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Atomically."""
   part = path.with_name(path.name + ".part")
-  part.write_text(json.dumps(value, indent=2) + "\n")
+  part.write_text(text)
   part.replace(path)
 
 
-def _shapes_by_name(tree: Tree) -> dict[str, tuple]:
-  part = lambda k: str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))))
-  leaves = jax.tree.leaves_with_path(tree)
-  return {"/".join(map(part, path)): tuple(leaf.shape) for path, leaf in leaves}
-
-
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+  """What an error of another library says, at a length for people."""
   return (str(error) or type(error).__name__).splitlines()[0][:200]
+
+
+def _shapes_by_name(tree: Tree) -> dict[str, tuple]:
+  name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+  return {name(path): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(tree)}

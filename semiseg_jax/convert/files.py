@@ -1,9 +1,11 @@
 """State dicts in files: .safetensors, and PyTorch's own, of which nothing is ever executed."""
 
+import importlib
 import json
 import pathlib
 import pickle
 import re
+import types
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -43,44 +45,39 @@ def write(path: pathlib.Path, tensors: Mapping[str, np.ndarray], about: dict[str
   path.parent.mkdir(parents=True, exist_ok=True)
   part = path.with_name(path.name + ".part")
   if path.suffix == ".safetensors":
-    from safetensors.numpy import save_file
-
-    save_file(tensors, part, {"format": "pt", _ABOUT: json.dumps(about)})
+    header = {"format": "pt", _ABOUT: json.dumps(about)}
+    needed("safetensors.numpy").save_file(tensors, part, header)
   elif path.suffix in (".pth", ".pt"):
-    torch = import_torch()
+    torch = needed("torch")
     torch.save({key: torch.from_numpy(x) for key, x in tensors.items()}, part)
   else:
     raise ValueError(f"{path} should end in .pth, .pt or .safetensors")
   part.replace(path)
 
 
-def import_torch():
-  """The torch module; ImportError with what to do if it isn't there."""
+def needed(package: str) -> types.ModuleType:
+  """What reads or writes a kind of file; ImportError with what to do if it isn't there."""
   try:
-    import torch
+    return importlib.import_module(package)
   except ImportError as error:
     raise ImportError(
-      "PyTorch's files need torch: pip install 'semiseg_jax[convert]', or give a .safetensors file"
+      f"this file needs {package}: pip install 'semiseg_jax[convert]' (.safetensors needs no torch)"
     ) from error
-  return torch
 
 
 def _read_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  safetensors = needed("safetensors")
   try:
-    from safetensors import SafetensorError, safe_open
-  except ImportError as error:
-    raise ImportError(f"{path} needs safetensors: pip install 'semiseg_jax[convert]'") from error
-  try:
-    with safe_open(path, framework="np") as file:
+    with safetensors.safe_open(path, framework="np") as file:
       tensors = {key: _plain(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
       header = file.metadata() or {}
-  except (SafetensorError, OSError, TypeError, AttributeError) as error:
+  except (safetensors.SafetensorError, OSError, TypeError, AttributeError) as error:
     raise ValueError(f"{path} can't be read as safetensors: {error}") from error
   return tensors, {"about": json.loads(header[_ABOUT])} if _ABOUT in header else {}
 
 
 def _read_torch(path: pathlib.Path) -> Any:
-  torch = import_torch()
+  torch = needed("torch")
   try:
     return torch.load(path, map_location="cpu", weights_only=True)
   except pickle.UnpicklingError as error:
@@ -111,13 +108,9 @@ def _unwrap(content: Any, path: pathlib.Path) -> tuple[dict[str, np.ndarray], di
 
 
 def _tensors(content: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  torch = import_torch()
-  return {key: _to_numpy(x) for key, x in content.items() if isinstance(x, torch.Tensor)}
-
-
-def _to_numpy(tensor) -> np.ndarray:
-  tensor = tensor.detach()
-  return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+  kind = needed("torch").Tensor
+  found = {key: x.detach() for key, x in content.items() if isinstance(x, kind)}
+  return {key: (x.float() if x.is_floating_point() else x).numpy() for key, x in found.items()}
 
 
 def _plain(array: np.ndarray) -> np.ndarray:

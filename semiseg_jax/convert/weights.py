@@ -81,7 +81,11 @@ def convert(
   then fresh, from seed. Raises ValueError where the file leaves open what the network is, and for
   tensors of other shapes.
   """
-  check_known(weights.model)
+  for key, flag in (("name", "--model"), ("normalization", "--normalization")):
+    if weights.model.get(key) is None:
+      raise ValueError(
+        f"the file doesn't say the network's {key}, and its keys don't tell: give {flag}"
+      )
   model = completed(weights.model)
   if num_classes is not None:
     model["num_classes"] = num_classes
@@ -96,12 +100,3 @@ def completed(model: Mapping[str, Any]) -> dict[str, Any]:
   """What `networks.build` takes, with every default filled in; ValueError for what is not there."""
   own = {key: model.get(key, {}) for key in ("num_classes", "heads", "normalization")}
   return networks.complete({k: x for k, x in model.items() if k not in own}) | own
-
-
-def check_known(model: Mapping[str, Any]) -> None:
-  """ValueError if the file left open which network it is or what its inputs are."""
-  for key, flag in (("name", "--model"), ("normalization", "--normalization")):
-    if model.get(key) is None:
-      raise ValueError(
-        f"the file doesn't say the network's {key}, and its keys don't tell: give {flag}"
-      )

@@ -62,7 +62,8 @@ def predict_folder(
     (path, image, predict(variables, reflect_to(image, padded_size(image.shape[:2]))))
     for path, image in pictures
   )
-  for path, image, label in _one_behind(labelled):
+  # each when the next is made: the device computes while the next picture is read
+  for (path, image, label), _ in itertools.pairwise(itertools.chain(labelled, [None])):
     label = np.asarray(label)[: image.shape[0], : image.shape[1]]
     written.append(out / f"{path.stem}.png")
     write_palette_png(written[-1], label, palette)
@@ -98,15 +99,6 @@ def _decoded(
         raise
       logging.warning("skipped: %s", error)
       skipped.append(path)
-
-
-def _one_behind(items: Iterable[tuple]) -> Iterator[tuple]:
-  """The items, each when the next is made: the device computes while the next picture is read."""
-  pending = None
-  for item in itertools.chain(items, [None]):
-    if pending:
-      yield pending
-    pending = item
 
 
 def _pictures(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -3,11 +3,11 @@
 import functools
 import math
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 _KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+# ENTRY, name and lines of a computation
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \([^\n]*\{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?[\w.\-]+ = (.+?) ([a-z][a-z0-9\-]*)\(")
 _CALLED = re.compile(
   r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
@@ -33,7 +33,8 @@ def traffic(program: str) -> Traffic:
   What a loop contains counts as often as it turns (once if that is not known), and of a choice
   the branch that sends most.
   """
-  bodies = dict(_computations(program))
+  computations = _COMPUTATION.findall(program)
+  bodies = {"ENTRY" if entry else name: lines.splitlines() for entry, name, lines in computations}
 
   @functools.cache
   def of(name: str) -> Traffic:
@@ -57,17 +58,6 @@ def traffic(program: str) -> Traffic:
 def total_size(found: Traffic) -> int:
   """Bytes of all kinds together."""
   return sum(collective.size for collective in found.values())
-
-
-def _computations(program: str) -> Iterator[tuple[str, list[str]]]:
-  name, lines = None, []
-  for line in program.splitlines():
-    if match := _COMPUTATION.match(line):
-      name, lines = "ENTRY" if match[1] else match[2], []
-    elif line.startswith("}"):
-      yield name, lines
-    else:
-      lines.append(line)
 
 
 def _own(line: str) -> Traffic:

@@ -85,18 +85,8 @@ class Checkpoints:
     return None
 
   def _arrays(self, step: int, shapes: Tree) -> Tree:
-    stored = self._manager.item_metadata(step)["arrays"].tree
-    self._check_same_model(step, _shapes_by_name(stored), _shapes_by_name(shapes))
-    items = ocp.args.Composite(arrays=ocp.args.StandardRestore(shapes))
-    return self._manager.restore(step, args=items)["arrays"]
-
-  def _about(self, step: int) -> dict[str, Any]:
-    items = ocp.args.Composite(about=ocp.args.JsonRestore())
-    return self._manager.restore(step, args=items)["about"]
-
-  def _check_same_model(
-    self, step: int, stored: dict[str, tuple], wanted: dict[str, tuple]
-  ) -> None:
+    stored = _shapes_by_name(self._manager.item_metadata(step)["arrays"].tree)
+    wanted = _shapes_by_name(shapes)
     for name in sorted(stored.keys() | wanted.keys()):
       if stored.get(name) != wanted.get(name):
         raise OtherModelError(
@@ -104,6 +94,12 @@ class Checkpoints:
           f"{stored.get(name, 'absent')} there and {wanted.get(name, 'absent')} in this config; "
           "use the config it was trained with, or another --workdir"
         )
+    items = ocp.args.Composite(arrays=ocp.args.StandardRestore(shapes))
+    return self._manager.restore(step, args=items)["arrays"]
+
+  def _about(self, step: int) -> dict[str, Any]:
+    items = ocp.args.Composite(about=ocp.args.JsonRestore())
+    return self._manager.restore(step, args=items)["about"]
 
 
 class OtherModelError(ValueError):

@@ -95,9 +95,9 @@ def make_run(config: ConfigDict, dataset: Dataset, workdir: pathlib.Path | None)
 
   Raises ValueError if that network knows other classes.
   """
-  config = copy.deepcopy(config)
   if workdir:
-    config.model.init_from = None
+    config = copy.deepcopy(config)
+    config.model.init_from = None  # the weights are workdir's
   run = build(config, dataset, mesh=make_mesh(jax.devices()[:1]))
   if not workdir:
     note = "augmented by the method; networks are untrained"
@@ -143,8 +143,9 @@ def class_table(streams: Streams, dataset: Dataset) -> Table:
   Classes that no labelled image contains are red. Sets without any mask are left out.
   """
   sources = {_NAMES[name]: stream.source for name, stream in streams.items()}
+  sources["validation"] = dataset.val
   table, counts = Table("class"), {}
-  for name, source in {**sources, "validation": dataset.val}.items():
+  for name, source in sources.items():
     if np.any(source.labeled):
       counts[name] = class_counts(source, dataset.info.num_classes, as_stored=True)
       table.add_column(name, justify="right")

@@ -176,7 +176,9 @@ def test_learning_rate_of_four_times_the_batch(optimizer, factor):
 
 @pytest.mark.parametrize("batch", [0, 8, 12])
 def test_batches_that_cannot_keep_their_proportion(batch):
-  with pytest.raises(ValueError, match=rf"{batch}: .* 5 \+ 2 images .* at multiples of 5"):
+  with pytest.raises(
+    ValueError, match=rf"{batch}: .* 5 labeled \+ 2 unlabeled images .* at multiples of 5"
+  ):
     scale_batch(get("city_memory_bank"), batch)
 
 

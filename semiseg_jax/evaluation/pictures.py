@@ -85,10 +85,10 @@ def legend(
   colours = colorize(np.arange(256), palette)
   entries = [(class_names[i], colours[i]) for i in ids if i < len(class_names)]
   entries += [("no label", colours[IGNORE])] if IGNORE in ids else []
-  swatch = _BAND - 2 * _MARGIN
+  font, swatch = _font(_FONT_SIZE), _BAND - 2 * _MARGIN
   places, left, line = [], _MARGIN, 0
   for name, _ in entries:
-    needed = swatch + _MARGIN + int(_font().getlength(name)) + 3 * _MARGIN
+    needed = swatch + _MARGIN + int(font.getlength(name)) + 3 * _MARGIN
     if left + needed > width and left > _MARGIN:
       left, line = _MARGIN, line + 1
     places.append((left, line * _BAND))
@@ -99,31 +99,34 @@ def legend(
     box = (x, y + _MARGIN, x + swatch, y + _MARGIN + swatch)
     draw.rectangle(box, fill=tuple(int(c) for c in colour), outline=_INK)
     middle = (x + swatch + _MARGIN, y + _BAND // 2)
-    draw.text(middle, name, fill=_INK, font=_font(), anchor="lm")
+    draw.text(middle, name, fill=_INK, font=font, anchor="lm")
   return np.asarray(canvas)
+
+
+def text_line(text: str, size: int, width: int, ink: tuple[int, int, int] = _INK) -> np.ndarray:
+  """uint8 [1.5 size,width,3]: one line in letters of this size, cut off where it is too long."""
+  if _font(size).getlength(text) > width:
+    while text and _font(size).getlength(f"{text}...") > width:
+      text = text[:-1]
+    text += "..."
+  line = Image.new("RGB", (width, round(1.5 * size)), _PAPER)
+  ImageDraw.Draw(line).text((0, line.height // 2), text, ink, _font(size), anchor="lm")
+  return np.asarray(line)
 
 
 def _side_by_side(tiles: dict[str, np.ndarray]) -> np.ndarray:
   """Pictures of one size [H,W,3], magnified where small, under their captions."""
-  height, width = next(iter(tiles.values())).shape[:2]
-  factor = max(1, -(-_TILE_HEIGHT // height))
-  height, width = factor * height, factor * width
-  canvas = Image.new("RGB", (len(tiles) * (width + _GAP) - _GAP, height + _BAND), _PAPER)
-  for number, (caption, tile) in enumerate(tiles.items()):
-    captioned = Image.new("RGB", (width, height + _BAND), _PAPER)
-    text = _fitting(caption, width)
-    ImageDraw.Draw(captioned).text((2, _BAND // 2), text, _INK, _font(), anchor="lm")
-    tile = Image.fromarray(tile).resize((width, height), Image.Resampling.NEAREST)
-    captioned.paste(tile, (0, _BAND))
-    canvas.paste(captioned, (number * (width + _GAP), 0))
-  return np.asarray(canvas)
-
-
-def _fitting(caption: str, width: int) -> str:
-  """The caption, without what follows its comma where the tile is too narrow for it."""
-  return caption if _font().getlength(caption) <= width - 2 else caption.partition(",")[0]
+  columns = []
+  for caption, tile in tiles.items():
+    factor = max(1, -(-_TILE_HEIGHT // len(tile)))
+    tile = tile.repeat(factor, 0).repeat(factor, 1)
+    if _font(_FONT_SIZE).getlength(caption) > tile.shape[1]:
+      caption = caption.partition(",")[0]
+    column = np.concatenate([text_line(caption, _FONT_SIZE, tile.shape[1]), tile])
+    columns.append(np.pad(column, ((0, 0), (0, _GAP), (0, 0)), constant_values=255))
+  return np.concatenate(columns, axis=1)[:, :-_GAP]
 
 
 @functools.cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-  return ImageFont.load_default(_FONT_SIZE)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+  return ImageFont.load_default(size)

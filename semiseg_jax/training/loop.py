@@ -10,9 +10,9 @@ import jax
 from semiseg_jax.contract import TrainState, Tree
 from semiseg_jax.input.pipeline import train_batches
 from semiseg_jax.models.network import Variables
-from semiseg_jax.runtime.checkpoints import Checkpoints
+from semiseg_jax.runtime.checkpoints import Checkpoints, write_json
 from semiseg_jax.runtime.mesh import idle_devices, replicate, shard_batch
-from semiseg_jax.runtime.report import Reporter, write_result
+from semiseg_jax.runtime.report import Reporter, jsonable
 from semiseg_jax.runtime.signals import StopSignal
 from semiseg_jax.runtime.workdir import claim
 from semiseg_jax.training.evaluator import Evaluation, Evaluator
@@ -257,7 +257,7 @@ class _Training:
       names = self.run.dataset.info.class_names
       result["last"] = {"loss": self.last.loss, **self.last.scores.as_dict(names)}
     if jax.process_index() == 0:
-      write_result(self.workdir, result)
+      write_json(self.workdir / "result.json", jsonable(result))
     return result
 
   def ending(self, result: dict[str, Any]) -> str:

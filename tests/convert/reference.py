@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from semiseg_jax.convert.files import import_torch
+from semiseg_jax.convert.files import needed
 
 _EPSILON = 1e-5
 
@@ -24,7 +24,7 @@ def reference_forward(
   dict, without prefixes of wrappers. images: [B,3,H,W] float32, normalised. Raises ImportError
   without torch.
   """
-  torch = import_torch()
+  torch = needed("torch")
   floats = {k: x for k, x in tensors.items() if x.dtype == np.float32}
   net = _Layers({key: torch.from_numpy(np.array(x)) for key, x in floats.items()})
   with torch.inference_mode():
@@ -37,7 +37,7 @@ class _Layers:
 
   def __init__(self, tensors: Mapping[str, Any]):
     self.tensors = tensors
-    self.functional = import_torch().nn.functional
+    self.functional = needed("torch").nn.functional
 
   def has(self, layer: str) -> bool:
     return f"{layer}.weight" in self.tensors
@@ -108,7 +108,7 @@ def _pyramid(net, x, branches, pooled, project, rates):
   ]
   mean = net.conv_norm_relu(x.mean((2, 3), keepdim=True), *pooled)
   outputs.append(mean.expand(-1, -1, *x.shape[2:]))
-  return net.conv_norm_relu(import_torch().cat(outputs, 1), *project)
+  return net.conv_norm_relu(needed("torch").cat(outputs, 1), *project)
 
 
 def _torchvision_pyramid(net, x, prefix, rates):
@@ -171,7 +171,7 @@ def _reco_v3(net, model, images):
   low, _, _, high = _trunk(net, images, "resnet_", **strides)
   x = _torchvision_pyramid(net, high, "ASPP", (12, 24, 36) if is_fine else (6, 12, 18))
   low = net.conv_norm_relu(low, "project.0", "project.1")
-  x = import_torch().cat([low, net.resized(x, low)], 1)
+  x = needed("torch").cat([low, net.resized(x, low)], 1)
   head = lambda name: net.conv(net.conv_norm_relu(x, f"{name}.0", f"{name}.1"), f"{name}.3")
   outputs = {"logits": head("classifier")}
   if net.has("representation.3"):
@@ -194,7 +194,7 @@ def _memory_bank_v3(net, images):
   pooled = ("aspp.global_avg_pool.1", "aspp.global_avg_pool.2")
   x = _pyramid(net, high, branches, pooled, ("aspp.conv1", "aspp.bn1"), (1, 6, 12, 18))
   low = net.conv_norm_relu(low, "decoder.conv1", "decoder.bn1")
-  x = import_torch().cat([net.resized(x, low), low], 1)
+  x = needed("torch").cat([net.resized(x, low), low], 1)
   for conv, norm in ((0, 1), (3, 4)):
     layers = (f"decoder.pre_last_conv.{number}" for number in (conv, norm))
     x = net.conv_norm_relu(x, *layers)

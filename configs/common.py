@@ -110,30 +110,26 @@ def use_memory_bank(config: ConfigDict) -> None:
 def memory_bank_experiment(config: ConfigDict, args: ConfigDict, colors: str) -> ConfigDict:
   """Fills in what the original's experiments share: model, pretraining, optimiser, length, split.
 
-  args: labels, split, pretraining (COCO|imagenet), model (v2|v3). colors: of config.model's
-  normalization, the dataset whose mean is taken off.
+  args: labels, split, pretraining (COCO|imagenet; "": as the model has it), model (v2|v3). colors:
+  of config.model's normalization, the dataset whose mean is taken off.
   """
-  require("pretraining", args.pretraining, ("COCO", "imagenet"))
   require("model", args.model, ("v2", "v3"))
-  if args.model == "v3" and args.pretraining == "COCO":
+  pretraining = args.pretraining or ("imagenet" if args.model == "v3" else "COCO")
+  require("pretraining", pretraining, ("COCO", "imagenet"))
+  if args.model == "v3" and pretraining == "COCO":
     raise ValueError("model=v3 has no COCO weights: pretraining=imagenet")
   use_memory_bank(config)
   config.data.labeled = f"memory_bank/{args.labels}_{args.split}"
-  bgr = args.pretraining == "COCO"
-  config.model.normalization = f"{colors}_{'bgr' if bgr else 'rgb'}"
+  config.model.normalization = f"{colors}_{'bgr' if pretraining == 'COCO' else 'rgb'}"
   config.model.reinit_classifier = True  # it takes what has the same size, and says nothing
   if args.model == "v3":
     choose(config, "model", "deeplabv3plus")
     choose(config, "model.trunk", "resnet50")
   else:
-    choose(config, "model", f"deeplabv2_{args.pretraining.lower()}")
+    choose(config, "model", f"deeplabv2_{pretraining.lower()}")
   config.optimizer.learning_rate = 2e-4
-  config.training.steps = 150_000
-  config.training.reload_best_after = 30_000
-  config.training.refresh_batch_stats = 1_000
-  config.evaluation.every = 1_000
-  config.evaluation.batch = 1
-  config.evaluation.ties_replace = False
+  config.training.update(steps=150_000, reload_best_after=30_000, refresh_batch_stats=1_000)
+  config.evaluation.update(every=1_000, batch=1, ties_replace=False)
   return config
 
 

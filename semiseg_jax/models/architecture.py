@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from semiseg_jax.fields import require
-from semiseg_jax.models.layers import Computation
+from semiseg_jax.models.layers import Maker
 from semiseg_jax.models.network import Segmenter
-from semiseg_jax.models.resnet import PLAIN, RESNET101, ResNet, Style, Trunk
+from semiseg_jax.models.resnet import RESNET101, ResNet, Style, Trunk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Architecture:
 
   MODULE: ClassVar[type[Segmenter]]
   RATES: ClassVar[Mapping[int, tuple[int, ...]]] = {16: (6, 12, 18)}
-  STYLE: ClassVar[Style] = PLAIN
+  STYLE: ClassVar[Style] = Style()
 
   def __post_init__(self):
     require("config.model.output_stride", self.output_stride, self.RATES)
@@ -35,11 +35,9 @@ class Architecture:
   def rates(self) -> tuple[int, ...]:
     return self.RATES[self.output_stride]
 
-  def build_trunk(self, computation: Computation) -> ResNet:
-    return self.trunk.build(self.output_stride, self.STYLE, computation)
+  def build_trunk(self, make: Maker) -> ResNet:
+    return self.trunk.build(self.output_stride, self.STYLE, make)
 
-  def build(
-    self, num_classes: int, embedding_dim: int | None, computation: Computation
-  ) -> Segmenter:
+  def build(self, num_classes: int, embedding_dim: int | None, make: Maker) -> Segmenter:
     """The module with fresh weights; embedding_dim: of its representation head, None for none."""
-    return self.MODULE(self, num_classes, embedding_dim, computation)
+    return self.MODULE(self, num_classes, embedding_dim, make._replace(init=self.STYLE.init))

@@ -4,10 +4,9 @@ Weights are made on the host with numpy: a network exists at once, without compi
 Parameters and statistics are float32; `dtype` is what a convolution computes in.
 """
 
-import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -172,50 +171,34 @@ def batch_moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.A
   return mean, pmean(own_var + jnp.square(own_mean - mean), axis_name)
 
 
-class Make(NamedTuple):
-  """Makers of layers that share a generator, a compute dtype and a mesh axis."""
+class Maker(NamedTuple):
+  """How a network's layers are made, and what they compute in.
 
-  conv: Callable[..., Conv]
-  norm: Callable[[int], BatchNorm]
-
-  def frozen(self) -> "Make":
-    """The same, of layers that stay as they were loaded."""
-    return Make(*(functools.partial(make, trained=False) for make in self))
-
-
-class Computation(NamedTuple):
-  """How a network is made and computes, whatever it is.
-
-  rng: of its initialisation. dtype: of convolutions and activations; weights, BatchNorm and outputs
-  are float32 anyway. axis_name: the mesh axis over which BatchNorm is synchronised. remat: what of
-  the trunk is recomputed in the backward pass: none | elementwise (BatchNorm, ReLU and sums;
-  convolutions' outputs are kept) | blocks (all but a block's input).
+  rng: of their initialisation. dtype: of convolutions and activations; weights, BatchNorm and
+  outputs are float32 anyway. axis_name: the mesh axis over which BatchNorm is synchronised. remat:
+  what of the trunk is recomputed in the backward pass: none | elementwise (BatchNorm, ReLU and
+  sums; convolutions' outputs are kept) | blocks (all but a block's input). init: of convolutions'
+  kernels; PyTorch's default without one. train_convs, train_norms: whether their parameters are.
   """
 
   rng: np.random.Generator
   dtype: jax.typing.DTypeLike = jnp.float32
   axis_name: str | None = None
   remat: str = "none"
+  init: Init | None = None
+  train_convs: bool = True
+  train_norms: bool = True
 
-  def layers(self, init: Init | None = None, train_norms: bool = True) -> Make:
-    """Makers of layers.
+  def conv(self, *sizes: int, **options: Any) -> Conv:
+    own = {"dtype": self.dtype, "init": self.init, "trained": self.train_convs}
+    return Conv(*sizes, rng=self.rng, **{**own, **options})
 
-    init: of the convolutions' kernels; PyTorch's default without one. train_norms: whether the
-    scales and biases of BatchNorms are trained.
-    """
-    conv = functools.partial(Conv, rng=self.rng, dtype=self.dtype, init=init)
-    return Make(conv, functools.partial(BatchNorm, axis_name=self.axis_name, trained=train_norms))
-
-
-class Relu(nnx.Module):
-  """A layer of its own, so that its neighbours' numbers in a Sequential are the originals'."""
-
-  def __call__(self, x: jax.Array) -> jax.Array:
-    return nnx.relu(x)
+  def norm(self, channels: int) -> BatchNorm:
+    return BatchNorm(channels, axis_name=self.axis_name, trained=self.train_norms)
 
 
 class Sequential(nnx.List):
-  """Layers one after the other, numbered as in the originals' state dicts."""
+  """Layers, plain functions among them, numbered as in the originals' state dicts."""
 
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     for layer in self:
@@ -243,14 +226,7 @@ def max_pool(
   its left padding.
   """
   pads = [_pool_padding(n, size, stride, padding, ceil_mode) for n in x.shape[1:3]]
-  return lax.reduce_window(
-    x,
-    np.asarray(-np.inf, x.dtype),
-    lax.max,
-    window_dimensions=(1, size, size, 1),
-    window_strides=(1, stride, stride, 1),
-    padding=((0, 0), *pads, (0, 0)),
-  )
+  return nnx.max_pool(x, (size, size), (stride, stride), pads)
 
 
 def _pool_padding(n: int, size: int, stride: int, padding: int, ceil_mode: bool) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from semiseg_jax.runtime.report import Reporter, jsonable
 from semiseg_jax.runtime.signals import StopSignal
 from semiseg_jax.runtime.workdir import claim
 from semiseg_jax.training.evaluator import Evaluation, Evaluator
-from semiseg_jax.training.refresh import make_refresh_step, refresh
+from semiseg_jax.training.refresh import refresh
 from semiseg_jax.training.selection import Selection, judge
 from semiseg_jax.training.setup import Run
 from semiseg_jax.training.start import compute_dtype
@@ -98,7 +98,7 @@ class _Training:
   def start(self) -> TrainState:
     """The newest checkpoint's state, or a fresh one."""
     run = self.run
-    state = run.state()
+    state = run.initial_state(run.mesh)
     restored = self.checkpoints.restore(arrays_of(state))
     if restored is None:
       return state
@@ -217,12 +217,8 @@ class _Training:
       sharding=run.config.data.sharding,
       threads=run.config.data.threads,
     )
-    refreshed = refresh(
-      make_refresh_step(run.start.network, run.mesh),
-      best,
-      (next(batches)["unlabeled"] for _ in range(passes)),
-      lambda batch: shard_batch(batch, run.mesh),
-    )
+    images = (next(batches)["unlabeled"]["image"] for _ in range(passes))
+    refreshed = refresh(run.start.network, best, images, run.mesh)
     batches.close()
     miou = float(self.evaluator(refreshed).scores.miou_present)
     self.best, is_better, _ = judge(self.best, steps, miou, ties_replace=False, patience=None)

@@ -11,9 +11,9 @@ from jax.sharding import PartitionSpec as P
 
 from semiseg_jax.collectives import as_varying, pmean, value_and_grad
 from semiseg_jax.models import networks
-from semiseg_jax.models.layers import Computation, Make
+from semiseg_jax.models.layers import Maker
 from semiseg_jax.models.network import Outputs, Segmenter, split_network
-from semiseg_jax.models.resnet import BACKBONES, PLAIN, Layout, Trunk
+from semiseg_jax.models.resnet import BACKBONES, Style, Trunk
 from semiseg_jax.runtime.mesh import make_mesh
 from tests.models import parts
 
@@ -30,9 +30,9 @@ def _toy(name, *, dtype=np.float32, axis_name=None, remat="none", **values):
 
 
 def _module(name, num_classes=5, embedding_dim=None, **values):
-  computation = Computation(np.random.default_rng(0))
+  maker = Maker(np.random.default_rng(0))
   description = networks.make({"name": name, "trunk": TOY["trunk"], **values})
-  return description.build(num_classes, embedding_dim, computation)
+  return description.build(num_classes, embedding_dim, maker)
 
 
 def _levels(batch, size=33):
@@ -162,7 +162,7 @@ def test_initial_spreads_are_the_originals():
     ({"name": "deeplabv2", "classifier_branches": 5}, "classifier_branches=5: choose from 1, 2, 3"),
     ({"decoder_dims": 8}, "model.decoder_dims is no key of 'deeplabv3p': did you mean"),
     ({"decoder_dim": "8"}, "model.decoder_dim='8' should be like its default, 256"),
-    ({"heads": {"selector": 3}}, "head='selector': did you mean 'selectors'?"),
+    ({"heads": {"selector": 3}}, "head='selector': choose from 'representation', 'selectors'"),
     ({"normalization": "imagnet"}, "model.normalization='imagnet': did you mean 'imagenet'?"),
   ],
 )
@@ -176,9 +176,9 @@ def test_an_unknown_way_to_rematerialise_is_named():
     _toy("deeplabv3p", remat="all")
 
 
-def _trunk(name, output_stride, **layout):
-  computation = Computation(np.random.default_rng(0))
-  return Trunk(name, 2).build(output_stride, PLAIN._replace(layout=Layout(**layout)), computation)
+def _trunk(name, output_stride, **style):
+  maker = Maker(np.random.default_rng(0))
+  return Trunk(name, 2).build(output_stride, Style(**style), maker)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -328,7 +328,7 @@ def test_bfloat16_computes_almost_the_same():
 
 def test_a_network_runs_any_module_with_the_same_call():
   class Tiny(Segmenter):
-    def __init__(self, make: Make):
+    def __init__(self, make: Maker):
       self.conv1, self.bn1 = make.conv(3, 4, 3, padding=1), make.norm(4)
       self.heads = nnx.List([make.conv(4, 2, 1, use_bias=True) for _ in range(12)])
 
@@ -338,7 +338,7 @@ def test_a_network_runs_any_module_with_the_same_call():
     def decode(self, features, size, train, keys=None):
       return Outputs(sum((i + 1) * head(*features) for i, head in enumerate(self.heads)))
 
-  module = Tiny(Computation(np.random.default_rng(0)).layers())
+  module = Tiny(Maker(np.random.default_rng(0)))
   (params, batch_stats), network = split_network(module)
   assert list(params["heads"])[:3] == ["0", "1", "2"]
   expected = module(_images(2), False).logits

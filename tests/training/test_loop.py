@@ -163,7 +163,7 @@ def test_interrupted_and_resumed_equals_unbroken(
 def restored_state(config, workdir):
   """The newest checkpoint laid over the devices that there are now."""
   made = setup.build(config, open_data(config))
-  fresh = made.state()
+  fresh = made.initial_state(made.mesh)
   with Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
     return checkpoints.restore(loop.arrays_of(fresh))[0]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from semiseg_jax import fields
 from semiseg_jax.models.architecture import Architecture
-from semiseg_jax.models.layers import Computation
+from semiseg_jax.models.layers import Maker
 from semiseg_jax.models.network import Network, Segmenter, Variables, split_network
 from semiseg_jax.models.normalization import NORMALIZATIONS
 from semiseg_jax.models.resnet import BACKBONES, Trunk
@@ -58,22 +58,20 @@ def build(
 ) -> tuple[Variables, Network]:
   """A fresh network by its description, see above; its weights are numpy arrays.
 
-  dtype, axis_name, remat: see `Computation`. Raises ValueError as `make` does, and for a head or
+  dtype, axis_name, remat: see `Maker`. Raises ValueError as `make` does, and for a head or
   normalization that is not there.
   """
   values = dict(model)
   num_classes, heads = values.pop("num_classes"), values.pop("heads", {})
   name = values.pop("normalization", "imagenet")
   normalization = fields.choose("config.model.normalization", name, NORMALIZATIONS)
-  computation = Computation(np.random.default_rng(seed), dtype, axis_name, remat)
-  module = make(values).build(num_classes, heads.get("representation"), computation)
-  add_heads(module, heads, num_classes, computation)
+  maker = Maker(np.random.default_rng(seed), dtype, axis_name, remat)
+  module = make(values).build(num_classes, heads.get("representation"), maker)
+  add_heads(module, heads, num_classes, maker)
   return split_network(module, normalization)
 
 
-def add_heads(
-  module: Segmenter, heads: Mapping[str, int], num_classes: int, computation: Computation
-) -> None:
+def add_heads(module: Segmenter, heads: Mapping[str, int], num_classes: int, maker: Maker) -> None:
   """Adds what a method needs beside the classifier.
 
   heads: {"representation": its dimension}, which the network itself builds (Outputs.embedding);
@@ -81,13 +79,11 @@ def add_heads(
   memory_selectors, which work on rows of features and not on images.
   """
   for head in heads:
-    fields.choose("head", head, HEADS)
+    fields.require("head", head, HEADS)
   if dim := heads.get("selectors"):
-    options = {"rng": computation.rng, "axis_name": computation.axis_name}
-    row_head = lambda channels: RowHead(channels, dim, dtype=computation.dtype, **options)
     module.late = ("projection_head", "prediction_head", "selectors", "memory_selectors")
     module.per_class = ("selectors", "memory_selectors")
-    module.projection_head = row_head(module.feature_dim)
-    module.prediction_head = row_head(dim)
-    module.selectors = ClassSelectors(num_classes, dim, **options)
-    module.memory_selectors = ClassSelectors(num_classes, dim, **options)
+    module.projection_head = RowHead(module.feature_dim, dim, maker)
+    module.prediction_head = RowHead(dim, dim, maker)
+    module.selectors = ClassSelectors(num_classes, dim, maker)
+    module.memory_selectors = ClassSelectors(num_classes, dim, maker)

@@ -1,43 +1,65 @@
-"""DeepLabV3+ as the class-wise memory bank has it (Alonso et al. 2021, `model/deeplabv3.py`)."""
+"""DeepLabV3+ (Chen et al. 2018), as ReCo and as the class-wise memory bank have it."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from semiseg_jax.models.architecture import Architecture
-from semiseg_jax.models.heads import ASPP, LOW_LEVEL_DIM, conv_norm_relu, linear_head
-from semiseg_jax.models.layers import Computation, Sequential, dropout
-from semiseg_jax.models.network import Outputs, Segmenter, Size
+from semiseg_jax.models.heads import ASPP, conv_norm_relu, linear_head, pixel_head
+from semiseg_jax.models.layers import Maker, Sequential, dropout
+from semiseg_jax.models.network import Features, Keys, Outputs, Segmenter, Size
 from semiseg_jax.models.resize import resize_bilinear
 from semiseg_jax.models.resnet import MEMORY_BANK
 
 
-class DeepLabV3PlusModule(Segmenter):
+class _LowAndHigh(Segmenter):
+  """What both have: the first stage, projected, and the last one behind ASPP, at stride 4."""
+
+  LOW_DIM, ASPP_DROPOUT = 48, 0.0
+
+  def __init__(self, about: Architecture, make: Maker):
+    self.trunk = about.build_trunk(make)
+    low, *_, high = self.trunk.channels
+    self.ASPP = ASPP(high, about.decoder_dim, about.rates, make, self.ASPP_DROPOUT)
+    self.project = Sequential(conv_norm_relu(make, low, self.LOW_DIM, 1))
+
+  def low_and_high(
+    self, features: Features, train: bool, keys: Keys = None
+  ) -> tuple[jax.Array, jax.Array]:
+    low, *_, high = features
+    high = self.ASPP(high, train, keys)
+    low = self.project(low, train)
+    return low, resize_bilinear(high, low.shape[1:3], align_corners=True)
+
+
+class DeepLabV3PModule(_LowAndHigh):
+  def __init__(self, about: Architecture, num_classes: int, embedding_dim: int | None, make: Maker):
+    super().__init__(about, make)
+    dim, self.feature_dim = about.decoder_dim, self.LOW_DIM + about.decoder_dim
+    self.classifier = pixel_head(self.feature_dim, dim, num_classes, make)
+    self.representation = pixel_head(self.feature_dim, dim, embedding_dim, make)
+
+  def decode(self, features: Features, size: Size, train: bool, keys: Keys = None) -> Outputs:
+    x = jnp.concatenate(self.low_and_high(features, train), axis=-1)
+    return Outputs(self.classifier(x, train), self.embed(x, train), x)
+
+
+class DeepLabV3PlusModule(_LowAndHigh):
   ASPP_DROPOUT, DECODER_DROPOUT = 0.5, 0.1
 
-  def __init__(
-    self, about: Architecture, num_classes: int, embedding_dim: int | None, computation: Computation
-  ):
-    dim, make = about.decoder_dim, computation.layers(about.STYLE.init)
-    self.trunk = about.build_trunk(computation)
-    low, *_, high = self.trunk.channels
-    self.ASPP = ASPP(high, dim, about.rates, make, self.ASPP_DROPOUT)
-    self.project = Sequential(conv_norm_relu(make, low, LOW_LEVEL_DIM, 1))
-    first = conv_norm_relu(make, dim + LOW_LEVEL_DIM, dim, 3)
+  def __init__(self, about: Architecture, num_classes: int, embedding_dim: int | None, make: Maker):
+    super().__init__(about, make)
+    dim = self.feature_dim = about.decoder_dim
+    first = conv_norm_relu(make, dim + self.LOW_DIM, dim, 3)
     self.decoder = Sequential([*first, *conv_norm_relu(make, dim, dim, 3)])
-    self.feature_dim = dim
     self.classifier = linear_head(dim, num_classes, make)[0]
     self.representation = linear_head(dim, embedding_dim, make)
 
-  def decode(
-    self, features: tuple[jax.Array, ...], size: Size, train: bool, keys: jax.Array | None = None
-  ) -> Outputs:
+  def decode(self, features: Features, size: Size, train: bool, keys: Keys = None) -> Outputs:
     aspp_keys, decoder_keys = _two_keys(keys) if train and keys is not None else (None, None)
-    low, *_, high = features
-    high = self.ASPP(high, train, aspp_keys)
-    low = self.project(low, train)
-    high = resize_bilinear(high, low.shape[1:3], align_corners=True)
+    low, high = self.low_and_high(features, train, aspp_keys)
     x = self.decoder(jnp.concatenate([high, low], axis=-1), train)
     logits = self.classifier(dropout(x, self.DECODER_DROPOUT, decoder_keys))
     return Outputs(logits, self.embed(x, train), x)
@@ -49,10 +71,23 @@ def _two_keys(keys: jax.Array) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class DeepLabV3Plus(Architecture):
-  """A decoder of two 3x3 convolutions and dropout; outputs at stride 4.
+class DeepLabV3P(Architecture):
+  """ReCo's: one 3x3 in each head; outputs at stride 4 (side n gives ceil(n/4)).
 
-  decoder_dim: channels of ASPP and decoder.
+  decoder_dim: channels of ASPP and heads.
+  """
+
+  decoder_dim: int = 256
+
+  RATES: ClassVar = {16: (6, 12, 18), 8: (12, 24, 36)}
+  MODULE = DeepLabV3PModule
+
+
+@dataclasses.dataclass(frozen=True)
+class DeepLabV3Plus(Architecture):
+  """The memory bank's (its `model/deeplabv3.py`): a decoder of two 3x3 convolutions and dropout.
+
+  Outputs at stride 4. decoder_dim: channels of ASPP and decoder.
   """
 
   decoder_dim: int = 256
@@ -61,4 +96,4 @@ class DeepLabV3Plus(Architecture):
   MODULE = DeepLabV3PlusModule
 
 
-NETWORKS = {"deeplabv3plus": DeepLabV3Plus}
+NETWORKS = {"deeplabv3p": DeepLabV3P, "deeplabv3plus": DeepLabV3Plus}

@@ -13,7 +13,7 @@ from data import prepare  # noqa: E402
 
 
 def pytest_collection_finish():
-  """Tracing makes many objects: the imported libraries' need not be searched for garbage with them."""
+  """Tracing makes many objects; those of imported libraries need not be searched with them."""
   gc.collect()
   gc.freeze()
   gc.set_threshold(200_000, 20, 50)

@@ -4,6 +4,7 @@ import numpy as np
 
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.pools import Draws
+from tests.golden import Vector
 
 
 def labels_of(one_hot: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -38,3 +39,28 @@ def recorded_draws(case: dict[str, np.ndarray], num_classes: int) -> Draws:
     draws.negative_class[c] = ids[rotated][number]
     draws.negative_index[c] = position
   return draws
+
+
+def recorded_priorities(
+  case: Vector, prefix: str, labels: np.ndarray, predictions: np.ndarray | None, num_pixels: int
+) -> np.ndarray:
+  """Priorities [B,P] that draw the pixels of a vector's permutations: the places in these.
+
+  labels, predictions: [B,P]. With predictions there are two permutations for each group, of its
+  hard pixels and of its easy ones.
+  """
+  lengths = case[f"{prefix}__perm_lengths"]
+  permutations = iter(np.split(case[f"{prefix}__perm_flat"], np.cumsum(lengths)[:-1]))
+  priorities = np.zeros(labels.shape, np.int32)
+  for image, label in enumerate(labels):
+    for c in np.setdiff1d(label, (0, IGNORE)):
+      pixels = np.flatnonzero(label == c)
+      if len(pixels) <= num_pixels:
+        continue
+      is_hard = np.zeros(len(pixels), bool)
+      if predictions is not None:
+        is_hard = predictions[image, pixels] != c
+      for kind in (pixels,) if predictions is None else (pixels[is_hard], pixels[~is_hard]):
+        priorities[image, kind[next(permutations)]] = np.arange(len(kind))
+  assert next(permutations, np.zeros(0)).size == 0
+  return priorities

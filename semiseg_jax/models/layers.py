@@ -35,6 +35,11 @@ def he_normal_fan_out(rng: np.random.Generator, shape: tuple[int, ...]) -> np.nd
   return rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / fan_out))
 
 
+def he_normal_fan_in(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+  """Normal with variance 2/fan_in; shape HWIO."""
+  return rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / math.prod(shape[:3])))
+
+
 def normal(std: float) -> Init:
   return lambda rng, shape: rng.standard_normal(shape, np.float32) * np.float32(std)
 
@@ -46,7 +51,8 @@ class Frozen(nnx.Param):
 class Conv(nnx.Module):
   """Square convolution with symmetric zero padding; kernel HWIO.
 
-  init: of the kernel; PyTorch's default without one, which the bias always has.
+  groups: of channels, each convolved alone. init: of the kernel; PyTorch's default without one,
+  which the bias always has.
   trained: whether the parameters are; if not they are `Frozen`.
   """
 
@@ -60,12 +66,14 @@ class Conv(nnx.Module):
     stride: int = 1,
     padding: int = 0,
     dilation: int = 1,
+    groups: int = 1,
     use_bias: bool = False,
     dtype: jax.typing.DTypeLike = jnp.float32,
     init: Init | None = None,
     trained: bool = True,
   ):
     param = nnx.Param if trained else Frozen
+    in_channels //= groups
     shape, fan_in = (size, size, in_channels, out_channels), size * size * in_channels
     self.kernel = param(init(rng, shape) if init else uniform_fan_in(rng, shape, fan_in))
     self.bias = param(uniform_fan_in(rng, (out_channels,), fan_in)) if use_bias else None
@@ -109,15 +117,20 @@ class BatchNorm(nnx.Module):
 
   Normalises with the biased variance, averages the unbiased one: new = 0.9 old + 0.1 batch.
   With axis_name the batch is that of all devices of the axis. trained: whether scale and bias are;
-  if not they are `Frozen`, while the running statistics move all the same.
+  if not they are `Frozen`, while the running statistics move all the same. bias: its initial value.
   """
 
   def __init__(
-    self, channels: int | tuple[int, ...], *, axis_name: str | None = None, trained: bool = True
+    self,
+    channels: int | tuple[int, ...],
+    *,
+    axis_name: str | None = None,
+    trained: bool = True,
+    bias: float = 0.0,
   ):
     param = nnx.Param if trained else Frozen
     self.scale = param(np.ones(channels, np.float32))
-    self.bias = param(np.zeros(channels, np.float32))
+    self.bias = param(np.full(channels, bias, np.float32))
     self.mean = nnx.BatchStat(np.zeros(channels, np.float32))
     self.var = nnx.BatchStat(np.ones(channels, np.float32))
     self.axis_name = axis_name
@@ -139,6 +152,10 @@ class BatchNorm(nnx.Module):
         )
       self.average(mean, var * (count / (count - 1)))
     return self.normalise(values, mean, var).astype(x.dtype)
+
+  def freeze(self) -> None:
+    """Scale and bias are not trained from now on."""
+    self.scale, self.bias = Frozen(self.scale[...]), Frozen(self.bias[...])
 
   def normalise(self, values: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
     factor = lax.rsqrt(var + BATCH_NORM_EPSILON) * self.scale[...]
@@ -197,14 +214,17 @@ class Computation(NamedTuple):
   axis_name: str | None = None
   remat: str = "none"
 
-  def layers(self, init: Init | None = None, train_norms: bool = True) -> Make:
+  def layers(
+    self, init: Init | None = None, train_norms: bool = True, norm_bias: float = 0.0
+  ) -> Make:
     """Makers of layers.
 
     init: of the convolutions' kernels; PyTorch's default without one. train_norms: whether the
-    scales and biases of BatchNorms are trained.
+    scales and biases of BatchNorms are trained. norm_bias: these biases at first.
     """
     conv = functools.partial(Conv, rng=self.rng, dtype=self.dtype, init=init)
-    return Make(conv, functools.partial(BatchNorm, axis_name=self.axis_name, trained=train_norms))
+    options = {"axis_name": self.axis_name, "trained": train_norms, "bias": norm_bias}
+    return Make(conv, functools.partial(BatchNorm, **options))
 
 
 class Relu(nnx.Module):
@@ -214,12 +234,27 @@ class Relu(nnx.Module):
     return nnx.relu(x)
 
 
+class SeparableConv(nnx.Module):
+  """Each channel's own 3x3, BatchNorm, and a 1x1 (Chollet 2017)."""
+
+  def __init__(
+    self, channels: int, out_channels: int, make: Make, stride: int = 1, dilation: int = 1
+  ):
+    options = {"stride": stride, "padding": dilation, "dilation": dilation, "groups": channels}
+    self.conv1 = make.conv(channels, channels, 3, **options)
+    self.bn = make.norm(channels)
+    self.pointwise = make.conv(channels, out_channels, 1)
+
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    return self.pointwise(self.bn(self.conv1(x), train))
+
+
 class Sequential(nnx.List):
   """Layers one after the other, numbered as in the originals' state dicts."""
 
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     for layer in self:
-      x = layer(x, train) if isinstance(layer, BatchNorm) else layer(x)
+      x = layer(x, train) if isinstance(layer, BatchNorm | SeparableConv) else layer(x)
     return x
 
 
@@ -232,6 +267,11 @@ def dropout(x: jax.Array, rate: float, keys: jax.Array | None) -> jax.Array:
     return x
   draw_kept = lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:])
   return jnp.where(jax.vmap(draw_kept)(keys), x / (1 - rate), 0)
+
+
+def two_keys(keys: jax.Array | None) -> tuple[jax.Array | None, jax.Array | None]:
+  """Keys [B], or None, for two dropouts."""
+  return (None, None) if keys is None else tuple(jax.vmap(jax.random.split, out_axes=1)(keys))
 
 
 def max_pool(

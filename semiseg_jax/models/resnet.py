@@ -40,12 +40,14 @@ class Style(NamedTuple):
 
   layout: of the trunk. trunk_init and init: of the kernels in the trunk and elsewhere; PyTorch's
   default without one. train_norms: whether scales and biases of the trunk's BatchNorms are trained.
+  norm_bias: initial biases of the others.
   """
 
   layout: Layout = TORCHVISION
   trunk_init: Init = he_normal_fan_out
   init: Init | None = None
   train_norms: bool = True
+  norm_bias: float = 0.0
 
 
 PLAIN = Style()
@@ -133,6 +135,12 @@ REMAT = {
 }
 
 
+def run_block(block: nnx.Module, x: jax.Array, train: bool, remat: str) -> jax.Array:
+  """block(x, train); remat: a key of REMAT."""
+  run = lambda block, x: block(x, train)
+  return (run if remat == "none" else nnx.remat(run, policy=REMAT[remat]))(block, x)
+
+
 class ResNet(nnx.Module):
   """The stages of a ResNet up to the average pool.
 
@@ -166,17 +174,10 @@ class ResNet(nnx.Module):
     x = max_pool(x, 3, 2, padding=1, ceil_mode=self.ceil_pool)
     features = []
     for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-      x = self._run(stage, x, train)
+      for block in stage:
+        x = run_block(block, x, train, self.remat)
       features.append(x)
     return tuple(features)
-
-  def _run(self, stage: nnx.List, x: jax.Array, train: bool) -> jax.Array:
-    run_block = lambda block, x: block(x, train)
-    if self.remat != "none":
-      run_block = nnx.remat(run_block, policy=REMAT[self.remat])
-    for block in stage:
-      x = run_block(block, x)
-    return x
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,31 +1,31 @@
-"""DeepLabV3+ as the class-wise memory bank has it (Alonso et al. 2021, `model/deeplabv3.py`)."""
+"""DeepLabV3+ with a decoder of two 3x3 convolutions, as two originals have it.
+
+The class-wise memory bank (Alonso et al. 2021, `model/deeplabv3.py`) and C3-SemiSeg (Zhou et al.
+2021, `models/deeplabv3_plus.py`).
+"""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
+from flax import nnx
 
 from semiseg_jax.models.architecture import Architecture
-from semiseg_jax.models.heads import ASPP, LOW_LEVEL_DIM, conv_norm_relu, linear_head
-from semiseg_jax.models.layers import Computation, Sequential, dropout
+from semiseg_jax.models.heads import LOW_LEVEL_DIM, linear_head
+from semiseg_jax.models.layers import BatchNorm, Computation, he_normal_fan_in
 from semiseg_jax.models.network import Outputs, Segmenter, Size
-from semiseg_jax.models.resize import resize_bilinear
-from semiseg_jax.models.resnet import MEMORY_BANK
+from semiseg_jax.models.plus import PlusDecoder
+from semiseg_jax.models.resnet import MEMORY_BANK, Layout, ResNet, Style
 
 
-class DeepLabV3PlusModule(Segmenter):
-  ASPP_DROPOUT, DECODER_DROPOUT = 0.5, 0.1
-
+class DeepLabV3PlusModule(Segmenter, PlusDecoder):
   def __init__(
     self, about: Architecture, num_classes: int, embedding_dim: int | None, computation: Computation
   ):
-    dim, make = about.decoder_dim, computation.layers(about.STYLE.init)
+    dim, make = about.decoder_dim, computation.layers(about.STYLE.init, True, about.STYLE.norm_bias)
     self.trunk = about.build_trunk(computation)
-    low, *_, high = self.trunk.channels
-    self.ASPP = ASPP(high, dim, about.rates, make, self.ASPP_DROPOUT)
-    self.project = Sequential(conv_norm_relu(make, low, LOW_LEVEL_DIM, 1))
-    first = conv_norm_relu(make, dim + LOW_LEVEL_DIM, dim, 3)
-    self.decoder = Sequential([*first, *conv_norm_relu(make, dim, dim, 3)])
+    dims = {"aspp_dim": dim, "low_dim": LOW_LEVEL_DIM, "dim": dim}
+    self.add_decoder(self.trunk.channels, about.rates, make, **dims, low_first=about.LOW_FIRST)
     self.feature_dim = dim
     self.classifier = linear_head(dim, num_classes, make)[0]
     self.representation = linear_head(dim, embedding_dim, make)
@@ -33,32 +33,44 @@ class DeepLabV3PlusModule(Segmenter):
   def decode(
     self, features: tuple[jax.Array, ...], size: Size, train: bool, keys: jax.Array | None = None
   ) -> Outputs:
-    aspp_keys, decoder_keys = _two_keys(keys) if train and keys is not None else (None, None)
-    low, *_, high = features
-    high = self.ASPP(high, train, aspp_keys)
-    low = self.project(low, train)
-    high = resize_bilinear(high, low.shape[1:3], align_corners=True)
-    x = self.decoder(jnp.concatenate([high, low], axis=-1), train)
-    logits = self.classifier(dropout(x, self.DECODER_DROPOUT, decoder_keys))
-    return Outputs(logits, self.embed(x, train), x)
-
-
-def _two_keys(keys: jax.Array) -> jax.Array:
-  """Keys [B] as [2,B]."""
-  return jax.vmap(jax.random.split, out_axes=1)(keys)
+    x, dropped = self.read(features, train, keys)
+    return Outputs(self.classifier(dropped), self.embed(x, train), x)
 
 
 @dataclasses.dataclass(frozen=True)
 class DeepLabV3Plus(Architecture):
   """A decoder of two 3x3 convolutions and dropout; outputs at stride 4.
 
-  decoder_dim: channels of ASPP and decoder.
+  decoder_dim: channels of ASPP and decoder. LOW_FIRST: the order in which features are joined.
   """
 
   decoder_dim: int = 256
 
+  LOW_FIRST: ClassVar[bool] = False
   STYLE = MEMORY_BANK
   MODULE = DeepLabV3PlusModule
 
 
-NETWORKS = {"deeplabv3plus": DeepLabV3Plus}
+@dataclasses.dataclass(frozen=True)
+class DeepLabV3PlusC3(DeepLabV3Plus):
+  """C3-SemiSeg's, whose trunk may be an xception too."""
+
+  freeze_bn: bool = True
+
+  RATES: ClassVar = {16: (6, 12, 18), 8: (12, 24, 36)}
+  STYLE = Style(Layout(dilate_first=True), init=he_normal_fan_in, norm_bias=1e-4)
+  LOW_FIRST = True
+
+  def build_trunk(self, computation: Computation) -> nnx.Module:
+    """Frozen are the BatchNorms with "bn" in their names: not a ResNet's first, layer0.1 there, nor
+    those of its shortcuts, nor those behind an xception's separable convolutions.
+    """
+    trunk = super().build_trunk(computation)
+    unnamed = [("bn1",)] if isinstance(trunk, ResNet) else []
+    for path, layer in nnx.iter_modules(trunk):
+      if isinstance(layer, BatchNorm) and path not in unnamed and "bn" in str(path):
+        layer.freeze()
+    return trunk
+
+
+NETWORKS = {"deeplabv3plus": DeepLabV3Plus, "deeplabv3plus_c3": DeepLabV3PlusC3}

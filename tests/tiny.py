@@ -31,6 +31,8 @@ OPTIMIZER = optax.sgd(0.05, momentum=0.9, nesterov=True)
 class TinyNet(Segmenter):
   """Two strided convolutions with BatchNorm and 1x1 heads, as the recorded runs of ReCo have it."""
 
+  channels = (8, 16)
+
   def __init__(self, num_classes: int, embedding_dim: int | None, maker: Maker):
     rng, axis_name = maker.rng, maker.axis_name
     self.conv1 = Conv(3, 8, 3, rng=rng, stride=2, padding=1)

@@ -17,7 +17,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from rich.console import Console
 
-from semiseg_jax.convert import export, families, files
+from semiseg_jax.convert import apart, export, families
 from semiseg_jax.convert.assign import tensors_of
 from semiseg_jax.convert.checkpoint import open_weights, save_network
 from semiseg_jax.convert.family import Family
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
   if args.to_torch:
     family = written_family(args, is_directory, weights, done)
     tensors = tensors_of(family, done.variables, about.get("counters"))
-    files.write(args.to_torch, tensors, {**about, "model": done.model})
+    apart.write(family, args.to_torch, tensors, {**about, "model": done.model})
     console.print(f"{len(tensors)} tensors written to {args.to_torch} for {family.title}")
   if args.export:
     size = parse_size(args.size) if args.size else None
@@ -127,7 +127,8 @@ def written_family(
       found = describe(family, tensors, {"about": {"model": done.model}})
     except ValueError:
       continue
-    same = all(found.get(k) in (None, done.model.get(k)) for k in ("name", "classifier_branches"))
+    telling = ("name", "classifier_branches", "freeze_bn")
+    same = all(found.get(k) in (None, done.model.get(k)) for k in telling)
     if same and family.recognises(tensors):
       return family
   raise AssertionError("a network that not even our own layout holds")

@@ -215,7 +215,7 @@ def stream_sections(
 
 def view_sections(run: Run, batches: list[Batch], images: int, note: str) -> list[Section]:
   """The same samples as the network sees them, made by the method."""
-  state = run.state()
+  state = run.initial_state(run.mesh)
   targets = jax.jit(
     jax.shard_map(
       lambda state, batch, key: labeled_images(run.method.targets(state, batch, key)),

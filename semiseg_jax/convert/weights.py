@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from semiseg_jax.convert import families, files, hub
+from semiseg_jax.convert import apart, families, files, hub
 from semiseg_jax.convert.assign import Report, assign, counters_of
 from semiseg_jax.convert.family import Family
 from semiseg_jax.models import networks
@@ -48,6 +48,7 @@ def read_weights(reference: str, family: str | None = None, **known: Any) -> Wei
   path = hub.fetch(reference)
   tensors, extra = files.read(path)
   layout = families.named(family) if family else families.detect(tensors)
+  tensors = layout.adapt({**tensors, **apart.read(layout, path)})
   about = dict(extra.get("about", {}))
   model = describe(layout, tensors, extra) | {k: v for k, v in known.items() if v is not None}
   with open(path, "rb") as file:

@@ -51,17 +51,24 @@ class Segmenter(nnx.Module):
   align_corners: how its logits are resized. feature_dim: channels of Outputs.features. late: names
   of its parts that may get their first gradient late in a run. per_class: of those whose arrays
   have the classes as their leading axis. representation: the head of Outputs.embedding, or None.
+  freeze_bn: the trunk's BatchNorms compute in training as in evaluation.
   """
 
   align_corners = True
+  freeze_bn = False
   late: tuple[str, ...] = ()
   per_class: tuple[str, ...] = ()
   feature_dim: int
   representation: nnx.Module | None
 
+  @property
+  def channels(self) -> tuple[int, ...]:
+    """Of the encoder's features, shallow to deep."""
+    return self.trunk.channels
+
   def encode(self, images: jax.Array, train: bool, keys: Keys = None) -> Features:
     """Features of normalised images [B,H,W,3]."""
-    return self.trunk(images, train)
+    return self.trunk(images, train and not self.freeze_bn)
 
   def decode(self, features: Features, size: Size, train: bool, keys: Keys = None) -> Outputs:
     """What the network says given its features; size: of the images."""

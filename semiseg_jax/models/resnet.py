@@ -24,7 +24,8 @@ class Style(NamedTuple):
   weights). dilate_first: the first block of a stage that gave up its stride is dilated like the
   others instead of half as much. ceil_pool: the stem's max-pool rounds the size up (n/2 + 1 of an
   even n). trunk_init and init: of the kernels in the trunk and elsewhere; PyTorch's default without
-  one. train_norms: whether scales and biases of the trunk's BatchNorms are trained.
+  one. train_norms: whether scales and biases of the trunk's BatchNorms are trained. norm_bias:
+  initial biases of the others.
   """
 
   stride_in_1x1: bool = False
@@ -33,6 +34,7 @@ class Style(NamedTuple):
   trunk_init: Init = he_normal_fan_out
   init: Init | None = None
   train_norms: bool = True
+  norm_bias: float = 0.0
 
 
 MEMORY_BANK = Style(
@@ -121,6 +123,12 @@ REMAT = {
 }
 
 
+def run_block(block: nnx.Module, x: jax.Array, train: bool, remat: str) -> jax.Array:
+  """block(x, train); remat: a key of REMAT."""
+  run = lambda block, x: block(x, train)
+  return (run if remat == "none" else nnx.remat(run, policy=REMAT[remat]))(block, x)
+
+
 class ResNet(nnx.Module):
   """The stages of a ResNet up to the average pool.
 
@@ -130,7 +138,7 @@ class ResNet(nnx.Module):
   """
 
   def __init__(self, name: str, width: int, output_stride: int, style: Style, make: Maker):
-    make = make._replace(init=style.trunk_init, train_norms=style.train_norms)
+    make = make._replace(init=style.trunk_init, train_norms=style.train_norms, norm_bias=0.0)
     block, depths = BACKBONES[name]
     self.conv1 = make.conv(3, width, 7, stride=2, padding=3)
     self.bn1 = make.norm(width)
@@ -151,15 +159,12 @@ class ResNet(nnx.Module):
 
   def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, ...]:
     """The four stages' outputs [B,H/s,W/s,C] for images [B,H,W,3], normalised."""
-    run_block = lambda block, x: block(x, train)
-    if self.remat != "none":
-      run_block = nnx.remat(run_block, policy=REMAT[self.remat])
     x = nnx.relu(self.bn1(self.conv1(images), train))
     x = max_pool(x, 3, 2, padding=1, ceil_mode=self.ceil_pool)
     features = []
     for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
       for block in stage:
-        x = run_block(block, x)
+        x = run_block(block, x, train, self.remat)
       features.append(x)
     return tuple(features)
 

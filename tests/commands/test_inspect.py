@@ -161,7 +161,7 @@ def test_a_trained_network_makes_the_pseudo_labels(monkeypatch, tmp_path):
   monkeypatch.setattr(inspect, "trained_network", lambda *_: (variables, network, {"step": 7}))
   run, note = inspect.make_run(config, dataset, tmp_path)
   assert "step 7" in note and str(tmp_path) in note
-  state = run.state()
+  state = run.initial_state(run.mesh)
   assert set(state.networks) == {"teacher", "student"}
   for arrays in state.networks.values():
     jax.tree.map(np.testing.assert_array_equal, arrays, variables)

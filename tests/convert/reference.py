@@ -45,7 +45,8 @@ class _Layers:
   def conv(self, x, layer: str, stride: int = 1, dilation: int = 1):
     weight, bias = self.tensors[f"{layer}.weight"], self.tensors.get(f"{layer}.bias")
     padding = dilation * (weight.shape[-1] // 2)
-    return self.functional.conv2d(x, weight, bias, stride, padding, dilation)
+    groups = x.shape[1] // weight.shape[1]
+    return self.functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
   def norm(self, x, layer: str):
     names = ("running_mean", "running_var", "weight", "bias")
@@ -59,13 +60,17 @@ class _Layers:
     return self.functional.interpolate(x, like.shape[2:], mode="bilinear", align_corners=True)
 
 
-def _trunk(net, images, prefix, strides, dilations, *, in_1x1=False, all_dilated=False, ceil=False):
+def _trunk(
+  net, images, prefix, strides, dilations, *,
+  stem=("conv1", "bn1"), in_1x1=False, all_dilated=False, ceil=False,
+):  # fmt: skip
   """The outputs of the four stages.
 
-  strides, dilations: of each. in_1x1: a bottleneck's stride is in its first convolution.
-  all_dilated: a stage's first block too has the stage's dilation, else that of the stage before.
+  strides, dilations: of each. stem: names of its layers. in_1x1: a bottleneck's stride is in its
+  first convolution. all_dilated: a stage's first block too has the stage's dilation, else that of
+  the stage before.
   """
-  x = net.conv_norm_relu(images, f"{prefix}conv1", f"{prefix}bn1", stride=2)
+  x = net.conv_norm_relu(images, *(f"{prefix}{name}" for name in stem), stride=2)
   x = net.functional.max_pool2d(x, 3, 2, 1, ceil_mode=ceil)
   stages, before = [], 1
   for number, (stride, dilation) in enumerate(zip(strides, dilations, strict=True), start=1):
@@ -201,6 +206,63 @@ def _memory_bank_v3(net, images):
   return {"logits": net.conv(x, "decoder.last_conv")}
 
 
+def _c3_deeplabv2(net, model, images):
+  layout = {"in_1x1": True, "ceil": True, "all_dilated": True}
+  high = _trunk(net, images, "body.", **_STRIDE_8, **layout)[-1]
+  return {"logits": _dilated_sum(net, high, "decoder.conv2d_list", 2)}
+
+
+def _c3_deeplabv3plus(net, model, images):
+  strides = _STRIDE_8 if model.get("output_stride") == 8 else _STRIDE_16
+  layout = {"stem": ("layer0.0", "layer0.1"), "all_dilated": True}
+  low, _, _, high = _trunk(net, images, "backbone.", **strides, **layout)
+  return _c3_decoder(net, model, low, high)
+
+
+def _c3_decoder(net, model, low, high):
+  rates = (12, 24, 36) if model.get("output_stride") == 8 else (6, 12, 18)
+  branches = [(f"ASSP.aspp{i}.0", f"ASSP.aspp{i}.1") for i in range(1, 5)]
+  pooled = ("ASSP.avg_pool.1", "ASSP.avg_pool.2")
+  x = _pyramid(net, high, branches, pooled, ("ASSP.conv1", "ASSP.bn1"), (1, *rates))
+  low = net.conv_norm_relu(low, "decoder.conv1", "decoder.bn1")
+  x = needed("torch").cat([low, net.resized(x, low)], 1)
+  for i in (0, 3):
+    x = net.conv_norm_relu(x, f"decoder.output.{i}", f"decoder.output.{i + 1}")
+  return {"logits": net.conv(x, "decoder.output.7")}
+
+
+def _c3_xception(net, model, images):
+  rate = 16 // model.get("output_stride", 16)
+  x = net.conv_norm_relu(images, "backbone.conv1", "backbone.bn1", stride=2)
+  x = low = _separable_block(net, net.norm(net.conv(x, "backbone.conv2"), "backbone.bn2"), 1, 2)
+  blocks = {m[1] for k in net.tensors if (m := re.match(r"backbone\.block(\d+)\.", k))}
+  for number in range(2, len(blocks) + 1):
+    stride = {2: 2, 3: 2 // rate}.get(number, 1)
+    x = _separable_block(net, x.relu(), number, stride, rate if number > 3 else 1)
+  x = x.relu()
+  for i in (3, 4, 5):
+    x = net.norm(_separable(net, x, f"backbone.conv{i}", 1, 2 * rate), f"backbone.bn{i}").relu()
+  return _c3_decoder(net, model, low, x)
+
+
+def _separable_block(net, x, number, stride, dilation=1):
+  """x: rectified, but for block 1, whose layers begin with the first convolution."""
+  name, y = f"backbone.block{number}", x
+  first = 0 if number == 1 else 1
+  for i in (first, first + 3, first + 6):
+    y = y if i == first else y.relu()
+    y = _separable(net, y, f"{name}.rep.{i}", stride if i == first + 6 else 1, dilation)
+    y = net.norm(y, f"{name}.rep.{i + 1}")
+  if net.has(f"{name}.skip"):
+    x = net.norm(net.conv(x, f"{name}.skip", stride), f"{name}.skipbn")
+  return x + y
+
+
+def _separable(net, x, name, stride, dilation):
+  return net.conv(net.norm(net.conv(x, f"{name}.conv1", stride, dilation), f"{name}.bn"),
+                  f"{name}.pointwise")  # fmt: skip
+
+
 _FORWARDS = {
   "torchvision_resnet": _torchvision_resnet,
   "torchvision_deeplabv3": _torchvision_deeplabv3,
@@ -208,4 +270,7 @@ _FORWARDS = {
   "reco": _reco,
   "memory_bank": _memory_bank,
   "dst_cbc": _dst_cbc,
+  "c3_deeplabv2": _c3_deeplabv2,
+  "c3_deeplabv3plus": _c3_deeplabv3plus,
+  "c3_xception": _c3_xception,
 }

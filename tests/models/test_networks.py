@@ -22,7 +22,7 @@ TOY = {"num_classes": 5, "trunk": {"name": "resnet18", "width": 4}}
 
 def _toy(name, *, dtype=np.float32, axis_name=None, remat="none", **values):
   """(network, params, batch_stats) of a small one."""
-  if name in ("deeplabv3", "deeplabv3p", "deeplabv3plus"):
+  if name.startswith("deeplabv3"):
     values = {"decoder_dim": 8, **values}
   how = {"dtype": dtype, "axis_name": axis_name, "remat": remat}
   variables, network = networks.build({"name": name, **TOY, **values}, **how)
@@ -53,6 +53,7 @@ _STRIDES = {
   "deeplabv2_coco": {321: 41, 512: 65, 256: 33},
   "deeplabv2_imagenet": {321: 41, 512: 64, 256: 32},
   "deeplabv3plus": {321: 81, 512: 128},
+  "deeplabv3plus_c3": {321: 81, 512: 128},
   "deeplabv3": {321: 41, 512: 64},
 }
 
@@ -63,7 +64,7 @@ _STRIDES = {
 )
 def test_outputs_have_the_originals_sizes(name, side, expected):
   outputs = _shapes(*_toy(name), np.zeros((2, side, side, 3)))
-  channels = {"deeplabv3p": 48 + 8, "deeplabv3": 8, "deeplabv3plus": 8}.get(name, 32)
+  channels = {"deeplabv3p": 48 + 8}.get(name, 8 if name.startswith("deeplabv3") else 32)
   assert outputs.logits.shape == (2, expected, expected, 5)
   assert outputs.features.shape == (2, expected, expected, channels)
 
@@ -102,10 +103,14 @@ def test_frozen_are_the_memory_banks_affine_and_unused_branches(name):
   branches = {path for path in frozen if path[0] == "classifier"}
   unused = {("classifier", "conv2d_list", i, kind) for i in "23" for kind in ("kernel", "bias")}
   assert branches == (unused if name in ("deeplabv2_coco", "deeplabv2_imagenet") else set())
-  if name not in ("deeplabv2_coco", "deeplabv2_imagenet", "deeplabv3plus"):
+  if name not in ("deeplabv2_coco", "deeplabv2_imagenet", "deeplabv3plus", "deeplabv3plus_c3"):
     assert not frozen
     return
   assert all(path[0] == "trunk" and path[-1] in ("scale", "bias") for path in frozen - branches)
+  if name == "deeplabv3plus_c3":  # by their names: tests/convert/test_c3.py has the original's list
+    of_blocks = {path for path in frozen if "bn" in path[-2] and path[1] != "bn1"}
+    assert frozen == of_blocks and len(frozen) == 2 * 2 * 8
+    return
   # scale and bias to each mean and variance
   assert len(frozen - branches) == len(jax.tree.leaves(batch_stats["trunk"]))
 
@@ -140,6 +145,18 @@ def test_the_memory_banks_initial_values():
       for x in params[head][layer].values():
         assert 0.9 / 8 < np.abs(x).max() <= 1 / 8  # fan in 64
   assert 0.8 / 8 < np.abs(params["classifier"]["bias"]).max() <= 1 / 8
+
+
+def test_c3s_initial_values_outside_a_resnet():
+  """He's by fan in; BatchNorms begin a little above 0."""
+  trunk = {"name": "xception", "middle_blocks": 1}
+  _, params, _ = _toy("deeplabv3plus_c3", num_classes=19, trunk=trunk, decoder_dim=64)
+  for path, x in jax.tree.leaves_with_path(params):
+    if x.ndim == 4 and x.size > 5000:
+      expected = np.sqrt(2 / np.prod(x.shape[:3]))
+      np.testing.assert_allclose(x.std(), expected, rtol=0.05, err_msg=str(path))
+  assert (params["decoder"]["1"]["bias"] == params["trunk"]["bn1"]["bias"][0]).all()
+  assert params["trunk"]["bn1"]["bias"][0] == np.float32(1e-4)
 
 
 def test_initial_spreads_are_the_originals():
@@ -314,6 +331,20 @@ def test_the_gradient_on_eight_devices_equals_that_on_one():
   scale = max(np.abs(g).max() for g in jax.tree.leaves(expected[1]))
   near = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * scale)
   jax.tree.map(near, grads, expected[1])
+
+
+@pytest.mark.parametrize("name", ["deeplabv2_coco", "deeplabv3plus_c3"])
+def test_frozen_batch_norms_compute_as_in_evaluation(name):
+  """Dropout and the decoder's BatchNorms are in training all the same."""
+  network, params, batch_stats = _toy(name, freeze_bn=True)
+  images = _levels(2)
+  deep = lambda train: network.encode(params, batch_stats, images, train)[0]
+  jax.tree.map(np.testing.assert_array_equal, deep(True), deep(False))
+  keys = jax.random.split(jax.random.key(0), 2)
+  program = jax.make_jaxpr(functools.partial(network, train=True))(
+    params, batch_stats, images, keys=keys
+  )
+  assert ("random_bits" in str(program)) == name.startswith("deeplabv3")
 
 
 def test_bfloat16_computes_almost_the_same():

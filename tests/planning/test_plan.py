@@ -70,7 +70,7 @@ def test_abstract_state_and_batch_are_those_of_a_run(tiny_config, accumulate):
   same = lambda a, b: a.shape == b.shape and a.dtype == b.dtype
   assert all(jax.tree.leaves(jax.tree.map(same, plan.abstract_batch(made), real)))
   bank = plan.abstract_state(made).method_state.bank.rows
-  assert bank.sharding.spec == P(None, "data") and bank.shape[1] == 64
+  assert bank.sharding.spec == P(None, "data") and bank.shape[1] == 60
 
 
 @pytest.mark.slow

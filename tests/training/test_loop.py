@@ -152,7 +152,7 @@ def test_interrupted_and_resumed_equals_unbroken(
     assert memory["bank"]["count"].any()
     monkeypatch.setattr(setup, "sharing_devices", lambda _: jax.devices()[:2])
     on_two = restored_state(config, tmp_path / "broken")
-    assert on_two["method_state"].bank.rows.addressable_data(0).shape[1] == 32
+    assert on_two["method_state"].bank.rows.addressable_data(0).shape[1] == 30
     jax.tree.map(
       np.testing.assert_array_equal,
       on_two["method_state"].bank.rows,

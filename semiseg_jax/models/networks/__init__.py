@@ -17,16 +17,18 @@ from semiseg_jax.models.architecture import Architecture
 from semiseg_jax.models.layers import Maker
 from semiseg_jax.models.network import Network, Segmenter, Variables, split_network
 from semiseg_jax.models.normalization import NORMALIZATIONS
+from semiseg_jax.models.projection import PROJECTIONS
 from semiseg_jax.models.resnet import BACKBONES, Trunk
 from semiseg_jax.models.rows import RowHead
 from semiseg_jax.models.selectors import ClassSelectors
+from semiseg_jax.models.xception import XceptionTrunk
 
 _MODULES = [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
 NETWORKS: dict[str, type[Architecture]] = {
   name: kind for module in _MODULES for name, kind in module.NETWORKS.items()
 }
-TRUNKS: dict[str, type[Trunk]] = dict.fromkeys(BACKBONES, Trunk)
-HEADS = ("representation", "selectors")
+TRUNKS: dict[str, type[Trunk]] = dict.fromkeys(BACKBONES, Trunk) | {"xception": XceptionTrunk}
+HEADS = ("representation", "selectors", *PROJECTIONS)
 
 
 def make(values: Mapping[str, Any]) -> Architecture:
@@ -76,7 +78,8 @@ def add_heads(module: Segmenter, heads: Mapping[str, int], num_classes: int, mak
 
   heads: {"representation": its dimension}, which the network itself builds (Outputs.embedding);
   {"selectors": dimension}, the memory bank's projection_head, prediction_head, selectors and
-  memory_selectors, which work on rows of features and not on images.
+  memory_selectors, which work on rows of features and not on images; {"projection_mlp": dimension}
+  or {"projection_aspp": dimension}, C3-SemiSeg's projection, which works on the encoder's features.
   """
   for head in heads:
     fields.require("head", head, HEADS)
@@ -87,3 +90,6 @@ def add_heads(module: Segmenter, heads: Mapping[str, int], num_classes: int, mak
     module.prediction_head = RowHead(dim, dim, maker)
     module.selectors = ClassSelectors(num_classes, dim, maker)
     module.memory_selectors = ClassSelectors(num_classes, dim, maker)
+  for head in heads.keys() & PROJECTIONS.keys():
+    module.late += ("projection",)
+    module.projection = PROJECTIONS[head](module.channels, heads[head], maker)

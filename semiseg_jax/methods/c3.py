@@ -181,7 +181,7 @@ class Method(contract.Method):
     """
     labeled, unlabeled = batch["labeled"], batch["unlabeled"]
     own, network = unlabeled["image"].astype(jnp.float32), state.forward["teacher"]
-    (params, stats), keys = state.networks["teacher"], None
+    params, stats = state.networks["teacher"]
     features, _ = network.encode(params, stats, own, train=False)
     outputs, _ = network.decode(params, stats, features, own.shape[1:3], train=False)
     place = self.places(len(labeled["label"]), len(own), key)
@@ -214,7 +214,7 @@ class Method(contract.Method):
       "thresholds": thresholds,
     }
     if self.contrast in ("cross_set", "cross_model"):
-      embedding, _ = projected(network, params, stats, features, False, keys)
+      embedding, _ = projected(network, params, stats, features, False, None)
       view["embedding"] = of_unlabeled(embedding)
     return view
 
@@ -248,11 +248,149 @@ class Method(contract.Method):
     losses |= self.consistency(logits, views, state)
     if self.contrast:
       embedding, stats = projected(student, params, stats, features, True, keys)
-      of_guesses = jnp.where(views["is_unlabeled"], views["guess"], labels)
-      other, known = self.contrast_sides(embedding, views, labels, of_guesses)
-      loss = self.pixel_contrast(embedding, other, logits, known, place, key)
-      begun = state.step >= self.contrast_start
-      losses["contrast_loss"] = (
-        self.contrast_weight * jnp.where(begun, self.contrast_rise(state), 0), loss
-      )  # fmt: skip
+      other, pixels = self.contrast_sides(embedding, views)
+      loss = self.pixel_contrast(embedding, other, logits, pixels, place, key)
+      losses["contrast_loss"] = (self.contrast_weight * self.contrast_rise(state), loss)
     return self.summed(losses, stats, views["thresholds"])
+
+  def consistency(self, logits: jax.Array, views: View, state: TrainState) -> Weighted:
+    """What the student learns from the teacher's labels."""
+    rise = ramp_up(state.step - self.unlabeled_start, self.consistency_ramp)
+    at = lambda mask: consistency_loss(logits, views["teacher_logits"], mask, DATA_AXIS)
+    known = views["guess"] != IGNORE
+    losses = {"consistency_loss": (self.consistency_weight * rise, at(known))}
+    if self.kld_weight:
+      loss = kld_loss(logits, views["is_unlabeled"], DATA_AXIS)
+      losses["kld_loss"] = (self.kld_weight * rise, loss)
+    return losses
+
+  def contrast_sides(self, embedding: jax.Array, views: View) -> tuple[jax.Array | None, jax.Array]:
+    """What the student's pixels are compared with, None for one another, and their labels."""
+    is_unlabeled = views["is_unlabeled"]
+    if self.contrast == "labeled":
+      return None, views["label"]
+    if self.contrast == "cross_model":
+      return views["embedding"], views["guess"]
+    of_teacher = is_unlabeled[:, :1, :1, None]  # a labelled image is compared with itself
+    other = jnp.where(of_teacher, views["embedding"], embedding)
+    return other, jnp.where(is_unlabeled, views["guess"], views["label"])
+
+  def pixel_contrast(
+    self,
+    embedding: jax.Array,
+    other: jax.Array | None,
+    logits: jax.Array,
+    labels: jax.Array,
+    place: jax.Array,
+    key: jax.Array,
+  ) -> jax.Array:
+    """See `pixel_contrast_loss`; logits [B,H,W,C] and labels [B,H,W] of the images' own size."""
+    size, guess = embedding.shape[1:3], None
+    if self.mining and self.contrast == "cross_model":
+      guess = resize_nearest(logits.argmax(axis=-1), size)
+    elif self.mining:
+      guess = resize_bilinear(logits, size, align_corners=False).argmax(axis=-1)
+    return pixel_contrast_loss(
+      embedding,
+      resize_nearest(labels, size),
+      guess,
+      other,
+      num_classes=logits.shape[-1],
+      num_pixels=self.pixels,
+      temperature=self.temperature,
+      key=jax.random.fold_in(key, 4),
+      every_class=self.every_class,
+      image_rank=place,
+      axis_name=DATA_AXIS,
+      scope=self.scope,
+    )
+
+  def contrast_rise(self, state: TrainState) -> jax.Array:
+    """Of the contrast's weight, 0 before `contrast_start`."""
+    begun = state.step - self.contrast_start
+    # the original counts on by `gpus` before it looks, and from 1
+    rise = ramp_up(begun + 1 - 1 / self.gpus, self.contrast_ramp)
+    return jnp.where(begun >= 0, rise, 0)
+
+  def supervised(self, logits: jax.Array, labels: jax.Array, state: TrainState) -> jax.Array:
+    loss = LOSSES[self.supervised_loss]()
+    return loss(logits, labels, state.step, state.facts.steps, DATA_AXIS)
+
+  def summed(self, losses: Weighted, stats: Tree, thresholds: jax.Array) -> Loss:
+    names = ["supervised_loss"]
+    names += [] if self.unlabeled_start is None else ["consistency_loss"]
+    names += ["kld_loss"] if self.kld_weight and self.unlabeled_start is not None else []
+    names += ["contrast_loss"] if self.contrast else []
+    metrics = dict.fromkeys(names, jnp.full((), jnp.nan))
+    metrics |= {name: loss for name, (_, loss) in losses.items()}
+    if self.thresholds and self.unlabeled_start is not None:
+      metrics["thresholds"] = thresholds
+    total = sum(weight * loss for weight, loss in losses.values())
+    return total, Aux(metrics, {"student": stats}, thresholds)
+
+  def after(self, state: TrainState, aux: Aux) -> TrainState:
+    """The teacher that the next step asks: as it was before `unlabeled_start`, then the student,
+    then a moving average of its parameters, whose statistics stay those of that moment."""
+    if self.unlabeled_start is None:
+      return state
+    begun = state.step + 1 - self.unlabeled_start  # steps from the first one to the next
+    if self.ema_decay is None:
+      decay, copies = 0.0, True
+    else:
+      decay = jnp.minimum(1 - 1 / (self.gpus * (begun + 1) + 1), self.ema_decay)
+      decay = jnp.where(begun > 0, decay, jnp.where(begun == 0, 0.0, 1.0))
+      copies = begun == 0
+    teacher, student = (state.networks[name].batch_stats for name in ("teacher", "student"))
+    stats = jax.tree.map(lambda old, new: jnp.where(copies, new, old), teacher, student)
+    state = state.with_arrays(batch_stats={"teacher": stats})
+    return state.averaged("teacher", "student", decay)
+
+
+def draw_order(key: jax.Array, images: int) -> jax.Array:
+  """A random order of so many images: int32 [images]."""
+  return jax.random.permutation(key, images)
+
+
+def swapped(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+  """The first half of the rows and the second with each other's pixels where the mask is False.
+
+  Done again it undoes itself. x: [B,h,w,C]; mask: bool [B/2,H,W], resized to the pixel nearest, or
+  None to leave x alone.
+  """
+  if mask is None:
+    return x
+  mask = resize_nearest(mask, x.shape[1:3])[..., None]
+  first, second = jnp.split(x, 2)
+  parts = [jnp.where(mask, first, second), jnp.where(mask, second, first)]
+  return jnp.concatenate(parts)
+
+
+def said(
+  network: Network,
+  params: Tree,
+  stats: Tree,
+  images: jax.Array,
+  mask: jax.Array | None,
+  keys: jax.Array,
+) -> tuple[jax.Array, tuple[jax.Array, ...], Tree]:
+  """Logits [B,H,W,C] and features of images that are mixed by the mask, un-mixed; statistics."""
+  size = images.shape[1:3]
+  images = swapped(images, mask)
+  features, stats = network.encode(params, stats, images, train=True, keys=keys)
+  outputs, stats = network.decode(params, stats, features, size, train=True, keys=keys)
+  logits = swapped(network.resize(outputs.logits, size), mask)
+  return logits, tuple(swapped(x, mask) for x in features), stats
+
+
+def projected(
+  network: Network,
+  params: Tree,
+  stats: Tree,
+  features: tuple[jax.Array, ...],
+  train: bool,
+  keys: jax.Array | None,
+) -> tuple[jax.Array, Tree]:
+  """The projection head's output [B,h,w,D] for features, and the statistics after it."""
+  if keys is not None:  # other dropout than the decoder's
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
+  return network.apply(params, stats, lambda m: m.projection(features, train, keys))

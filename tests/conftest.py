@@ -12,7 +12,6 @@ import pytest  # noqa: E402
 
 from data import prepare  # noqa: E402
 
-
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("fixed")  # the same examples every time, whoever runs them
 

@@ -118,7 +118,10 @@ def random_batch(
       "position": (np.arange(rows) + seed * rows).astype(np.int32),
     }
 
-  return {name: part() for name in streams}
+  batch = {name: part() for name in streams}
+  if "unlabeled" in batch:  # a second view, which some transforms make
+    batch["unlabeled"]["strong"] = 255 - batch["unlabeled"]["image"]
+  return batch
 
 
 def batches_of(method: Method, count: int = 2, domain: bool = False) -> list[dict]:

@@ -118,6 +118,11 @@ class Method(contract.Method):
     if self.unlabeled_start is None:
       return
     data = config["data"]
+    if data["domain"]["name"]:
+      raise ValueError(
+        f"config.data.domain.name={data['domain']['name']!r}: C3 learns from one domain; leave it "
+        "out or take another method"
+      )
     if data["unlabeled_transform"]["name"] != "c3_unlabeled":
       raise ValueError(
         f"config.data.unlabeled_transform.name={data['unlabeled_transform']['name']!r} makes one "
@@ -188,7 +193,9 @@ class Method(contract.Method):
     count = len(labeled["label"]) * device_count(self.axis_name)  # labelled images come first
     gathered = lambda x: all_gather(x, self.axis_name)
     of_both = lambda a, b: jnp.concatenate([gathered(a), gathered(b)])[place]
-    of_unlabeled = lambda x: gathered(x)[place - count]  # a labelled image has any, and no use of it
+    of_unlabeled = lambda x: gathered(x)[
+      place - count
+    ]  # a labelled image has any, and no use of it
 
     label = of_both(labeled["label"], unlabeled["label"]).astype(jnp.int32)
     logits = network.resize(of_unlabeled(outputs.logits), label.shape[1:])
@@ -255,7 +262,7 @@ class Method(contract.Method):
 
   def consistency(self, logits: jax.Array, views: View, state: TrainState) -> Weighted:
     """What the student learns from the teacher's labels."""
-    rise = ramp_up(state.step - self.unlabeled_start, self.consistency_ramp)
+    rise = self.consistency_rise(state)
     at = lambda mask: consistency_loss(logits, views["teacher_logits"], mask, DATA_AXIS)
     known = views["guess"] != IGNORE
     losses = {"consistency_loss": (self.consistency_weight * rise, at(known))}
@@ -305,6 +312,10 @@ class Method(contract.Method):
       scope=self.scope,
     )
 
+  def consistency_rise(self, state: TrainState) -> jax.Array:
+    """Of the consistency's weight, from `unlabeled_start` on."""
+    return ramp_up(state.step - self.unlabeled_start, self.consistency_ramp)
+
   def contrast_rise(self, state: TrainState) -> jax.Array:
     """Of the contrast's weight, 0 before `contrast_start`."""
     begun = state.step - self.contrast_start
@@ -333,17 +344,19 @@ class Method(contract.Method):
     then a moving average of its parameters, whose statistics stay those of that moment."""
     if self.unlabeled_start is None:
       return state
-    begun = state.step + 1 - self.unlabeled_start  # steps from the first one to the next
-    if self.ema_decay is None:
-      decay, copies = 0.0, True
-    else:
-      decay = jnp.minimum(1 - 1 / (self.gpus * (begun + 1) + 1), self.ema_decay)
-      decay = jnp.where(begun > 0, decay, jnp.where(begun == 0, 0.0, 1.0))
-      copies = begun == 0
+    decay = self.teacher_decay(state.step + 1)
     teacher, student = (state.networks[name].batch_stats for name in ("teacher", "student"))
-    stats = jax.tree.map(lambda old, new: jnp.where(copies, new, old), teacher, student)
+    stats = jax.tree.map(lambda old, new: jnp.where(decay == 0, new, old), teacher, student)
     state = state.with_arrays(batch_stats={"teacher": stats})
     return state.averaged("teacher", "student", decay)
+
+  def teacher_decay(self, step: jax.Array) -> jax.Array:
+    """Of the teacher's parameters before a step: 1 leaves it alone, 0 copies the student."""
+    if self.ema_decay is None:
+      return jnp.zeros(())
+    begun = step - self.unlabeled_start
+    decay = jnp.minimum(1 - 1 / (self.gpus * (begun + 1) + 1), self.ema_decay)
+    return jnp.where(begun > 0, decay, jnp.where(begun == 0, 0.0, 1.0))
 
 
 def draw_order(key: jax.Array, images: int) -> jax.Array:
@@ -352,7 +365,7 @@ def draw_order(key: jax.Array, images: int) -> jax.Array:
 
 
 def swapped(x: jax.Array, mask: jax.Array | None) -> jax.Array:
-  """The first half of the rows and the second with each other's pixels where the mask is False.
+  """The first half of the rows and the second with each other's pixels where the mask is True.
 
   Done again it undoes itself. x: [B,h,w,C]; mask: bool [B/2,H,W], resized to the pixel nearest, or
   None to leave x alone.
@@ -361,7 +374,7 @@ def swapped(x: jax.Array, mask: jax.Array | None) -> jax.Array:
     return x
   mask = resize_nearest(mask, x.shape[1:3])[..., None]
   first, second = jnp.split(x, 2)
-  parts = [jnp.where(mask, first, second), jnp.where(mask, second, first)]
+  parts = [jnp.where(mask, second, first), jnp.where(mask, first, second)]
   return jnp.concatenate(parts)
 
 

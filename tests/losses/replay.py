@@ -1,5 +1,7 @@
 """The originals' recorded draws in the form that our loss takes."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from semiseg_jax.labels import IGNORE
@@ -51,6 +53,18 @@ def recorded_priorities(
   """
   lengths = case[f"{prefix}__perm_lengths"]
   permutations = iter(np.split(case[f"{prefix}__perm_flat"], np.cumsum(lengths)[:-1]))
+  priorities = replayed_priorities(permutations, labels, predictions, num_pixels)
+  assert next(permutations, np.zeros(0)).size == 0
+  return priorities
+
+
+def replayed_priorities(
+  permutations: Iterator[np.ndarray],
+  labels: np.ndarray,
+  predictions: np.ndarray | None,
+  num_pixels: int,
+) -> np.ndarray:
+  """The same from the next ones of many permutations."""
   priorities = np.zeros(labels.shape, np.int32)
   for image, label in enumerate(labels):
     for c in np.setdiff1d(label, (0, IGNORE)):
@@ -62,5 +76,4 @@ def recorded_priorities(
         is_hard = predictions[image, pixels] != c
       for kind in (pixels,) if predictions is None else (pixels[is_hard], pixels[~is_hard]):
         priorities[image, kind[next(permutations)]] = np.arange(len(kind))
-  assert next(permutations, np.zeros(0)).size == 0
   return priorities

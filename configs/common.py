@@ -133,6 +133,29 @@ def memory_bank_experiment(config: ConfigDict, args: ConfigDict, colors: str) ->
   return config
 
 
+def c3_experiment(config: ConfigDict, method: str, *, epoch: int, epochs: int) -> ConfigDict:
+  """Fills in what C3's experiments share: views, model, method, optimiser, length.
+
+  method: c3 | supervised, the labelled images alone. epoch: its steps; there are `epochs` of them.
+  """
+  require("method", method, ("c3", "supervised"))
+  choose(config, "data.labeled_transform", "c3")
+  choose(config, "data.unlabeled_transform", "c3_unlabeled")
+  choose(config, "evaluation.transform", "c3")
+  config.data.labeled_batch = config.data.unlabeled_batch = 16  # 4 on each of 4 GPUs
+  choose(config, "model", "deeplabv2_coco", freeze_bn=True)
+  choose(config, "method", "c3", unlabeled_start=9 * epoch)
+  if method == "supervised":
+    config.method.update(unlabeled_start=None, contrast=None)
+  choose(config, "optimizer.schedule", "poly", first=1, steps_per_epoch=1, floor=0.0)
+  # the original lists the trunk's tensors several times, and each time they are moved
+  groups = ((r"downsample", 0.1, None, 4), (r"^trunk\.layer", 0.1, None, 3), (r"^trunk", 0.1, None))
+  choose(config, "optimizer", "adam", learning_rate=1.2e-4, groups=groups)
+  config.training.update(steps=epochs * epoch, checkpoint_every=1_000)
+  config.evaluation.update(every=epoch, batch=4, ties_replace=False)
+  return config
+
+
 def parse(arg: str | None, **defaults: Any) -> ConfigDict:
   """The text behind a config file's colon, "labels=20,mixing=cutmix", over typed defaults.
 

@@ -62,7 +62,9 @@ class Method(contract.Method):
   the share of a class's pixels above the next threshold, times threshold^gamma; threshold_decay: of
   its moving average. true_labels_only: learn only where the teacher is right, for runs whose
   unlabelled images have labels. gpus: that the original ran on, and by which its ramps and its
-  teacher's warm-up count on at a step. scope: mixing and contrast over the whole batch ("global")
+  teacher's warm-up count on at a step. average_statistics: the teacher's BatchNorms average the
+  student's statistics, where the original's keep those of `unlabeled_start`, which fits frozen ones
+  alone. scope: mixing and contrast over the whole batch ("global")
   or the device's own images ("device").
   """
 
@@ -89,6 +91,7 @@ class Method(contract.Method):
   threshold_decay: float = 0.9
   true_labels_only: bool = False
   gpus: int = 4
+  average_statistics: bool = False
   scope: str = "global"
 
   def __post_init__(self):
@@ -341,12 +344,13 @@ class Method(contract.Method):
 
   def after(self, state: TrainState, aux: Aux) -> TrainState:
     """The teacher that the next step asks: as it was before `unlabeled_start`, then the student,
-    then a moving average of its parameters, whose statistics stay those of that moment."""
+    then a moving average of its parameters."""
     if self.unlabeled_start is None:
       return state
     decay = self.teacher_decay(state.step + 1)
     teacher, student = (state.networks[name].batch_stats for name in ("teacher", "student"))
-    stats = jax.tree.map(lambda old, new: jnp.where(decay == 0, new, old), teacher, student)
+    kept = decay if self.average_statistics else jnp.where(decay == 0, 0, 1)
+    stats = jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, teacher, student)
     state = state.with_arrays(batch_stats={"teacher": stats})
     return state.averaged("teacher", "student", decay)
 

@@ -19,6 +19,8 @@ from rich.table import Table
 from tensorboardX import SummaryWriter
 
 from semiseg_jax.evaluation.metrics import Scores
+from semiseg_jax.evaluation.pictures import class_curves
+from semiseg_jax.input.sources import DatasetInfo
 from semiseg_jax.runtime.checkpoints import write_text
 
 _CLASSES_PER_COLUMN = 10
@@ -63,11 +65,15 @@ class Reporter:
       self._task = self._progress.add_task("", total=total_steps, completed=resume_step, **fields)
       self._progress.start()
 
-  def train(self, step: int, metrics: Mapping[str, float]) -> None:
-    """Means over the steps since the last call; loss and images_per_second are shown."""
+  def train(self, step: int, metrics: Mapping[str, float | list[float]]) -> None:
+    """Means over the steps since the last call; loss and images_per_second are shown.
+
+    Lists, of a value for each class, are written to metrics.jsonl and drawn by `curves`.
+    """
     if not self._enabled:
       return
     self._write(step, "train", metrics)
+    metrics = {name: value for name, value in metrics.items() if not isinstance(value, list)}
     self._scalars(step, {f"train/{name}": value for name, value in metrics.items()})
     eta = duration(self._pace.remaining(step, self._total))
     speed = f"{metrics.get('images_per_second', math.nan):.1f} images/s"
@@ -109,6 +115,18 @@ class Reporter:
       name = re.sub(r"[^\w.-]+", "_", name)
       Image.fromarray(picture).save(folder / f"{name}.png")
       self._tensorboard.add_image(f"validation/{name}", picture, step, dataformats="HWC")
+
+  def curves(self, info: DatasetInfo) -> None:
+    """Draws what was logged of each class over the steps: pictures/NAME.png."""
+    if not self._enabled:
+      return
+    rows = [json.loads(line) for line in self._metrics_path.read_text().splitlines()]
+    rows = [row for row in rows if row["kind"] == "train"]
+    for name in {name for row in rows for name, value in row.items() if isinstance(value, list)}:
+      steps, values = zip(*((row["step"], row[name]) for row in rows if name in row), strict=True)
+      picture = class_curves(name, steps, values, info.palette, info.class_names)
+      self._pictures.mkdir(exist_ok=True)
+      Image.fromarray(picture).save(self._pictures / f"{name}.png")
 
   def note(self, text: str) -> None:
     """A message to the person who watches."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import typing
 from fractions import Fraction
 
 from ml_collections import ConfigDict
@@ -49,5 +50,6 @@ def _counted_in_steps(config: ConfigDict) -> list[tuple[ConfigDict, str]]:
   found = [(config.training, key) for key in _TRAINING] + [(config.evaluation, "every")]
   for section, table in ((config.method, METHODS), (config.optimizer.schedule, SCHEDULES)):
     fields = dataclasses.fields(table[section.name])
-    found += [(section, field.name) for field in fields if field.type == Steps]
+    types = {field.name: (field.type, *typing.get_args(field.type)) for field in fields}
+    found += [(section, name) for name, kinds in types.items() if Steps in kinds]
   return found

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 
 from semiseg_jax.contract import TrainState, Tree
 from semiseg_jax.input.pipeline import train_batches
@@ -173,6 +174,7 @@ class _Training:
     names = self.run.dataset.info.class_names
     self.reporter.evaluation(step, scores, names, self.last.seconds, self.last.loss)
     self.reporter.panels(step, *self.evaluator.panels(variables))
+    self.reporter.curves(self.run.dataset.info)
     self.best, is_best, goes_back = judge(
       self.best,
       step,
@@ -285,8 +287,9 @@ class Window:
   def add(self, metrics: dict[str, jax.Array]) -> None:
     self._metrics.append(metrics)
 
-  def flush(self, step: int) -> tuple[dict[str, float], int | None]:
-    """(means over the window's steps, the first step whose gradient is not finite).
+  def flush(self, step: int) -> tuple[dict[str, float | list[float]], int | None]:
+    """(means over the window's steps, the first step whose gradient is not finite); what has a
+    value for each class, a list, is that of the last step.
 
     Losses without a valid pixel are NaN with a zero gradient, as in the originals: they are left
     out of the means. Waits for the device.
@@ -296,7 +299,7 @@ class Window:
     first = step - len(rows) + 1
     bad = [first + i for i, row in enumerate(rows) if not math.isfinite(row["gradient_norm"])]
     images = len(rows) * self._images_per_step
-    metrics = {name: _mean([float(row[name]) for row in rows]) for name in rows[0]} if rows else {}
+    metrics = {name: _summary([row[name] for row in rows]) for name in rows[0]} if rows else {}
     metrics["images_per_second"] = images / elapsed
     metrics["input_wait"] = self._waited / elapsed
     self._metrics = []
@@ -310,6 +313,8 @@ def arrays_of(state: TrainState) -> Tree:
   return {name: getattr(state, name) for name in names}
 
 
-def _mean(values: list[float]) -> float:
-  finite = [value for value in values if math.isfinite(value)]
+def _summary(values: list[np.ndarray]) -> float | list[float]:
+  if values[0].ndim:
+    return values[-1].tolist()
+  finite = [float(value) for value in values if math.isfinite(value)]
   return sum(finite) / len(finite) if finite else math.nan

@@ -28,7 +28,8 @@ def blank(config) -> list:
 
 
 def tiny_run(tiny_config, method="supervised", devices=8, **values):
-  config = tiny_config(method, **values)
+  batches = {"data.labeled_batch": devices, "data.unlabeled_batch": devices}
+  config = tiny_config(method, **batches, **values)
   dataset, domain = blank(config)
   return build(config, dataset, domain, make_mesh(jax.devices()[:devices]))
 
@@ -70,7 +71,7 @@ def test_abstract_state_and_batch_are_those_of_a_run(tiny_config, accumulate):
   same = lambda a, b: a.shape == b.shape and a.dtype == b.dtype
   assert all(jax.tree.leaves(jax.tree.map(same, plan.abstract_batch(made), real)))
   bank = plan.abstract_state(made).method_state.bank.rows
-  assert bank.sharding.spec == P(None, "data") and bank.shape[1] == 60
+  assert bank.sharding.spec == P(None, "data") and bank.shape[1] == 64
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ gradient are compared before anything is timed. The shortest of several runs cou
 
 import argparse
 import functools
-import time
 from collections.abc import Callable
 
 import jax
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from semiseg_jax.losses.pixel_contrast import draw_priorities, pixel_contrast_loss
+from tests.benchmarks.timing import seconds
 from tests.compare import assert_same
 from tests.losses.plain_contrast import find_groups, plain_contrast
 
@@ -47,15 +47,6 @@ def compiled(function: Callable, args: tuple) -> tuple[Callable, float]:
   """The program, and the mebibytes of its temporary buffers."""
   program = jax.jit(function).lower(*args).compile()
   return program, program.memory_analysis().temp_size_in_bytes / 2**20
-
-
-def seconds(function: Callable, args: tuple, repeats: int) -> float:
-  times = []
-  for _ in range(repeats + 1):
-    start = time.perf_counter()
-    jax.block_until_ready(function(*args))
-    times.append(time.perf_counter() - start)
-  return min(times[1:])
 
 
 def report(inputs: Arrays, num_classes: int, num_pixels: int, repeats: int) -> None:

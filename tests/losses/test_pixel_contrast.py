@@ -16,7 +16,7 @@ from semiseg_jax.losses.pixel_contrast import (
 )
 from semiseg_jax.models.resize import resize_nearest
 from tests import golden
-from tests.losses.law import value_and_grad
+from tests.losses.law import assert_one_program, value_and_grad
 from tests.losses.plain_contrast import find_groups, plain_contrast
 from tests.losses.replay import recorded_priorities
 
@@ -306,16 +306,7 @@ def test_half_precision_is_computed_in_full():
 
 
 def test_one_program_for_every_batch():
-  traces = []
-
-  @jax.jit
-  def loss(weight, batch):
-    traces.append(1)
-    return _loss(weight, batch)
-
-  for seed in range(3):
-    loss(*_batch(seed))
-  assert len(traces) == 1
+  assert_one_program(_loss, map(_batch, range(3)))
 
 
 @pytest.mark.parametrize("wrong", [{"scope": "local"}, {"key": None}, {"num_pixels": 1}])

@@ -51,11 +51,16 @@ def recorded_priorities(
   labels, predictions: [B,P]. With predictions there are two permutations for each group, of its
   hard pixels and of its easy ones.
   """
-  lengths = case[f"{prefix}__perm_lengths"]
-  permutations = iter(np.split(case[f"{prefix}__perm_flat"], np.cumsum(lengths)[:-1]))
+  permutations = recorded_permutations(case, f"{prefix}__")
   priorities = replayed_priorities(permutations, labels, predictions, num_pixels)
   assert next(permutations, np.zeros(0)).size == 0
   return priorities
+
+
+def recorded_permutations(case: Vector, prefix: str = "") -> Iterator[np.ndarray]:
+  """A vector's permutations in the order of the calls."""
+  lengths = case[f"{prefix}perm_lengths"]
+  return iter(np.split(case[f"{prefix}perm_flat"], np.cumsum(lengths)[:-1]))
 
 
 def replayed_priorities(

@@ -23,7 +23,8 @@ from semiseg_jax.training.start import Start
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import gradients, make_train_step
 from tests import golden
-from tests.losses.replay import replayed_priorities
+from tests.golden import nhwc
+from tests.losses.replay import recorded_permutations, replayed_priorities
 from tests.models.torch_layout import to_trees
 
 COMMON = {
@@ -89,11 +90,6 @@ class Replay:
     monkeypatch.setattr(c3, "pixel_contrast_loss", contrast)
 
 
-def permutations_of(case, prefix=""):
-  lengths = case[f"{prefix}perm_lengths"]
-  return iter(np.split(case[f"{prefix}perm_flat"], np.cumsum(lengths)[:-1]) if len(lengths) else [])
-
-
 class Given:
   """What a network says, given in advance by images of channel 2, and its head."""
 
@@ -126,10 +122,6 @@ def head_of(case, prefix):
   return to_trees(keys)[0]
 
 
-def nhwc(array):
-  return np.ascontiguousarray(golden.nhwc(array))
-
-
 @pytest.mark.parametrize("flags", FLAGS)
 @golden.cases("c3_semiseg/semi_step*")
 def test_recorded_step(case, flags, monkeypatch):
@@ -150,7 +142,7 @@ def test_recorded_step(case, flags, monkeypatch):
     }
   )  # fmt: skip
   prefix = f"{flags}__"
-  replay = Replay(monkeypatch, permutations_of(case, prefix))
+  replay = Replay(monkeypatch, recorded_permutations(case, prefix))
   images = len(case["labeled_image"]) + len(case["weak_image"])
   if flags != "cutmix_ablation":
     replay.order = np.int32(next(replay.permutations))
@@ -269,7 +261,7 @@ def test_recorded_epochs(case, monkeypatch, request):
   facts = Facts(classes, steps, 8, 8, p["B"], p["B"])
   mesh = make_mesh(jax.devices()[:1])
   state = make_state(Start(start, network, None), method, optimizer, facts, 0, mesh)
-  replay = Replay(monkeypatch, permutations_of(case))
+  replay = Replay(monkeypatch, recorded_permutations(case))
   step = make_train_step(method, optimizer, mesh)
   boxes = np.concatenate([case["cutmix_draw_aspect"], case["cutmix_draw_position"][:, :, 0]], -1)
   replay.order, replay.boxes = np.arange(2 * p["B"], dtype=np.int32), np.float32(boxes[0])

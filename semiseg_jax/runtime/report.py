@@ -55,6 +55,7 @@ class Reporter:
     self._metrics = self._metrics_path.open("a")
     purge_step = resume_step + 1 if resume_step else None
     self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=purge_step)
+    self._of_classes: list[str] = []  # what was logged of each class
     self._total = total_steps
     self._console = console or Console(highlight=False)
     self._pace = _Pace(resume_step)
@@ -73,7 +74,8 @@ class Reporter:
     if not self._enabled:
       return
     self._write(step, "train", metrics)
-    metrics = {name: value for name, value in metrics.items() if not isinstance(value, list)}
+    self._of_classes = [name for name, value in metrics.items() if isinstance(value, list)]
+    metrics = {name: metrics[name] for name in metrics if name not in self._of_classes}
     self._scalars(step, {f"train/{name}": value for name, value in metrics.items()})
     eta = duration(self._pace.remaining(step, self._total))
     speed = f"{metrics.get('images_per_second', math.nan):.1f} images/s"
@@ -118,11 +120,10 @@ class Reporter:
 
   def curves(self, info: DatasetInfo) -> None:
     """Draws what was logged of each class over the steps: pictures/NAME.png."""
-    if not self._enabled:
+    if not self._enabled or not self._of_classes:
       return
     rows = [json.loads(line) for line in self._metrics_path.read_text().splitlines()]
-    rows = [row for row in rows if row["kind"] == "train"]
-    for name in {name for row in rows for name, value in row.items() if isinstance(value, list)}:
+    for name in self._of_classes:
       steps, values = zip(*((row["step"], row[name]) for row in rows if name in row), strict=True)
       picture = class_curves(name, steps, values, info.palette, info.class_names)
       self._pictures.mkdir(exist_ok=True)

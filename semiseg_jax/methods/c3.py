@@ -196,9 +196,8 @@ class Method(contract.Method):
     count = len(labeled["label"]) * device_count(self.axis_name)  # labelled images come first
     gathered = lambda x: all_gather(x, self.axis_name)
     of_both = lambda a, b: jnp.concatenate([gathered(a), gathered(b)])[place]
-    of_unlabeled = lambda x: gathered(x)[
-      place - count
-    ]  # a labelled image has any, and no use of it
+    # a labelled image gets some row, which nobody reads
+    of_unlabeled = lambda x: gathered(x)[place - count]
 
     label = of_both(labeled["label"], unlabeled["label"]).astype(jnp.int32)
     logits = network.resize(of_unlabeled(outputs.logits), label.shape[1:])
@@ -331,14 +330,12 @@ class Method(contract.Method):
     return loss(logits, labels, state.step, state.facts.steps, DATA_AXIS)
 
   def summed(self, losses: Weighted, stats: Tree, thresholds: jax.Array) -> Loss:
-    names = ["supervised_loss"]
-    names += [] if self.unlabeled_start is None else ["consistency_loss"]
-    names += ["kld_loss"] if self.kld_weight and self.unlabeled_start is not None else []
-    names += ["contrast_loss"] if self.contrast else []
-    metrics = dict.fromkeys(names, jnp.full((), jnp.nan))
-    metrics |= {name: loss for name, (_, loss) in losses.items()}
-    if self.thresholds and self.unlabeled_start is not None:
-      metrics["thresholds"] = thresholds
+    """The weighted sum; metrics are those of both phases, NaN for what this one does not have."""
+    metrics = {name: loss for name, (_, loss) in losses.items()}
+    if self.unlabeled_start is not None:
+      names = ["consistency_loss", *(["kld_loss"] if self.kld_weight else [])]
+      metrics = dict.fromkeys(names, jnp.full((), jnp.nan)) | metrics
+      metrics |= {"thresholds": thresholds} if self.thresholds else {}
     total = sum(weight * loss for weight, loss in losses.values())
     return total, Aux(metrics, {"student": stats}, thresholds)
 

@@ -7,6 +7,8 @@ import optax
 from semiseg_jax.collectives import psum
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.hard_pixels import focal
+from semiseg_jax.losses.pixel import mean_where
+from semiseg_jax.losses.region import dice_distance
 
 
 def binary_cross_entropy(
@@ -24,7 +26,7 @@ def binary_cross_entropy(
   Source: pytorch-segmentation, `BCEWithLogitsLoss2d`.
   """
   logits, targets, counted = _terms(logits, labels, ignored_as_negative)
-  return _mean(optax.sigmoid_binary_cross_entropy(logits, targets), counted, axis_name)
+  return mean_where(optax.sigmoid_binary_cross_entropy(logits, targets), counted, axis_name)
 
 
 def binary_focal_loss(
@@ -43,8 +45,8 @@ def binary_focal_loss(
   logits, targets, counted = _terms(logits, labels, ignored_as_negative)
   loss = optax.sigmoid_binary_cross_entropy(logits, targets)
   if of_mean:
-    return focal(_mean(loss, counted, axis_name), gamma)
-  return _mean(focal(loss, gamma), counted, axis_name)
+    return focal(mean_where(loss, counted, axis_name), gamma)
+  return mean_where(focal(loss, gamma), counted, axis_name)
 
 
 def binary_dice_loss(
@@ -62,8 +64,7 @@ def binary_dice_loss(
   logits, targets, counted = _terms(logits, labels, ignored_as_negative)
   probs = jnp.where(counted, jax.nn.sigmoid(logits), 0)
   both, size = psum(((probs * targets).sum(), (probs + targets).sum()), axis_name)
-  some = size > 0
-  return jnp.where(some, 1 - (2 * both + smooth) / jnp.where(some, size + smooth, 1), 0)
+  return dice_distance(both, size, smooth, size > 0)
 
 
 def _terms(
@@ -73,8 +74,3 @@ def _terms(
   is_label = labels[..., None] == jnp.arange(logits.shape[-1])
   counted = jnp.broadcast_to((labels != IGNORE)[..., None] | ignored_as_negative, is_label.shape)
   return logits.astype(jnp.float32), is_label.astype(jnp.float32), counted
-
-
-def _mean(values: jax.Array, counted: jax.Array, axis_name: str | None) -> jax.Array:
-  total, count = psum((jnp.where(counted, values, 0).sum(), counted.sum()), axis_name)
-  return total / jnp.maximum(count, 1)

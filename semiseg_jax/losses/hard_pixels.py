@@ -6,7 +6,13 @@ from jax import lax
 
 from semiseg_jax.collectives import device_count, psum
 from semiseg_jax.labels import IGNORE
-from semiseg_jax.losses.pixel import cross_entropy, weight_of_label, weighted_cross_entropy
+from semiseg_jax.losses.order import kth_smallest
+from semiseg_jax.losses.pixel import (
+  cross_entropy,
+  mean_where,
+  weight_of_label,
+  weighted_cross_entropy,
+)
 from semiseg_jax.schedules import log_ramp_up
 
 # Cityscapes' 19, as C3-SemiSeg has them for `ohem_loss`.
@@ -63,8 +69,7 @@ def annealed_loss(
   """
   selected = annealed_selection(logits, labels, threshold, min_kept, axis_name)
   loss = weighted_cross_entropy(logits, labels, class_weights)
-  total, count = psum((jnp.where(selected, loss, 0).sum(), selected.sum()), axis_name)
-  return total / jnp.maximum(count, 1)
+  return mean_where(loss, selected, axis_name)
 
 
 def annealed_selection(
@@ -132,19 +137,3 @@ def focal(loss: jax.Array, gamma: float) -> jax.Array:
 def prob_of_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """The label's probability at each pixel, [B,H,W] without gradient; 1 where there is no label."""
   return lax.stop_gradient(jnp.exp(-cross_entropy(logits, labels)))
-
-
-def kth_smallest(values: jax.Array, k: jax.Array | int, axis_name: str | None = None) -> jax.Array:
-  """The k-th smallest (k from 1) of the values on all devices, exactly, without collecting them.
-
-  values: float32 >= 0, of any shape; k: at most their number on all devices, else NaN. Such numbers
-  are ordered as their bits are: 31 times, it's counted how many lie below.
-  """
-  bits = lax.bitcast_convert_type(values, jnp.int32)
-
-  def set_bit(index: jax.Array, found: jax.Array) -> jax.Array:
-    trial = found | (1 << (30 - index))
-    return jnp.where(psum((bits < trial).sum(), axis_name) < k, trial, found)
-
-  found = lax.fori_loop(0, 31, set_bit, jnp.zeros((), jnp.int32))
-  return lax.bitcast_convert_type(found, jnp.float32)

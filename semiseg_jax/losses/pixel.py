@@ -41,7 +41,7 @@ def supervised_loss(
 
   NaN with a gradient of zero if there is none. Shapes as in `cross_entropy`.
   """
-  return _mean_where(cross_entropy(logits, labels), labels != IGNORE, axis_name)
+  return mean_where(cross_entropy(logits, labels), labels != IGNORE, axis_name, jnp.nan)
 
 
 def confidence_weighted_loss(
@@ -65,7 +65,7 @@ def confidence_weighted_loss(
   confident = (confidence >= strong_threshold).sum(axis=(1, 2))
   valid = (pseudo_label != IGNORE).sum(axis=(1, 2))
   weight = confident / jnp.maximum(valid, 1)  # an image without valid pixels has no loss to weight
-  return _mean_where(weight[:, None, None] * loss, loss > 0, axis_name)
+  return mean_where(weight[:, None, None] * loss, loss > 0, axis_name, jnp.nan)
 
 
 def class_weighted_loss(
@@ -153,8 +153,9 @@ def weight_of_label(labels: jax.Array, class_weights: jax.Array) -> jax.Array:
   return jnp.where(is_label, class_weights, 0).sum(axis=-1)
 
 
-def _mean_where(values: jax.Array, mask: jax.Array, axis_name: str | None) -> jax.Array:
-  """Mean over the mask's pixels on all devices; NaN, with a gradient of zero, over none."""
-  total = psum(jnp.where(mask, values, 0).sum(), axis_name)
-  count = psum(mask.sum(), axis_name)
-  return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
+def mean_where(
+  values: jax.Array, mask: jax.Array, axis_name: str | None, empty: float = 0.0
+) -> jax.Array:
+  """Mean over the mask's entries on all devices; `empty`, with a gradient of zero, over none."""
+  total, count = psum((jnp.where(mask, values, 0).sum(), mask.sum()), axis_name)
+  return jnp.where(count > 0, total / jnp.maximum(count, 1), empty)

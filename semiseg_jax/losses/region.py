@@ -36,8 +36,12 @@ def dice_loss(
   if ignored_as_smallest:
     both += ignored[jnp.argmax(counts > 0)]
     size += ignored.sum() + num_ignored[0]
-  some = counts.sum() > 0
-  return jnp.where(some, 1 - (2 * both + smooth) / jnp.where(some, size + smooth, 1), 0)
+  return dice_distance(both, size, smooth, counts.sum() > 0)
+
+
+def dice_distance(both: jax.Array, size: jax.Array, smooth: float, exists: jax.Array) -> jax.Array:
+  """1 - (2 both + smooth) / (size + smooth), 0 where there is nothing to compare."""
+  return jnp.where(exists, 1 - (2 * both + smooth) / jnp.where(exists, size + smooth, 1), 0)
 
 
 def lovasz_softmax_loss(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from semiseg_jax.collectives import psum
 from semiseg_jax.labels import IGNORE
+from semiseg_jax.losses.pixel import mean_where
 
 
 def consistency_loss(
@@ -72,6 +73,4 @@ def _log_softmax(logits: jax.Array) -> jax.Array:
 
 def _mean_of_nonzero(values: jax.Array, mask: jax.Array | bool, axis_name: str | None) -> jax.Array:
   """Mean of values [B,H,W,C] over those that are not 0 at the pixels of a mask."""
-  values = jnp.where(jnp.expand_dims(mask, -1), values, 0)
-  total, count = psum((values.sum(), (values != 0).sum()), axis_name)
-  return total / jnp.maximum(count, 1)
+  return mean_where(values, jnp.expand_dims(mask, -1) & (values != 0), axis_name)

@@ -10,10 +10,10 @@ from semiseg_jax.losses.hard_pixels import (
   annealed_selection,
   focal_loss,
   focal_terms,
-  kth_smallest,
   ohem_loss,
   rising_threshold,
 )
+from semiseg_jax.losses.order import kth_smallest
 from semiseg_jax.losses.pixel import cross_entropy
 from tests import golden
 from tests.losses.law import value_and_grad

@@ -18,12 +18,9 @@ from configs import common
 
 def get_config(arg: str | None = None) -> ConfigDict:
   args = common.parse(arg, labels=100, split=0, pretraining="", model="v2")
-  args.pretraining = args.pretraining or ("imagenet" if args.model == "v3" else "COCO")
   config = common.base_config()
   config.seed = 5555
-  config.data.name = "cityscapes"
-  config.data.variant = "full"
-  config.data.crop = (512, 512)
+  config.data.update(name="cityscapes", variant="full", crop=(512, 512))
   config = common.memory_bank_experiment(config, args, "cityscapes")
   if args.model == "v2":  # crops of half the size, scored at full size
     config.data.labeled_transform.halve = config.data.unlabeled_transform.halve = True

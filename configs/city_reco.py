@@ -17,10 +17,7 @@ from configs import common
 
 def get_config(arg: str | None = None) -> ConfigDict:
   config = common.base_config()
-  config.data.name = "cityscapes"
-  config.data.variant = "half"
-  config.data.min_classes = 12
-  config.data.crop = (512, 512)
-  config.data.labeled_batch = config.data.unlabeled_batch = 2
+  config.data.update(name="cityscapes", variant="half", min_classes=12, crop=(512, 512))
+  config.data.update(labeled_batch=2, unlabeled_batch=2)
   config.evaluation.size = (512, 1024)
   return common.reco_experiment(config, arg, scale_range=(1.0, 1.0), labels=20)

@@ -110,30 +110,49 @@ def use_memory_bank(config: ConfigDict) -> None:
 def memory_bank_experiment(config: ConfigDict, args: ConfigDict, colors: str) -> ConfigDict:
   """Fills in what the original's experiments share: model, pretraining, optimiser, length, split.
 
-  args: labels, split, pretraining (COCO|imagenet), model (v2|v3). colors: of config.model's
-  normalization, the dataset whose mean is taken off.
+  args: labels, split, pretraining (COCO|imagenet; "": as the model has it), model (v2|v3). colors:
+  of config.model's normalization, the dataset whose mean is taken off.
   """
-  require("pretraining", args.pretraining, ("COCO", "imagenet"))
   require("model", args.model, ("v2", "v3"))
-  if args.model == "v3" and args.pretraining == "COCO":
+  pretraining = args.pretraining or ("imagenet" if args.model == "v3" else "COCO")
+  require("pretraining", pretraining, ("COCO", "imagenet"))
+  if args.model == "v3" and pretraining == "COCO":
     raise ValueError("model=v3 has no COCO weights: pretraining=imagenet")
   use_memory_bank(config)
   config.data.labeled = f"memory_bank/{args.labels}_{args.split}"
-  bgr = args.pretraining == "COCO"
-  config.model.normalization = f"{colors}_{'bgr' if bgr else 'rgb'}"
+  config.model.normalization = f"{colors}_{'bgr' if pretraining == 'COCO' else 'rgb'}"
   config.model.reinit_classifier = True  # it takes what has the same size, and says nothing
   if args.model == "v3":
     choose(config, "model", "deeplabv3plus")
     choose(config, "model.trunk", "resnet50")
   else:
-    choose(config, "model", f"deeplabv2_{args.pretraining.lower()}")
+    choose(config, "model", f"deeplabv2_{pretraining.lower()}")
   config.optimizer.learning_rate = 2e-4
-  config.training.steps = 150_000
-  config.training.reload_best_after = 30_000
-  config.training.refresh_batch_stats = 1_000
-  config.evaluation.every = 1_000
-  config.evaluation.batch = 1
-  config.evaluation.ties_replace = False
+  config.training.update(steps=150_000, reload_best_after=30_000, refresh_batch_stats=1_000)
+  config.evaluation.update(every=1_000, batch=1, ties_replace=False)
+  return config
+
+
+def c3_experiment(config: ConfigDict, method: str, *, epoch: int, epochs: int) -> ConfigDict:
+  """Fills in what C3's experiments share: views, model, method, optimiser, length.
+
+  method: c3 | supervised, the labelled images alone. epoch: its steps; there are `epochs` of them.
+  """
+  require("method", method, ("c3", "supervised"))
+  choose(config, "data.labeled_transform", "c3")
+  choose(config, "data.unlabeled_transform", "c3_unlabeled")
+  choose(config, "evaluation.transform", "c3")
+  config.data.labeled_batch = config.data.unlabeled_batch = 16  # 4 on each of 4 GPUs
+  choose(config, "model", "deeplabv2_coco", freeze_bn=True)
+  choose(config, "method", "c3", unlabeled_start=9 * epoch)
+  if method == "supervised":
+    config.method.update(unlabeled_start=None, contrast=None)
+  choose(config, "optimizer.schedule", "poly", first=1, steps_per_epoch=1, floor=0.0)
+  # the original lists the trunk's tensors several times, and each time they are moved
+  groups = ((r"downsample", 0.1, None, 4), (r"^trunk\.layer", 0.1, None, 3), (r"^trunk", 0.1, None))
+  choose(config, "optimizer", "adam", learning_rate=1.2e-4, groups=groups)
+  config.training.update(steps=epochs * epoch, checkpoint_every=1_000)
+  config.evaluation.update(every=epoch, batch=4, ties_replace=False)
   return config
 
 

@@ -18,9 +18,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   args = common.parse(arg, method="reco", mixing="classmix", base="semi", size="full")
   require("size", args.size, ("full", "small"))
   config = common.base_config()
-  config.data.name = "folder"
-  config.data.crop = (321, 321)
-  config.data.labeled_batch = config.data.unlabeled_batch = 8
+  config.data.update(name="folder", crop=(321, 321), labeled_batch=8, unlabeled_batch=8)
   config.evaluation.size = None
   common.choose(config, "model.trunk", "resnet50")
   config.optimizer.learning_rate = 0.01

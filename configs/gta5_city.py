@@ -17,13 +17,9 @@ from configs import common
 def get_config(arg: str | None = None) -> ConfigDict:
   args = common.parse(arg, method="reco", mixing="classmix", labels=100, split=0)
   config = common.base_config()
-  config.data.name = "cityscapes"
-  config.data.variant = "half"
-  config.data.crop = (512, 512)
-  config.data.labeled_batch = config.data.unlabeled_batch = 2
-  config.data.domain.name = "gta5"
-  config.data.domain.variant = "half"
-  config.data.domain.batch = 2
+  config.data.update(name="cityscapes", variant="half", crop=(512, 512))
+  config.data.update(labeled_batch=2, unlabeled_batch=2)
+  config.data.domain.update(name="gta5", variant="half", batch=2)
   config.evaluation.size = (512, 1024)
   experiment = f"method={args.method},mixing={args.mixing},split={args.split}"
   config = common.reco_experiment(config, experiment, scale_range=(1.0, 1.0), labels=0)

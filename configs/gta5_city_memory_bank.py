@@ -15,12 +15,8 @@ from configs import city_memory_bank, common
 def get_config(arg: str | None = None) -> ConfigDict:
   args = common.parse(arg, labels=100, split=0, pretraining="imagenet")
   config = city_memory_bank.get_config(",".join(f"{key}={args[key]}" for key in args))
-  config.data.domain.name = "gta5"
-  config.data.domain.variant = "full"
-  config.data.domain.batch = config.data.labeled_batch
+  config.data.domain.update(name="gta5", variant="full", batch=config.data.labeled_batch)
   config.data.domain.transform = config.data.labeled_transform.copy_and_resolve_references()
-  config.method.labeled_mix = 0.25
-  config.method.contrast_weight = 0.2
-  config.method.warmup_rate = 1.0
-  config.method.entropy_broadcast = True
+  config.method.update(labeled_mix=0.25, contrast_weight=0.2)
+  config.method.update(warmup_rate=1.0, entropy_broadcast=True)
   return config

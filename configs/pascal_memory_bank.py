@@ -16,23 +16,19 @@ from configs import common
 
 def get_config(arg: str | None = None) -> ConfigDict:
   args = common.parse(arg, labels=212, split=0, pretraining="", model="v2", reduced=False)
-  args.pretraining = args.pretraining or ("imagenet" if args.model == "v3" else "COCO")
   config = common.base_config()
   config.seed = 7
   config.data.name = "pascal"
   config = common.memory_bank_experiment(config, args, "pascal")
   config.data.crop = (321, 321)
   config.data.labeled_batch = 14 if args.model == "v2" else 20
-  config.method.class_balancing = False
-  config.method.background = 0
+  config.method.update(class_balancing=False, background=0)
   config.method.quota_factor = 7.0  # a third of the classes
   if args.reduced:  # trainSSL_less_memory.py
     config.data.crop = (256, 256)
     config.data.labeled_batch = 8
     config.training.steps *= 2  # a step learns from one of the two streams
     config.training.reload_best_after *= 2
-    config.method.alternate = True
-    config.method.entropy_broadcast = True
-    config.method.warmup_rate = 1.0
+    config.method.update(alternate=True, entropy_broadcast=True, warmup_rate=1.0)
   config.data.unlabeled_batch = config.data.labeled_batch // 2
   return config

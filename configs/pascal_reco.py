@@ -16,9 +16,7 @@ from configs import common
 
 def get_config(arg: str | None = None) -> ConfigDict:
   config = common.base_config()
-  config.data.name = "pascal"
-  config.data.min_classes = 3
-  config.data.crop = (321, 321)
-  config.data.labeled_batch = config.data.unlabeled_batch = 10
+  config.data.update(name="pascal", min_classes=3, crop=(321, 321))
+  config.data.update(labeled_batch=10, unlabeled_batch=10)
   config.evaluation.size = (513, 513)
   return common.reco_experiment(config, arg, scale_range=(0.5, 1.5), labels=60)

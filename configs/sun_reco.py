@@ -13,10 +13,8 @@ from configs import common
 
 def get_config(arg: str | None = None) -> ConfigDict:
   config = common.base_config()
-  config.data.name = "sun"
-  config.data.rule = "sun"
-  config.data.crop = (321, 321)
-  config.data.labeled_batch = config.data.unlabeled_batch = 5
+  config.data.update(name="sun", rule="sun", crop=(321, 321))
+  config.data.update(labeled_batch=5, unlabeled_batch=5)
   config.evaluation.size = (385, 513)
   config = common.reco_experiment(config, arg, scale_range=(0.5, 1.5), labels=50)
   if config.data.partial:

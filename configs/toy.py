@@ -12,18 +12,13 @@ def toy_config(arg: str | None) -> ConfigDict:
   args = common.parse(arg, labels=8, split=0, partial="")
   config = common.base_config()
   common.choose_labels(config, args)
-  config.data.name = "toy_scenes"
-  config.data.min_classes = 3
-  config.data.crop = (96, 96)
+  config.data.update(name="toy_scenes", min_classes=3, crop=(96, 96))
+  config.data.update(labeled_batch=4, unlabeled_batch=4)
   config.data.labeled_transform.scale_range = SCALE_RANGE
-  config.data.labeled_batch = config.data.unlabeled_batch = 4
   common.choose(config, "model.trunk", "resnet18", width=16)
   config.model.decoder_dim = 64
   config.optimizer.learning_rate = 0.05
   config.optimizer.schedule.steps_per_epoch = 50
-  config.training.steps = 1_500
-  config.training.checkpoint_every = 500
-  config.evaluation.every = 250
-  config.evaluation.batch = 10
-  config.evaluation.size = (96, 128)
+  config.training.update(steps=1_500, checkpoint_every=500)
+  config.evaluation.update(every=250, batch=10, size=(96, 128))
   return config

@@ -17,10 +17,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   args = common.parse(arg, labels=8, split=0, contrast=True)
   config = toy.toy_config(f"labels={args.labels},split={args.split}")
   common.use_memory_bank(config)
-  config.method.ramp_steps = 300
-  config.method.bank_lead = 100
-  config.method.memory_per_class = 64
+  config.method.update(ramp_steps=300, bank_lead=100, memory_per_class=64, head_dim=32)
   if not args.contrast:
     config.method.contrast_weight = 0.0
-  config.method.head_dim = 32
   return config

@@ -10,14 +10,25 @@ Each has a --help of its own. Training, evaluation and prediction are in launch.
 import importlib
 import sys
 
+from absl import logging
+
 COMMANDS = ("check", "inspect", "convert")
 
 
 def main(argv: list[str]) -> int:
-  """Runs the command that is named first with the other arguments; returns its exit code."""
+  """Runs the command that is named first with the other arguments; returns its exit code.
+
+  What is wrong is said in one line; with -v=1, of commands that have it, also where it came from.
+  """
   if argv and argv[0] in COMMANDS:
     command = importlib.import_module(f"semiseg_jax.commands.{argv[0]}")  # the others stay unread
-    return command.main(argv[1:])
+    try:
+      return command.main(argv[1:])
+    except (ValueError, OSError, ImportError) as error:
+      if logging.level_debug():
+        raise
+      print(f"{argv[0]}: {error}", file=sys.stderr)
+      return 1
   print(__doc__.strip(), file=sys.stdout if argv in (["--help"], ["-h"]) else sys.stderr)
   return 0 if argv in (["--help"], ["-h"]) else 2
 

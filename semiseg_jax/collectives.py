@@ -23,6 +23,16 @@ def pmean(x: Any, axis_name: str | None) -> Any:
   return x if axis_name is None else lax.pmean(x, axis_name)
 
 
+def pmax(x: Any, axis_name: str | None) -> Any:
+  """Largest of the devices' values of a pytree; x itself without an axis."""
+  return x if axis_name is None else lax.pmax(x, axis_name)
+
+
+def all_gather(x: Any, axis_name: str | None) -> Any:
+  """Every array [B,...] of a pytree with those of all devices, [N*B,...]; x without an axis."""
+  return x if axis_name is None else lax.all_gather(x, axis_name, tiled=True)
+
+
 def device_index(axis_name: str | None) -> jax.Array | int:
   """Position of this device along the axis; 0 without one."""
   return 0 if axis_name is None else lax.axis_index(axis_name)

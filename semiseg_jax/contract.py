@@ -89,6 +89,9 @@ class Aux(NamedTuple):
   extra: Tree = None
 
 
+Loss = tuple[jax.Array, Aux]
+
+
 class Method:
   """What every method's class inherits: a frozen dataclass whose fields are the keys of
   config.method beside `name`.
@@ -130,9 +133,7 @@ class Method:
     """The views to learn from, without a gradient."""
     raise NotImplementedError
 
-  def loss(
-    self, params: Params, state: TrainState, views: Tree, key: jax.Array
-  ) -> tuple[jax.Array, Aux]:
+  def loss(self, params: Params, state: TrainState, views: Tree, key: jax.Array) -> Loss:
     """What is differentiated with respect to params, those of the trained networks."""
     raise NotImplementedError
 

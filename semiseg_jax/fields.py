@@ -28,11 +28,11 @@ def make(kind: type[T], section: str, name: str, values: Mapping[str, Any]) -> T
   return kind(**values)
 
 
-def choose(key: str, name: str, table: Mapping[str, T] | Iterable[str]) -> T | None:
+def choose(key: str, name: str, table: Mapping[str, T]) -> T:
   """What the table has under a name that a config gives; ValueError naming the nearest one."""
   if name not in table:
     raise ValueError(f"{key}={name!r}: {nearest(name, table)}")
-  return table[name] if isinstance(table, Mapping) else None
+  return table[name]
 
 
 def make_chosen(table: Mapping[str, type[T]], section: str, config: Mapping[str, Any]) -> T:

@@ -103,6 +103,23 @@ def cosine_decay(step: jax.Array, steps: int, warmup_rate: float) -> jax.Array:
   return jnp.minimum(1 - 1 / (warmup_rate * step + 1), cosine)
 
 
+def ramp_up(step: jax.Array, ramp_steps: float) -> jax.Array:
+  """exp(-5 (1 - step/ramp_steps)^2), 1 from ramp_steps on."""
+  return jnp.exp(-5 * jnp.square(1 - _share(step, ramp_steps)))
+
+
+def log_ramp_up(step: jax.Array, ramp_steps: float) -> jax.Array:
+  """1 - exp(-5 step/ramp_steps), the same from ramp_steps on; 1 without steps (C3-SemiSeg)."""
+  return -jnp.expm1(-5 * _share(step, ramp_steps)) if ramp_steps else jnp.ones(jnp.shape(step))
+
+
+def _share(step: jax.Array, ramp_steps: float) -> jax.Array:
+  """Of the ramp that is over, 0 to 1."""
+  if not ramp_steps:
+    return jnp.ones(jnp.shape(step))
+  return jnp.clip(jnp.asarray(step, jnp.float32) / ramp_steps, 0, 1)
+
+
 def _half_cosine(part: jax.Array) -> jax.Array:
   """(1 + cos(pi part)) / 2, from 1 to 0, and 0 past part 1; accurate near 0 too."""
   return jnp.cos(jnp.pi / 2 * jnp.minimum(part, 1)) ** 2

@@ -30,6 +30,8 @@ def enter() -> None:
   # whoever runs the same thing again, in whichever process, shares what was compiled
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_PROGRAMS))
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+  # a third of the time of tracing and lowering goes into where each operation comes from
+  os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
 
 @functools.cache

@@ -139,6 +139,8 @@ IN_STEPS = {
   "training.steps", "training.checkpoint_every", "training.reload_best_after",
   "training.refresh_batch_stats", "evaluation.every", "optimizer.schedule.steps_per_epoch",
   "optimizer.schedule.warmup_steps", "method.ramp_steps", "method.bank_lead",
+  "method.unlabeled_start", "method.consistency_ramp", "method.contrast_start",
+  "method.contrast_ramp",
 }  # fmt: skip
 WITH_BATCH = {"data.labeled_batch", "data.unlabeled_batch", "data.domain.batch"}
 
@@ -161,7 +163,8 @@ def test_batch_for_all_devices_and_what_follows_it(name, machine):
     for key in before.keys() - WITH_BATCH - {"optimizer.learning_rate"}:
       scales = key in IN_STEPS and before[key]
       assert after[key] == (max(1, round(before[key] / factor)) if scales else before[key]), key
-    rate = before["optimizer.learning_rate"] * factor  # all use SGD
+    power = {"sgd": 1.0, "adam": 0.5}[before["optimizer.name"]]
+    rate = before["optimizer.learning_rate"] * factor**power
     assert after["optimizer.learning_rate"] == pytest.approx(rate)
 
 
@@ -176,7 +179,9 @@ def test_learning_rate_of_four_times_the_batch(optimizer, factor):
 
 @pytest.mark.parametrize("batch", [0, 8, 12])
 def test_batches_that_cannot_keep_their_proportion(batch):
-  with pytest.raises(ValueError, match=rf"{batch}: .* 5 \+ 2 images .* at multiples of 5"):
+  with pytest.raises(
+    ValueError, match=rf"{batch}: .* 5 labeled \+ 2 unlabeled images .* at multiples of 5"
+  ):
     scale_batch(get("city_memory_bank"), batch)
 
 

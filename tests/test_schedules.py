@@ -7,7 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semiseg_jax.schedules import Cosine, OneCycle, Poly, Schedule, cosine_decay
+from semiseg_jax.schedules import (
+  Cosine,
+  OneCycle,
+  Poly,
+  Schedule,
+  cosine_decay,
+  log_ramp_up,
+  ramp_up,
+)
 from tests import golden
 
 ULP = 6e-8  # of float32 just below 1
@@ -84,6 +92,14 @@ def test_c3(case):
     check_one_cycle(case, name, case["base_lrs"], case[f"{name}__initial_lr"], steps)
 
 
+@golden.cases("c3_semiseg/schedules*")
+def test_ramps_equal_c3s(case):
+  for steps in case["rampup_lengths"].tolist():
+    for name, ramp in (("sigmoid", ramp_up), ("log", log_ramp_up)):
+      found = ramp(case["rampup_current"], steps)
+      np.testing.assert_allclose(found, case[f"{name}_rampup_{steps}"], rtol=1e-6)
+
+
 @golden.cases("segmentation_zoo/lr_schedules*")
 def test_zoo(case):
   bases = case["poly_3x5__after_construction"]  # the same two groups in all of them
@@ -98,6 +114,13 @@ def test_zoo(case):
     for column, base in enumerate(bases.tolist()):
       found = rates(schedule, base, steps)
       np.testing.assert_allclose(found, case[f"{name}__lr"][:, column], **CLOSE)
+
+
+def test_the_ramp_ends_at_one():
+  steps = np.array([0, 1999, 2000, 2001, 10**6])
+  ramp = np.asarray(ramp_up(steps, 2000))
+  assert ramp[0] == np.float32(np.exp(-5)) and (np.diff(ramp) >= 0).all()
+  assert (ramp[2:] == 1).all() and ramp[1] < 1
 
 
 def check_one_cycle(case, name, bases, started, steps):

@@ -16,7 +16,7 @@ from semiseg_jax.contract import Facts, Method, TrainState
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.methods import METHODS, make_method
 from semiseg_jax.models import networks
-from semiseg_jax.models.layers import BatchNorm, Computation, Conv
+from semiseg_jax.models.layers import BatchNorm, Conv, Maker
 from semiseg_jax.models.network import Network, Outputs, Segmenter, Variables, split_network
 from semiseg_jax.models.resize import resize_bilinear
 from semiseg_jax.runtime.mesh import make_mesh, shard_batch
@@ -31,8 +31,10 @@ OPTIMIZER = optax.sgd(0.05, momentum=0.9, nesterov=True)
 class TinyNet(Segmenter):
   """Two strided convolutions with BatchNorm and 1x1 heads, as the recorded runs of ReCo have it."""
 
-  def __init__(self, num_classes: int, embedding_dim: int | None, computation: Computation):
-    rng, axis_name = computation.rng, computation.axis_name
+  channels = (8, 16)
+
+  def __init__(self, num_classes: int, embedding_dim: int | None, maker: Maker):
+    rng, axis_name = maker.rng, maker.axis_name
     self.conv1 = Conv(3, 8, 3, rng=rng, stride=2, padding=1)
     self.bn1 = BatchNorm(8, axis_name=axis_name)
     self.conv2 = Conv(8, 16, 3, rng=rng, stride=2, padding=1)
@@ -71,9 +73,9 @@ def tiny_network(
   heads: dict[str, int], seed: int = 0, num_classes: int = CLASSES
 ) -> tuple[Variables, Network]:
   """TinyNet with the heads that a method wants."""
-  computation = Computation(np.random.default_rng(seed), axis_name=DATA_AXIS)
-  module = TinyNet(num_classes, heads.get("representation"), computation)
-  networks.add_heads(module, heads, num_classes, computation)
+  maker = Maker(np.random.default_rng(seed), axis_name=DATA_AXIS)
+  module = TinyNet(num_classes, heads.get("representation"), maker)
+  networks.add_heads(module, heads, num_classes, maker)
   return split_network(module)
 
 
@@ -116,7 +118,10 @@ def random_batch(
       "position": (np.arange(rows) + seed * rows).astype(np.int32),
     }
 
-  return {name: part() for name in streams}
+  batch = {name: part() for name in streams}
+  if "unlabeled" in batch:  # a second view, which some transforms make
+    batch["unlabeled"]["strong"] = 255 - batch["unlabeled"]["image"]
+  return batch
 
 
 def batches_of(method: Method, count: int = 2, domain: bool = False) -> list[dict]:

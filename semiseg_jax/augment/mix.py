@@ -46,6 +46,29 @@ def draw_boxes(keys: jax.Array, shape: tuple[int, int]) -> Boxes:
   return jax.vmap(draw)(keys)
 
 
+def draw_aspect_boxes(keys: jax.Array, shape: tuple[int, int]) -> Boxes:
+  """Boxes of half the image's area, by `aspect_boxes`. keys: [B]; shape: (H, W)."""
+  uniform = jax.vmap(lambda key: jax.random.uniform(key, (3,)))(keys)
+  return aspect_boxes(0.5, uniform[:, 0], uniform[:, 1:], shape)
+
+
+def aspect_boxes(
+  proportion: jax.typing.ArrayLike, aspect: jax.Array, position: jax.Array, shape: tuple[int, int]
+) -> Boxes:
+  """Boxes of proportion^aspect of the height, and of as much of the width as gives the proportion.
+
+  proportion: [] or [B], of the area; aspect: [B] and position: [B,2], (y, x), in [0, 1]. Sides are
+  rounded, and so are places (half to even), from one edge to the other.
+  Source: C3-SemiSeg, after French et al., BMVC 2020.
+  """
+  y_share = jnp.power(proportion, aspect)
+  shares = jnp.stack([y_share, proportion / y_share], axis=1)
+  size = jnp.round(shares * jnp.array(shape))
+  start = jnp.round((jnp.array(shape) - size) * position)
+  (y0, x0), (y1, x1) = start.astype(jnp.int32).T, (start + size).astype(jnp.int32).T
+  return Boxes(y0, y1, x0, x1)
+
+
 def box_mask(boxes: Boxes, shape: tuple[int, int]) -> jax.Array:
   """False inside each image's box: bool [B,H,W]."""
   y0, y1, x0, x1 = (side[:, None] for side in boxes)

@@ -5,7 +5,6 @@ import collections
 import concurrent.futures
 import os
 import pathlib
-import sys
 
 import numpy as np
 from rich.console import Console
@@ -43,59 +42,47 @@ def scan(
   return pixels, dict(problems)
 
 
-def check(root: str, class_names=None, ignore_index=None, console: Console | None = None) -> int:
+def check(root: str, class_names: list[str] | None, ignore_index: int | None) -> int:
   """Prints what is in the folder and what is wrong with it; the number of problems.
 
   Without class names every id is counted as a class, to learn which there are.
   """
-  console = console or Console()
+  console = Console(highlight=False, markup=False, soft_wrap=True)
   root = pathlib.Path(root)
   settings = folder.read_settings(root)
   names, palette = class_names or settings.get("class_names"), None
   if guess := not names:
     console.print("no class names given: counting the ids found in the masks")
-    names = [f"id {class_id}" for class_id in range(IGNORE)]
-    palette = folder.make_palette(IGNORE)
+    names, palette = [f"id {i}" for i in range(IGNORE)], folder.make_palette(IGNORE)
   dataset = folder.open_folder(root, class_names=names, ignore_index=ignore_index, palette=palette)
-  listings = folder.list_splits(root, settings)
-  orphans = [mask for listing in listings if listing for mask in listing.orphans]
-  totals, table = 0, Table("class", "train pixels", "share", "val pixels", "share")
-  columns = []
+  total, columns = 0, []
   for name, source in (("train", dataset.train), ("val", dataset.val)):
     pixels, problems = scan(source, name, console)
     columns.append(pixels)
-    totals += sum(map(len, problems.values()))
-    console.print(
-      f"{name}: {len(source)} images, {int((~source.labeled).sum())} without a mask, sizes "
-      f"{', '.join(f'{h}x{w}' for h, w in source.sizes[:_SHOWN])}",
-      highlight=False,
-    )
+    total += sum(map(len, problems.values()))
+    sizes = ", ".join(f"{h}x{w}" for h, w in source.sizes[:_SHOWN])
+    unlabeled = int((~source.labeled).sum())
+    console.print(f"{name}: {len(source)} images, {unlabeled} without a mask, sizes {sizes}")
     for kind, messages in problems.items():
-      console.print(f"[red]{len(messages)} x {kind}[/red]")
-      for message in messages[:_SHOWN]:
-        console.print(f"  {message}", markup=False, highlight=False, soft_wrap=True)
-  for mask in orphans[:_SHOWN]:
-    console.print(f"  mask without image: {mask}", markup=False, highlight=False, soft_wrap=True)
-  console.print(f"{len(orphans)} masks without an image")
-  for class_id, name in enumerate(names):
-    if guess and not sum(column[class_id] for column in columns):
-      continue
-    cells = [(str(c[class_id]), f"{c[class_id] / max(c.sum(), 1):.2%}") for c in columns]
-    table.add_row(name if guess else f"{class_id} {name}", *cells[0], *cells[1])
+      console.print(f"{len(messages)} x {kind}", style="red")
+      console.print(*(f"  {message}" for message in messages[:_SHOWN]), sep="\n")
+  splits = filter(None, folder.list_splits(root, settings))
+  orphans = [f"  mask without image: {mask}" for split in splits for mask in split.orphans]
+  console.print(*orphans[:_SHOWN], f"{len(orphans)} masks without an image", sep="\n")
+  table = Table("class", "train pixels", "share", "val pixels", "share")
+  for i, (name, *counts) in enumerate(zip(names, *columns, strict=True)):
+    if not guess or any(counts):
+      cells = [(str(n), f"{n / max(c.sum(), 1):.2%}") for n, c in zip(counts, columns, strict=True)]
+      table.add_row(name if guess else f"{i} {name}", *cells[0], *cells[1])
   console.print(table)
-  console.print(f"{totals} problems" if totals else "no problems")
-  return totals
+  console.print(f"{total} problems" if total else "no problems")
+  return total
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
   parser = argparse.ArgumentParser(prog="python -m semiseg_jax check", description=__doc__)
   parser.add_argument("root", help="directory with images/ and masks/, or a dataset.toml")
   parser.add_argument("--class_names", type=lambda text: text.split(","), help="a,b,c by id")
   parser.add_argument("--ignore_index", type=int, help="id of pixels without a label (255)")
   args = parser.parse_args(argv)
-  try:
-    problems = check(args.root, args.class_names, args.ignore_index)
-  except (OSError, ValueError) as error:
-    print(error, file=sys.stderr)
-    return 1
-  return 1 if problems else 0
+  return 1 if check(args.root, args.class_names, args.ignore_index) else 0

@@ -10,16 +10,16 @@ or a conversion. Without anything to write, it says what they are and what would
 
 import argparse
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 from rich.console import Console
 
-from semiseg_jax.convert import export, families, files
+from semiseg_jax.convert import apart, export, families
 from semiseg_jax.convert.assign import tensors_of
-from semiseg_jax.convert.checkpoint import flat, open_weights, save_network
+from semiseg_jax.convert.checkpoint import open_weights, save_network
 from semiseg_jax.convert.family import Family
 from semiseg_jax.convert.report import print_report, write_report
 from semiseg_jax.convert.verify import LIMITS, findings
@@ -27,12 +27,7 @@ from semiseg_jax.convert.weights import Converted, Weights, convert, describe
 from semiseg_jax.input.datasets import open_dataset
 from semiseg_jax.input.folder import make_palette
 
-# Of the model, by their flags: what a file may not say.
-_KNOWN = {
-  "name": "model",
-  "normalization": "normalization",
-  "classifier_branches": "classifier_branches",
-}
+_KNOWN = ("name", "normalization", "classifier_branches")  # of the model: what a file may not say
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,14 +37,14 @@ def parser() -> argparse.ArgumentParser:
     description=f"{summary}\n\n{usage}",
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  add = parser.add_argument
+  add, path = parser.add_argument, pathlib.Path
   add("weights", help="a file of weights, hf://ORG/REPO/FILE, or a working directory")
-  add("--out", help="directory for the converted network, with which launch.py can work")
-  add("--to_torch", metavar="FILE", help="state dict to write: .pth or .safetensors")
-  add("--export", metavar="FILE", help="self-contained program to write, see docs/weights.md")
+  add("--out", type=path, help="directory for the converted network, for launch.py to work with")
+  add("--to_torch", type=path, metavar="FILE", help="state dict to write: .pth or .safetensors")
+  add("--export", type=path, metavar="FILE", help="program to write, see docs/weights.md")
   add("--verify", action="store_true", help="say what holds: the way back, the use of every tensor")
   add("--family", help=f"layout of the file, read or written: {', '.join(families.FAMILIES)}")
-  add("--model", help="network to make of it, where the file leaves a choice (docs/weights.md)")
+  add("--model", dest="name", help="network, where the file leaves a choice (docs/weights.md)")
   add("--normalization", help="of the inputs, where the file doesn't say")
   add("--classifier_branches", type=int, help="DeepLabV2: how many of its branches are added up")
   add("--num_classes", type=int, help="of the converted network, with --reinit_classifier")
@@ -57,53 +52,45 @@ def parser() -> argparse.ArgumentParser:
   add("--dataset", help="prepared dataset whose class names and colours the network gets")
   add("--data_dir", help="of prepared datasets; default $SEMISEG_DATA or ~/semiseg_data")
   add("--variant", help="of the prepared dataset, where there are several")
-  add("--class_names", help="instead of --dataset: names with commas between them")
+  names = lambda text: text.split(",")
+  add("--class_names", type=names, help="instead of --dataset: names with commas between them")
   add("--size", help="--export: a fixed size of images, HEIGHTxWIDTH; default: any size")
   return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-  args, console = parser().parse_args(argv), Console(highlight=False)
-  try:
-    return run(args, console)
-  except (ValueError, OSError, ImportError) as error:
-    print(f"convert: {error}", file=sys.stderr)
-    return 1
-
-
-def run(args: argparse.Namespace, console: Console) -> int:
+def main(argv: list[str]) -> int:
   """All that was asked for, in order; 1 if --verify finds something wrong."""
+  args, console = parser().parse_args(argv), Console(highlight=False, markup=False, soft_wrap=True)
   is_directory = pathlib.Path(args.weights).is_dir()
-  known = {key: getattr(args, flag) for key, flag in _KNOWN.items()}
+  known = {key: getattr(args, key) for key in _KNOWN}
   weights = open_weights(args.weights, None if is_directory else args.family, **known)
   done = convert(weights, num_classes=args.num_classes, reinit_classifier=args.reinit_classifier)
   announce(args.weights, weights, done, console)
   about = names_and_colors(args, weights, done.model["num_classes"])
   if args.out:
-    out = pathlib.Path(args.out)
-    save_network(out, done.variables, done.model, about)
-    write_report(done.report, out / "conversion.tsv")
-    say(console, f"written to {out}: every tensor is listed in conversion.tsv")
+    save_network(args.out, done.variables, done.model, about)
+    write_report(done.report, args.out / "conversion.tsv")
+    console.print(f"written to {args.out}: every tensor is listed in conversion.tsv")
   if args.to_torch:
     family = written_family(args, is_directory, weights, done)
     tensors = tensors_of(family, done.variables, about.get("counters"))
-    files.write(pathlib.Path(args.to_torch), tensors, {**about, "model": done.model})
-    say(console, f"{len(tensors)} tensors written to {args.to_torch} for {family.title}")
+    apart.write(family, args.to_torch, tensors, {**about, "model": done.model})
+    console.print(f"{len(tensors)} tensors written to {args.to_torch} for {family.title}")
   if args.export:
     size = parse_size(args.size) if args.size else None
-    export.write(pathlib.Path(args.export), done.network, done.variables, about, size=size)
-    say(console, f"written to {args.export}")
+    export.write(args.export, done.network, done.variables, about, size=size)
+    console.print(f"written to {args.export}")
   return verify(weights, done, about["class_names"], console) if args.verify else 0
 
 
 def announce(name: str, weights: Weights, done: Converted, console: Console) -> None:
   """What the weights are, and what becomes of them."""
-  say(console, f"{name}: {weights.family.title}")
-  say(console, ", ".join(f"{key}={value}" for key, value in flat(done.model).items()))
+  console.print(f"{name}: {weights.family.title}")
+  console.print(", ".join(f"{key}={x}" for key, x in flatten_dict(done.model, sep=".").items()))
   origin = weights.about["origin"]
   if "sha256" in origin:
     beside = ", ".join(origin["beside"]) or "nothing"
-    say(console, f"from {origin['file']}, sha256 {origin['sha256']}; beside the tensors: {beside}")
+    console.print(f"from {origin['file']}, sha256 {origin['sha256']}; beside the tensors: {beside}")
   print_report(done.report, console)
 
 
@@ -115,11 +102,8 @@ def names_and_colors(
   if args.dataset:
     info = open_dataset(args.dataset, data_dir=args.data_dir, variant=args.variant).info
     about |= {"class_names": list(info.class_names), "palette": np.asarray(info.palette).tolist()}
-  elif args.class_names:
-    about |= {"class_names": args.class_names.split(",")}
-    about.pop("palette", None)
-  elif len(about.get("class_names", [])) != num_classes:
-    about |= {"class_names": [f"class {i}" for i in range(num_classes)]}
+  elif args.class_names or len(about.get("class_names", [])) != num_classes:
+    about["class_names"] = args.class_names or [f"class {i}" for i in range(num_classes)]
     about.pop("palette", None)
   if len(about["class_names"]) != num_classes:
     raise ValueError(
@@ -143,7 +127,8 @@ def written_family(
       found = describe(family, tensors, {"about": {"model": done.model}})
     except ValueError:
       continue
-    same = all(found.get(k) in (None, done.model.get(k)) for k in ("name", "classifier_branches"))
+    telling = ("name", "classifier_branches", "freeze_bn")
+    same = all(found.get(k) in (None, done.model.get(k)) for k in telling)
     if same and family.recognises(tensors):
       return family
   raise AssertionError("a network that not even our own layout holds")
@@ -153,13 +138,9 @@ def verify(weights: Weights, done: Converted, class_names: Sequence[str], consol
   """Prints what was looked at; 1 if anything is wrong."""
   found = list(findings(weights, done, class_names))
   for held, text in found:
-    say(console, f"{'ok' if held else 'wrong'}: {text}")
-  say(console, LIMITS)
+    console.print(f"{'ok' if held else 'wrong'}: {text}")
+  console.print(LIMITS)
   return 0 if all(held for held, _ in found) else 1
-
-
-def say(console: Console, text: str) -> None:
-  console.print(text, soft_wrap=True, markup=False)
 
 
 def parse_size(text: str) -> tuple[int, int]:

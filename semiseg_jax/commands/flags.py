@@ -4,8 +4,8 @@ import difflib
 import re
 import sys
 
-import jax
 from absl import flags
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, config_flags
 
 from semiseg_jax.training.batch import scale_batch
@@ -60,9 +60,7 @@ def _given(key: str) -> list[str]:
 
 def _check_keys(config: ConfigDict) -> None:
   """ValueError naming the nearest for a key on the command line that the config doesn't have."""
-  values = config.to_dict(preserve_field_references=True)
-  paths = jax.tree.leaves_with_path(values, is_leaf=lambda value: not isinstance(value, dict))
-  known = [".".join(part.key for part in path) for path, _ in paths]
+  known = list(flatten_dict(config.to_dict(preserve_field_references=True), sep="."))
   for key in re.findall(r"^--?(?:no)?config\.([\w.]+)", "\n".join(sys.argv[1:]), re.MULTILINE):
     if not any(f"{name}.".startswith(f"{key}.") for name in known):
       close = [f"did you mean config.{name}?" for name in difflib.get_close_matches(key, known, 1)]

@@ -9,38 +9,34 @@ those of a trained network if --workdir names a run. Any value of the config can
 launch.py.
 """
 
+import copy
+import dataclasses
 import pathlib
-import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import jax
 import numpy as np
-import optax
 from absl import app, flags, logging
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 from PIL import Image
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.commands.flags import define_config
-from semiseg_jax.contract import Batch, Method, TrainState, Tree
+from semiseg_jax.contract import Batch, Tree
 from semiseg_jax.convert.checkpoint import trained_network
 from semiseg_jax.evaluation.contact_sheet import Sample, Section, contact_sheet
-from semiseg_jax.input.build import open_data, train_streams
+from semiseg_jax.input.build import open_data
 from semiseg_jax.input.counts import class_counts
 from semiseg_jax.input.pipeline import Stream, train_batches
 from semiseg_jax.input.sources import Dataset, Source, Transformed, Wrapped
 from semiseg_jax.labels import IGNORE
-from semiseg_jax.methods import make_method
 from semiseg_jax.runtime.mesh import make_mesh, shard_batch
-from semiseg_jax.training.setup import check, make_facts
-from semiseg_jax.training.start import Start, compute_dtype, make_start
-from semiseg_jax.training.state import make_state
+from semiseg_jax.training.setup import Run, build
+from semiseg_jax.training.start import Start, compute_dtype
 from semiseg_jax.training.step import state_spec
 from semiseg_jax.transforms.geometry import Record
 
@@ -65,36 +61,54 @@ def inspect(
   seconds: float = 5.0,
   workers: bool = False,
   workdir: pathlib.Path | None = None,
-  console: Console | None = None,
 ) -> pathlib.Path:
   """Prints the tables and writes the page; returns its path.
 
   images: samples of each stream; seconds: of each measurement of speed; workers: measure worker
-  processes too, as is done where the config has some.
-
-  Raises what opening the data, reading it or loading the network of workdir raises.
+  processes too, as is done where the config has some. Raises what opening the data, reading it or
+  loading the network of workdir raises.
   """
-  console = console or Console(highlight=False)
-  method = make_method(config.method)
-  check(config, method)
-  dataset = open_data(config)
-  streams = train_streams(config, dataset, method.streams)
-  state, about = make_networks(config, dataset, streams, method, workdir)
+  console = Console(highlight=False, markup=False, soft_wrap=True)
+  run, note = make_run(config, open_data(config), workdir)
+  dataset, streams = run.dataset, run.streams
   batches = first_batches(config, streams, images)
   console.print(stream_table(streams, dataset, batches, config.evaluation.batch))
-  for name, transform in transforms(streams, dataset).items():
-    console.print(f"{name}: {transform}", soft_wrap=True, markup=False)
+  for name, stream in streams.items():
+    console.print(f"{_NAMES[name]}: {stream.transform}")
+  if isinstance(dataset.val, Transformed):
+    console.print(f"validation: {dataset.val.transform}")
   console.print(class_table(streams, dataset))
   console.print(speed_table(config, streams, seconds, workers or config.data.workers > 0))
   sections = stream_sections(streams, batches, images, hidden=not config.data.partial)
-  sections += view_sections(method, state, batches, images, about)
+  sections += view_sections(run, batches, images, note)
   title = f"{dataset.info.name}, {title}"
   page = contact_sheet(title, sections, dataset.info.palette, dataset.info.class_names)
   out.mkdir(parents=True, exist_ok=True)
   path = out / "inspect.png"
   Image.fromarray(page).save(path)
-  console.print(f"samples are in {path}", soft_wrap=True)
+  console.print(f"samples are in {path}")
   return path
+
+
+def make_run(config: ConfigDict, dataset: Dataset, workdir: pathlib.Path | None) -> tuple[Run, str]:
+  """The run on one device, starting with the best network of workdir if given; what it shows.
+
+  Raises ValueError if that network knows other classes.
+  """
+  if workdir:
+    config = copy.deepcopy(config)
+    config.model.init_from = None  # the weights are workdir's
+  run = build(config, dataset, mesh=make_mesh(jax.devices()[:1]))
+  if not workdir:
+    note = "augmented by the method; networks are untrained"
+    return run, note + ", so pseudo-labels mean nothing yet" * ("unlabeled" in run.streams)
+  dtype = compute_dtype(config.model.dtype)
+  variables, network, about = trained_network(
+    workdir, config.model, dtype, dataset.info.class_names
+  )
+  note = f"augmented by the method; networks are the best of {workdir}, step {about['step']}"
+  start = Start(variables, network, lambda seed: variables)
+  return dataclasses.replace(run, start=start), note
 
 
 def first_batches(config: ConfigDict, streams: Streams, images: int) -> list[Batch]:
@@ -123,14 +137,6 @@ def stream_table(
   return table
 
 
-def transforms(streams: Streams, dataset: Dataset) -> dict[str, str]:
-  """What happens to the images on the CPU."""
-  found = {_NAMES[name]: str(stream.transform) for name, stream in streams.items()}
-  if isinstance(dataset.val, Transformed):
-    found["validation"] = str(dataset.val.transform)
-  return found
-
-
 def class_table(streams: Streams, dataset: Dataset) -> Table:
   """Every class's share of the labelled pixels as stored, and the images that contain it.
 
@@ -138,25 +144,19 @@ def class_table(streams: Streams, dataset: Dataset) -> Table:
   """
   sources = {_NAMES[name]: stream.source for name, stream in streams.items()}
   sources["validation"] = dataset.val
-  num_classes = dataset.info.num_classes
-  counts = {
-    name: class_counts(source, num_classes, as_stored=True)
-    for name, source in sources.items()
-    if np.any(source.labeled)
-  }
-  table = Table("class")
-  for name in counts:
-    table.add_column(name, justify="right")
-    table.add_column("images", justify="right")
+  table, counts = Table("class"), {}
+  for name, source in sources.items():
+    if np.any(source.labeled):
+      counts[name] = class_counts(source, dataset.info.num_classes, as_stored=True)
+      table.add_column(name, justify="right")
+      table.add_column("images", justify="right")
   for class_id, class_name in enumerate(dataset.info.class_names):
-    columns = {name: (count[:, class_id], count.sum()) for name, count in counts.items()}
-    cells = [
-      text
-      for pixels, total in columns.values()
-      for text in (f"{pixels.sum() / max(total, 1):.2%}", str((pixels > 0).sum()))
-    ]
-    absent = not columns["labelled"][0].any()
-    table.add_row(f"{class_id} {escape(class_name)}", *cells, style="red" if absent else None)
+    cells = []
+    for count in counts.values():
+      pixels = count[:, class_id]
+      cells += [f"{pixels.sum() / max(count.sum(), 1):.2%}", str((pixels > 0).sum())]
+    absent = not counts["labelled"][:, class_id].any()
+    table.add_row(f"{class_id} {class_name}", *cells, style="red" if absent else None)
   return table
 
 
@@ -199,14 +199,13 @@ def stream_sections(
   """The samples of each stream as they leave the CPU; hidden: labels of "unlabeled" are unused."""
   sections = []
   for name, stream in streams.items():
-    parts = {
-      key: [row for batch in batches for row in batch[name][key]]
-      for key in ("image", "label", "row")
-    }
-    rows = list(zip(*parts.values(), strict=True))[:images]
-    samples = [
-      Sample(f"{stream.source.ids[row]}", _levels(image), label) for image, label, row in rows
+    rows = [
+      row
+      for part in (batch[name] for batch in batches)
+      for row in zip(part["row"], part["image"], part["label"], strict=True)
     ]
+    ids = stream.source.ids
+    samples = [Sample(f"{ids[i]}", _levels(image), label) for i, image, label in rows[:images]]
     note = f"{len(stream.source)} images; {stream.transform}"
     if hidden and name == "unlabeled":
       note += "; labels, where there are any, are not used"
@@ -214,16 +213,14 @@ def stream_sections(
   return sections
 
 
-def view_sections(
-  method: Method, state: TrainState, batches: list[Batch], images: int, note: str
-) -> list[Section]:
-  """The same samples as the network sees them, made by the method on one device."""
-  mesh = make_mesh(jax.devices()[:1])
+def view_sections(run: Run, batches: list[Batch], images: int, note: str) -> list[Section]:
+  """The same samples as the network sees them, made by the method."""
+  state = run.initial_state(run.mesh)
   targets = jax.jit(
     jax.shard_map(
-      lambda state, batch, key: labeled_images(method.targets(state, batch, key)),
-      mesh=mesh,
-      in_specs=(state_spec(method, state), P(DATA_AXIS), P()),
+      lambda state, batch, key: labeled_images(run.method.targets(state, batch, key)),
+      mesh=run.mesh,
+      in_specs=(state_spec(run.method, state), P(DATA_AXIS), P()),
       out_specs=P(DATA_AXIS),
     )
   )
@@ -231,59 +228,25 @@ def view_sections(
   for step, batch in enumerate(batches):
     batch = {name: {k: v for k, v in part.items() if k != "row"} for name, part in batch.items()}
     key = jax.random.fold_in(state.rng, step)
-    for name, view in jax.device_get(targets(state, shard_batch(batch, mesh), key)).items():
-      pictures = _levels(view["image"])
-      samples = [Sample("", *pair) for pair in zip(pictures, view["label"], strict=True)]
-      shown.setdefault(name, []).extend(samples)
+    for name, view in jax.device_get(targets(state, shard_batch(batch, run.mesh), key)).items():
+      pairs = zip(_levels(view["image"]), view["label"], strict=True)
+      shown.setdefault(name, []).extend(Sample("", *pair) for pair in pairs)
   return [
     Section(f"{_NAMES.get(name, name)}, as the network sees it", note, samples[:images])
     for name, samples in shown.items()
   ]
 
 
-def make_networks(
-  config: ConfigDict,
-  dataset: Dataset,
-  streams: Streams,
-  method: Method,
-  workdir: pathlib.Path | None,
-) -> tuple[TrainState, str]:
-  """The state at the start of a run, or with the best network of workdir as all of its networks.
-
-  And what the page says of it. Raises ValueError if that network knows other classes.
-  """
-  info = dataset.info
-  if workdir is None:
-    start = make_start(config.model, info.num_classes, method, config.seed)
-    about = "augmented by the method; networks are untrained"
-    about += ", so pseudo-labels mean nothing yet" * ("unlabeled" in method.streams)
-  else:
-    dtype = compute_dtype(config.model.dtype)
-    variables, network, found = trained_network(workdir, config.model, dtype)
-    if found["class_names"] != list(info.class_names):
-      raise ValueError(
-        f"the network in {workdir} knows the classes {', '.join(found['class_names'])}, "
-        f"{info.name} has {', '.join(info.class_names)}"
-      )
-    about = f"augmented by the method; networks are the best of {workdir}, step {found['step']}"
-    start = Start(variables, network, lambda seed: variables)
-  mesh = make_mesh(jax.devices()[:1])
-  facts = make_facts(config, info.num_classes, streams)
-  return make_state(start, method, optax.identity(), facts, config.seed, mesh), about
-
-
 def labeled_images(views: Tree, name: str = "") -> dict[str, dict[str, jax.Array]]:
   """Every dict in views that holds an image and a label, by its path."""
   if not isinstance(views, Mapping):
     return {}
-  found = {name: {key: views[key] for key in ("image", "label")}} if _is_view(views) else {}
+  found = {}
+  if {"image", "label"} <= views.keys():
+    found[name] = {"image": views["image"], "label": views["label"]}
   for key, part in views.items():
     found |= labeled_images(part, f"{name}/{key}".lstrip("/"))
   return found
-
-
-def _is_view(views: Mapping[str, Any]) -> bool:
-  return "image" in views and "label" in views
 
 
 def _levels(image: np.ndarray) -> np.ndarray:
@@ -317,19 +280,13 @@ def _run(argv: list[str]) -> int:
   values = flags.FLAGS
   if not logging.level_debug():
     logging.set_verbosity(logging.WARNING)  # the libraries report every file they touch
-  try:
-    inspect(
-      values.config,
-      title=values["config"].config_filename,
-      out=pathlib.Path(values.out),
-      images=values.images,
-      seconds=values.seconds,
-      workers=values.workers,
-      workdir=pathlib.Path(values.workdir) if values.workdir else None,
-    )
-  except (ValueError, FileNotFoundError) as error:
-    if logging.level_debug():
-      raise
-    print(f"inspect: {error}", file=sys.stderr)
-    return 1
+  inspect(
+    values.config,
+    title=values["config"].config_filename,
+    out=pathlib.Path(values.out),
+    images=values.images,
+    seconds=values.seconds,
+    workers=values.workers,
+    workdir=pathlib.Path(values.workdir) if values.workdir else None,
+  )
   return 0

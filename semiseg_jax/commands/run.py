@@ -81,16 +81,10 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
   """
   processes.check_agreement(config)
   dataset = open_data(config)
-  mesh = make_mesh()
+  mesh, dtype = make_mesh(), compute_dtype(config.model.dtype)
   variables, forward, about = trained_network(
-    workdir, config.model, compute_dtype(config.model.dtype)
+    workdir, config.model, dtype, dataset.info.class_names
   )
-  if about["class_names"] != list(dataset.info.class_names):
-    raise ValueError(
-      f"the network in {workdir} knows {len(about['class_names'])} classes "
-      f"({', '.join(about['class_names'])}), the dataset {dataset.info.name} has "
-      f"{dataset.info.num_classes} ({', '.join(dataset.info.class_names)})"
-    )
   step = make_evaluate_step(forward, dataset.info.num_classes, mesh)
   found = score(step, replicate(variables, mesh), config, dataset, mesh)
   result = {"step": about["step"], "network": about["network"], "loss": found.loss}
@@ -132,14 +126,13 @@ def predict(
   config: None, or what must describe the network there. options: overlays and skip_bad of
   `predict_folder`.
   """
-  model = config and config.model
   if jax.process_count() > 1:
     raise ValueError("--mode=predict runs in one process: start it on a single host")
   if not images:
     raise ValueError("--mode=predict needs --images=DIR, the folder of pictures")
-  variables, forward, about = trained_network(
-    workdir, model, compute_dtype(model.dtype if model else "auto")
-  )
+  model = config and config.model
+  dtype = compute_dtype(model.dtype if model else "auto")
+  variables, forward, about = trained_network(workdir, model, dtype)
   out = pathlib.Path(out) if out else workdir / "predictions"
   done = predict_folder(
     forward,

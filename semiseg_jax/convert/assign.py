@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from semiseg_jax.convert.family import Family
 from semiseg_jax.models.network import Variables
@@ -32,6 +33,9 @@ class Slot(NamedTuple):
   path: tuple[str, ...]
   of_class: int | None
 
+  def __str__(self) -> str:
+    return ".".join(self.path[1:]) + ("" if self.of_class is None else f"[{self.of_class}]")
+
 
 class Report(NamedTuple):
   """What became of every tensor and every leaf.
@@ -47,11 +51,7 @@ class Report(NamedTuple):
 
 def leaves_of(variables: Variables) -> dict[tuple[str, ...], np.ndarray]:
   """Every array by its path, which begins with params or batch_stats."""
-  found = {}
-  for name, tree in zip(Variables._fields, variables, strict=True):
-    for path, leaf in jax.tree.leaves_with_path(tree):
-      found[name, *(entry.key for entry in path)] = np.asarray(leaf)
-  return found
+  return flatten_dict(jax.tree.map(np.asarray, variables._asdict()))
 
 
 def slots_of(family: Family, variables: Variables) -> dict[str, Slot]:
@@ -61,8 +61,7 @@ def slots_of(family: Family, variables: Variables) -> dict[str, Slot]:
     layer = family.layer(".".join(path[1:-1]))
     if layer is None:
       continue
-    classes = range(leaf.shape[0]) if "{c}" in layer else (None,)
-    for c in classes:
+    for c in range(leaf.shape[0]) if "{c}" in layer else (None,):
       key = f"{layer.replace('{c}', str(c))}.{_LEAVES[path[-1]]}"
       assert key not in slots, f"{family.name} names two leaves {key}"
       slots[key] = Slot(path, c)
@@ -87,18 +86,18 @@ def assign(
   if not taken:
     raise ValueError(f"no tensor of this {family.name} file has a place in the network")
   covered = {slots[key].path for key in taken}
-  _check_complete(covered, slots, taken)
+  if lacking := [key for key, slot in slots.items() if slot.path in covered and key not in taken]:
+    raise ValueError(f"the file lacks {lacking[0]}, though it has it for other classes")
   filled = leaves | {path: np.empty_like(leaves[path]) for path in covered}
   for key in taken:
-    slot = slots[key]
-    _part(filled[slot.path], slot)[...] = _from_torch(tensors[key], slot.path)
-  left = [key for key in tensors if key not in taken]
+    tensor_at(filled, slots[key])[...] = tensors[key]
+  why_unknown = lambda key: A_COUNTER if key.endswith(_COUNTER) else "no such layer here"
   report = Report(
-    [(key, _dotted(slots[key]), tensors[key].shape) for key in taken],
-    [(key, tensors[key].shape, whys.get(key) or _why_unknown(key)) for key in left],
-    [(".".join(path[1:]), leaf.shape) for path, leaf in leaves.items() if path not in covered],
+    [(key, str(slots[key]), tensors[key].shape) for key in taken],
+    [(k, x.shape, whys.get(k) or why_unknown(k)) for k, x in tensors.items() if k not in taken],
+    [(str(Slot(path, None)), x.shape) for path, x in leaves.items() if path not in covered],
   )
-  return _unflatten(filled), report
+  return Variables(**{"batch_stats": {}, **unflatten_dict(filled)}), report
 
 
 def tensors_of(
@@ -111,11 +110,9 @@ def tensors_of(
   """
   slots, leaves = slots_of(family, variables), leaves_of(variables)
   covered = {slot.path for slot in slots.values()}
-  if over := [".".join(path[1:]) for path in leaves if path not in covered]:
-    modules = sorted({name.split(".")[0] for name in over})
-    raise ValueError(
-      f"family {family.name} has no place for {', '.join(modules)}: --family=semiseg_jax has"
-    )
+  if modules := {path[1] for path in leaves if path not in covered}:
+    over = ", ".join(sorted(modules))
+    raise ValueError(f"family {family.name} has no place for {over}: --family=semiseg_jax has")
   tensors = {}
   for key, slot in slots.items():
     tensors[key] = tensor_at(leaves, slot)
@@ -127,7 +124,7 @@ def tensors_of(
 
 def tensor_at(leaves: Mapping[tuple[str, ...], np.ndarray], slot: Slot) -> np.ndarray:
   """What a slot holds, as a state dict has it; a view."""
-  array = _part(leaves[slot.path], slot)
+  array = leaves[slot.path] if slot.of_class is None else leaves[slot.path][slot.of_class, ...]
   if slot.path[-1] != "kernel":
     return array
   return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
@@ -136,17 +133,6 @@ def tensor_at(leaves: Mapping[tuple[str, ...], np.ndarray], slot: Slot) -> np.nd
 def counters_of(tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
   """How many batches each BatchNorm had averaged; only the way back needs it."""
   return {key: int(x) for key, x in tensors.items() if key.endswith(f".{_COUNTER}") and int(x)}
-
-
-def _part(leaf: np.ndarray, slot: Slot) -> np.ndarray:
-  """A view of what the slot names."""
-  return leaf[...] if slot.of_class is None else leaf[slot.of_class, ...]
-
-
-def _from_torch(tensor: np.ndarray, path: tuple[str, ...]) -> np.ndarray:
-  if path[-1] != "kernel":
-    return tensor
-  return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
 
 
 def _fitting(
@@ -171,16 +157,6 @@ def _fitting(
   return dict.fromkeys(key for key in shapes if key not in whys), whys
 
 
-def _check_complete(covered: set, slots: Mapping[str, Slot], taken: Mapping[str, None]) -> None:
-  """ValueError if a leaf that holds all classes' arrays got only some of them."""
-  if missing := [key for key, slot in slots.items() if slot.path in covered and key not in taken]:
-    raise ValueError(f"the file lacks {missing[0]}, though it has it for other classes")
-
-
-def _why_unknown(key: str) -> str:
-  return A_COUNTER if key.endswith(_COUNTER) else "no such layer here"
-
-
 def _mismatch(wrong: list[str], tensors, shapes, only_classes: bool) -> str:
   lines = [f"{key} is {tensors[key].shape} there and {shapes[key]} here" for key in wrong[:4]]
   more = f", and {len(wrong) - 4} more" if len(wrong) > 4 else ""
@@ -190,18 +166,3 @@ def _mismatch(wrong: list[str], tensors, shapes, only_classes: bool) -> str:
     else "they are of another network"
   )
   return f"{'; '.join(lines)}{more}: {hint}"
-
-
-def _dotted(slot: Slot) -> str:
-  name = ".".join(slot.path[1:])
-  return name if slot.of_class is None else f"{name}[{slot.of_class}]"
-
-
-def _unflatten(leaves: Mapping[tuple[str, ...], np.ndarray]) -> Variables:
-  trees: dict = {name: {} for name in Variables._fields}
-  for (*path, name), leaf in leaves.items():
-    tree = trees
-    for part in path:
-      tree = tree.setdefault(part, {})
-    tree[name] = leaf
-  return Variables(**trees)

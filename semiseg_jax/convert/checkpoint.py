@@ -1,11 +1,12 @@
 """Trained networks on disk: of a run, of a conversion, or in PyTorch's files."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from semiseg_jax.convert import families
@@ -50,12 +51,15 @@ def save_network(
 
 
 def trained_network(
-  workdir: pathlib.Path, model: ConfigDict | None = None, dtype: jnp.dtype = jnp.float32
+  workdir: pathlib.Path,
+  model: ConfigDict | None = None,
+  dtype: jnp.dtype = jnp.float32,
+  class_names: Sequence[str] | None = None,
 ) -> tuple[Variables, Network, dict[str, Any]]:
   """(variables, network, what the checkpoint says of itself) of the best network in workdir.
 
-  model: config.model, if it has to describe that network. Raises FileNotFoundError if there is
-  none, ValueError if model describes another.
+  model: config.model, if it has to describe that network; class_names: those that it has to know.
+  Raises FileNotFoundError if there is none, ValueError if it is another.
   """
   directory = workdir / "best"
   if not directory.is_dir():
@@ -68,6 +72,12 @@ def trained_network(
       raise FileNotFoundError(f"{directory} holds no checkpoint yet: no evaluation has finished")
     if model is not None:
       check_same(model, about["model"], directory)
+    if class_names is not None and about["class_names"] != list(class_names):
+      raise ValueError(
+        f"the network in {workdir} knows {len(about['class_names'])} classes "
+        f"({', '.join(about['class_names'])}), the dataset has {len(class_names)} "
+        f"({', '.join(class_names)})"
+      )
     fresh, network = networks.build(about["model"], dtype=dtype)
     restored, _ = checkpoints.restore(fresh)
   return Variables(*restored), network, about
@@ -85,7 +95,7 @@ def description(model: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_same(model: Mapping[str, Any], trained: Mapping[str, Any], where: pathlib.Path) -> None:
   """ValueError if config.model is of another network than the one that was trained there."""
-  wanted, there = flat(description(model)), flat(trained)
+  wanted, there = (flatten_dict(x, sep=".") for x in (description(model), trained))
   if wanted["normalization"] == "auto":
     del wanted["normalization"]
   for key, value in wanted.items():
@@ -94,12 +104,3 @@ def check_same(model: Mapping[str, Any], trained: Mapping[str, Any], where: path
         f"the network in {where} was trained with config.model.{key}={there[key]!r}, not "
         f"{value!r}: give the --config that it was trained with"
       )
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """A description by dotted keys, such as "trunk.name"."""
-  found = {}
-  for key, value in values.items():
-    inner = isinstance(value, Mapping)
-    found |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-  return found

@@ -7,7 +7,6 @@
 gives label uint8 [B,H,W] and confidence float32 [B,H,W], the probability of the label.
 """
 
-import json
 import pathlib
 from typing import Any
 
@@ -18,6 +17,7 @@ from jax import export
 from semiseg_jax.evaluation.decide import argmax_with_confidence
 from semiseg_jax.evaluation.inference import whole_reflected
 from semiseg_jax.models.network import Network, Variables
+from semiseg_jax.runtime.checkpoints import write_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -64,4 +64,4 @@ def write(
     "calling_convention_version": exported.calling_convention_version,
     "jax": jax.__version__,
   }
-  path.with_name(path.name + ".json").write_text(json.dumps(described, indent=2) + "\n")
+  write_json(path.with_name(path.name + ".json"), described)

@@ -19,7 +19,9 @@ class Family:
   the class, for modules that hold the arrays of all classes. signature: keys by which the family is
   known; unless: keys that it never has. describe: (shapes of the tensors, what else the file
   holds) -> what `networks.build` takes; a value of None could not be known. counters: whether
-  BatchNorms have `num_batches_tracked`.
+  BatchNorms have `num_batches_tracked`. apart: what the keys begin with, here, of tensors that are
+  in a file of their own (convert/apart.py). adapt: makes a file's tensors into those that the rules
+  name.
   """
 
   name: str
@@ -29,6 +31,8 @@ class Family:
   describe: Callable[[Shapes, Mapping[str, Any]], dict[str, Any]]
   unless: tuple[str, ...] = ()
   counters: bool = True
+  apart: str = ""
+  adapt: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
 
   def recognises(self, keys: Mapping[str, Any]) -> bool:
     return all(key in keys for key in self.signature) and not any(k in keys for k in self.unless)

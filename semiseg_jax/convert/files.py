@@ -1,13 +1,17 @@
 """State dicts in files: .safetensors, and PyTorch's own, of which nothing is ever executed."""
 
+import importlib
 import json
 import pathlib
 import pickle
 import re
+import types
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from semiseg_jax.runtime.checkpoints import first_line
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "network", "net")
 _ABOUT = "semiseg_jax"  # our entry in the header of a .safetensors file
@@ -41,55 +45,50 @@ def write(path: pathlib.Path, tensors: Mapping[str, np.ndarray], about: dict[str
   path.parent.mkdir(parents=True, exist_ok=True)
   part = path.with_name(path.name + ".part")
   if path.suffix == ".safetensors":
-    from safetensors.numpy import save_file
-
-    save_file(tensors, part, {"format": "pt", _ABOUT: json.dumps(about)})
+    header = {"format": "pt", _ABOUT: json.dumps(about)}
+    needed("safetensors.numpy").save_file(tensors, part, header)
   elif path.suffix in (".pth", ".pt"):
-    torch = import_torch()
+    torch = needed("torch")
     torch.save({key: torch.from_numpy(x) for key, x in tensors.items()}, part)
   else:
     raise ValueError(f"{path} should end in .pth, .pt or .safetensors")
   part.replace(path)
 
 
-def import_torch():
-  """The torch module; ImportError with what to do if it isn't there."""
+def needed(package: str) -> types.ModuleType:
+  """What reads or writes a kind of file; ImportError with what to do if it isn't there."""
   try:
-    import torch
+    return importlib.import_module(package)
   except ImportError as error:
     raise ImportError(
-      "PyTorch's files need torch: pip install 'semiseg_jax[convert]', or give a .safetensors file"
+      f"this file needs {package}: pip install 'semiseg_jax[convert]' (.safetensors needs no torch)"
     ) from error
-  return torch
 
 
 def _read_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  safetensors = needed("safetensors")
   try:
-    from safetensors import SafetensorError, safe_open
-  except ImportError as error:
-    raise ImportError(f"{path} needs safetensors: pip install 'semiseg_jax[convert]'") from error
-  try:
-    with safe_open(path, framework="np") as file:
+    with safetensors.safe_open(path, framework="np") as file:
       tensors = {key: _plain(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
       header = file.metadata() or {}
-  except (SafetensorError, OSError, TypeError, AttributeError) as error:
+  except (safetensors.SafetensorError, OSError, TypeError, AttributeError) as error:
     raise ValueError(f"{path} can't be read as safetensors: {error}") from error
   return tensors, {"about": json.loads(header[_ABOUT])} if _ABOUT in header else {}
 
 
 def _read_torch(path: pathlib.Path) -> Any:
-  torch = import_torch()
+  torch = needed("torch")
   try:
     return torch.load(path, map_location="cpu", weights_only=True)
   except pickle.UnpicklingError as error:
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
-    what = f"it asks for {found[1]}" if found else _first_line(error)
+    what = f"it asks for {found[1]}" if found else first_line(error)
     raise ValueError(
       f"{path} is refused: only files of arrays and plain values are read, and {what}. Nothing of "
       "it was run. If you trust it, load it in PyTorch and save its state dict alone"
     ) from error
   except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-    raise ValueError(f"{path} is damaged or no file of PyTorch's: {_first_line(error)}") from error
+    raise ValueError(f"{path} is damaged or no file of PyTorch's: {first_line(error)}") from error
 
 
 def _unwrap(content: Any, path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -109,19 +108,11 @@ def _unwrap(content: Any, path: pathlib.Path) -> tuple[dict[str, np.ndarray], di
 
 
 def _tensors(content: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  torch = import_torch()
-  return {key: _to_numpy(x) for key, x in content.items() if isinstance(x, torch.Tensor)}
-
-
-def _to_numpy(tensor) -> np.ndarray:
-  tensor = tensor.detach()
-  return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+  kind = needed("torch").Tensor
+  found = {key: x.detach() for key, x in content.items() if isinstance(x, kind)}
+  return {key: (x.float() if x.is_floating_point() else x).numpy() for key, x in found.items()}
 
 
 def _plain(array: np.ndarray) -> np.ndarray:
   """Floating point of any width as float32, which is what networks here are made of."""
   return array if np.issubdtype(array.dtype, np.integer) else array.astype(np.float32, copy=False)
-
-
-def _first_line(error: Exception) -> str:
-  return (str(error) or type(error).__name__).splitlines()[0][:200]

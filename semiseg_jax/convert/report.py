@@ -26,12 +26,11 @@ def print_report(report: Report, console: Console) -> None:
   table = Table()
   for title in ("", "tensor", "shape", "ours"):
     table.add_column(title, overflow="fold")  # names are never cut off
-  groups = collections.defaultdict(list)
-  for key, path, shape in report.taken:
-    groups[path.split(".")[0].split("[")[0]].append((key, shape))
-  for module, entries in groups.items():
-    size = sum(math.prod(shape) for _, shape in entries)
-    table.add_row("mapped", f"{len(entries)} tensors", f"{size:,} values", module)
+  sizes = collections.defaultdict(list)
+  for _, path, shape in report.taken:
+    sizes[path.split(".")[0].split("[")[0]].append(math.prod(shape))
+  for module, values in sizes.items():
+    table.add_row("mapped", f"{len(values)} tensors", f"{sum(values):,} values", module)
   counters = sum(why == A_COUNTER for *_, why in report.left)
   if counters:
     table.add_row("kept apart", f"{counters} num_batches_tracked", "", "used on the way back")

@@ -1,6 +1,6 @@
 """What a conversion shows of itself, without the original's code."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ from semiseg_jax.convert.assign import (
 from semiseg_jax.convert.weights import Converted, Weights
 from semiseg_jax.evaluation.decide import argmax_with_confidence
 from semiseg_jax.evaluation.inference import whole
+from semiseg_jax.models.network import Tree, Variables
 
 LIMITS = (
   "Not compared with the original's code, as tests do for the published layouts: two tensors of "
@@ -25,8 +26,6 @@ LIMITS = (
 )
 _SIZE, _BLOCK = (96, 128), 16  # of the picture, and of its squares
 _SHOWN = 4  # names in a line
-
-Leaves = Mapping[tuple[str, ...], np.ndarray]
 
 
 class Finding(NamedTuple):
@@ -38,11 +37,10 @@ class Finding(NamedTuple):
 
 def findings(weights: Weights, done: Converted, class_names: Sequence[str]) -> Iterator[Finding]:
   """What became of every tensor, the way back, all numbers, and what the network says."""
-  leaves = leaves_of(done.variables)
   yield _all_used(done.report)
   yield _all_filled(done.report)
-  yield _way_back(weights, done, leaves)
-  yield _numbers(leaves)
+  yield _way_back(weights, done)
+  yield _numbers(done.variables)
   yield _picture(done, class_names)
 
 
@@ -64,31 +62,34 @@ def _all_filled(report: Report) -> Finding:
   return Finding(held, f"fresh arrays of the network: {_some(fresh)}")
 
 
-def _way_back(weights: Weights, done: Converted, leaves: Leaves) -> Finding:
-  slots = slots_of(weights.family, done.variables)
-  keys = [key for key, *_ in done.report.taken]
-  back = {key: tensor_at(leaves, slots[key]) for key in keys}
-  changed = [key for key in keys if not _same_bits(back[key], weights.tensors[key])]
+def _way_back(weights: Weights, done: Converted) -> Finding:
+  slots, leaves = slots_of(weights.family, done.variables), leaves_of(done.variables)
+  changed = []
+  for key, *_ in done.report.taken:
+    there, back = weights.tensors[key], tensor_at(leaves, slots[key])
+    if there.dtype != back.dtype or there.tobytes() != back.tobytes():
+      changed.append(key)
   if changed:
     return Finding(False, f"tensors that come back changed: {_some(changed)}")
-  return Finding(True, f"{len(keys)} tensors come back bit for bit")
+  return Finding(True, f"{len(done.report.taken)} tensors come back bit for bit")
 
 
-def _numbers(leaves: Leaves) -> Finding:
-  bad = [path for path, x in leaves.items() if not np.isfinite(x).all()]
-  bad += [path for path, x in leaves.items() if path[-1] == "var" and (x < 0).any()]
+def _numbers(variables: Variables) -> Finding:
+  bad = [
+    ".".join(path[1:])
+    for path, x in leaves_of(variables).items()
+    if not np.isfinite(x).all() or (path[-1] == "var" and (x < 0).any())
+  ]
   if bad:
-    names = [".".join(path[1:]) for path in bad]
-    return Finding(False, f"infinities, NaN or a negative variance in: {_some(names)}")
-  modules = dict.fromkeys(path[1] for path in leaves if path[0] == "params")
-  sizes = ", ".join(f"{module} {_root_mean_square(leaves, module):.2g}" for module in modules)
-  return Finding(True, f"all numbers are finite; root mean square of the parameters: {sizes}")
+    return Finding(False, f"infinities, NaN or a negative variance in: {_some(bad)}")
+  sizes = (f"{name} {_root_mean_square(tree):.2g}" for name, tree in variables.params.items())
+  found = ", ".join(sizes)
+  return Finding(True, f"all numbers are finite; root mean square of the parameters: {found}")
 
 
-def _root_mean_square(leaves: Leaves, module: str) -> float:
-  arrays = [x for path, x in leaves.items() if path[:2] == ("params", module)]
-  squares = sum(np.square(x, dtype=np.float64).sum() for x in arrays)
-  return float(np.sqrt(squares / sum(x.size for x in arrays)))
+def _root_mean_square(tree: Tree) -> float:
+  arrays = jax.tree.leaves(tree)
+  return np.linalg.norm([np.linalg.norm(x) for x in arrays]) / sum(x.size for x in arrays) ** 0.5
 
 
 def _picture(done: Converted, class_names: Sequence[str]) -> Finding:
@@ -103,19 +104,14 @@ def _picture(done: Converted, class_names: Sequence[str]) -> Finding:
     return logits, argmax_with_confidence(logits)
 
   logits, (label, confidence) = jax.device_get(run(done.variables, image))
-  shape = "x".join(map(str, logits.shape[1:]))
   if not np.isfinite(logits).all():
-    return Finding(False, f"a made-up picture gives logits {shape} that are not all finite")
+    return Finding(False, "a made-up picture gives logits that are not all finite")
+  shape = "x".join(map(str, logits.shape[1:]))
   shares = np.bincount(label.ravel(), minlength=len(class_names)) / label.size
   first = np.argsort(-shares, kind="stable")[:_SHOWN]
   found = ", ".join(f"{class_names[c]} {shares[c]:.0%}" for c in first if shares[c])
   text = f"a made-up picture gives finite logits {shape}: {found}; mean confidence"
   return Finding(True, f"{text} {confidence.mean():.2f}")
-
-
-def _same_bits(left: np.ndarray, right: np.ndarray) -> bool:
-  same = (left.shape, left.dtype) == (right.shape, right.dtype)
-  return same and left.tobytes() == right.tobytes()
 
 
 def _some(names: Sequence[str]) -> str:

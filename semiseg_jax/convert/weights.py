@@ -1,13 +1,12 @@
 """Weights of a file as a network of ours."""
 
 import hashlib
-import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from semiseg_jax.convert import families, files, hub
+from semiseg_jax.convert import apart, families, files, hub
 from semiseg_jax.convert.assign import Report, assign, counters_of
 from semiseg_jax.convert.family import Family
 from semiseg_jax.models import networks
@@ -49,11 +48,14 @@ def read_weights(reference: str, family: str | None = None, **known: Any) -> Wei
   path = hub.fetch(reference)
   tensors, extra = files.read(path)
   layout = families.named(family) if family else families.detect(tensors)
+  tensors = layout.adapt({**tensors, **apart.read(layout, path)})
   about = dict(extra.get("about", {}))
   model = describe(layout, tensors, extra) | {k: v for k, v in known.items() if v is not None}
+  with open(path, "rb") as file:
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+  beside = sorted(str(key) for key in extra if key != "about")
   about["counters"] = counters_of(tensors)
-  about["origin"] = {"file": reference, "family": layout.name, "sha256": _sha256(path)}
-  about["origin"]["beside"] = sorted(str(key) for key in extra if key != "about")
+  about["origin"] = {"file": reference, "family": layout.name, "sha256": digest, "beside": beside}
   return Weights(tensors, layout, model, about)
 
 
@@ -80,7 +82,11 @@ def convert(
   then fresh, from seed. Raises ValueError where the file leaves open what the network is, and for
   tensors of other shapes.
   """
-  check_known(weights.model)
+  for key, flag in (("name", "--model"), ("normalization", "--normalization")):
+    if weights.model.get(key) is None:
+      raise ValueError(
+        f"the file doesn't say the network's {key}, and its keys don't tell: give {flag}"
+      )
   model = completed(weights.model)
   if num_classes is not None:
     model["num_classes"] = num_classes
@@ -95,18 +101,3 @@ def completed(model: Mapping[str, Any]) -> dict[str, Any]:
   """What `networks.build` takes, with every default filled in; ValueError for what is not there."""
   own = {key: model.get(key, {}) for key in ("num_classes", "heads", "normalization")}
   return networks.complete({k: x for k, x in model.items() if k not in own}) | own
-
-
-def check_known(model: Mapping[str, Any]) -> None:
-  """ValueError if the file left open which network it is or what its inputs are."""
-  flags = {"name": "--model", "normalization": "--normalization"}
-  for key, flag in flags.items():
-    if model.get(key) is None:
-      raise ValueError(
-        f"the file doesn't say the network's {key}, and its keys don't tell: give {flag}"
-      )
-
-
-def _sha256(path: pathlib.Path) -> str:
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()

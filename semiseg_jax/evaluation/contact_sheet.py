@@ -1,15 +1,13 @@
 """Many images and their labels on one page, for people."""
 
-import functools
 import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
-from semiseg_jax.evaluation.pictures import legend, overlay
+from semiseg_jax.evaluation.pictures import legend, overlay, text_line
 from semiseg_jax.labels import IGNORE
 
 _WIDTH = 1600
@@ -85,7 +83,7 @@ def _pair(sample: Sample, palette: np.ndarray, width: int) -> np.ndarray:
   tiles = np.concatenate([image, gap, colored], axis=1)
   if not sample.caption:
     return tiles
-  return np.concatenate([_text(sample.caption, _CAPTION, _INK, tiles.shape[1]), tiles])
+  return np.concatenate([text_line(sample.caption, _CAPTION, tiles.shape[1], _INK), tiles])
 
 
 def _hatch(colored: np.ndarray, image: np.ndarray, ignored: np.ndarray) -> np.ndarray:
@@ -97,28 +95,10 @@ def _hatch(colored: np.ndarray, image: np.ndarray, ignored: np.ndarray) -> np.nd
 
 
 def _line(text: str, size: int, ink: tuple[int, int, int] = _INK, above: int = 0) -> np.ndarray:
-  return _on_page(_text(text, size, ink, _INSIDE), above)
-
-
-def _text(text: str, size: int, ink: tuple[int, int, int], width: int) -> np.ndarray:
-  """One line, cut off where it is too long."""
-  font = _font(size)
-  if font.getlength(text) > width:
-    while text and font.getlength(f"{text}...") > width:
-      text = text[:-1]
-    text += "..."
-  line = Image.new("RGB", (width, round(1.5 * size)), _PAPER)
-  ImageDraw.Draw(line).text((0, line.height // 2), text, ink, font, anchor="lm")
-  return np.asarray(line)
+  return _on_page(text_line(text, size, _INSIDE, ink), above)
 
 
 def _on_page(picture: np.ndarray, above: int = 0) -> np.ndarray:
   """The picture with margins, `above` pixels of them on top."""
-  canvas = np.full((len(picture) + above, _WIDTH, 3), _PAPER, np.uint8)
-  canvas[above:, _MARGIN : _MARGIN + picture.shape[1]] = picture
-  return canvas
-
-
-@functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-  return ImageFont.load_default(size)
+  right = _WIDTH - _MARGIN - picture.shape[1]
+  return np.pad(picture, ((above, 0), (_MARGIN, right), (0, 0)), constant_values=255)

@@ -14,6 +14,7 @@ from semiseg_jax.contract import Batch, Tree
 from semiseg_jax.evaluation.decide import argmax
 from semiseg_jax.evaluation.inference import whole
 from semiseg_jax.evaluation.metrics import Scores, confusion_matrix, scores
+from semiseg_jax.losses.pixel import cross_entropy
 from semiseg_jax.models.network import Network, Variables
 
 _IN_FLIGHT = 2  # batches given to the devices before the host waits for the first of them
@@ -39,18 +40,12 @@ def make_evaluate_step(
     labels = batch["label"].astype(jnp.int32)
     logits = whole(network, Variables(params, batch_stats), batch["image"], labels.shape[1:])
     confusion = confusion_matrix(argmax(logits), labels, num_classes)
-    return psum(Counts(confusion, cross_entropy_sum(logits, labels)), DATA_AXIS)
+    # what is no class has no part in the confusion either
+    known = jnp.where(labels < num_classes, cross_entropy(logits, labels), 0)
+    return psum(Counts(confusion, known.sum()), DATA_AXIS)
 
   rows = P(DATA_AXIS)
   return jax.jit(jax.shard_map(per_device, mesh=mesh, in_specs=(P(), P(), rows), out_specs=P()))
-
-
-def cross_entropy_sum(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """float32 sum over the pixels whose label is one of the K classes of logits [B,H,W,K]."""
-  logits = logits.astype(jnp.float32)
-  truth = labels[..., None] == jnp.arange(logits.shape[-1])
-  cross_entropy = jax.nn.logsumexp(logits, axis=-1) - jnp.where(truth, logits, 0).sum(-1)
-  return jnp.where(truth.any(-1), cross_entropy, 0).sum()
 
 
 def evaluate(

@@ -14,6 +14,7 @@ _TILE_HEIGHT = 256  # smaller pictures are magnified to at least this
 _FONT_SIZE = 15
 _BAND, _GAP, _MARGIN = 26, 6, 6  # pixels: height of a line of text, between tiles, around text
 _PAPER, _INK = (255, 255, 255), (32, 32, 32)
+_GRID, _CURVES = (224, 224, 224), (640, 360)  # colour of lines at quarters, size of a plot
 
 
 def colorize(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
@@ -85,10 +86,10 @@ def legend(
   colours = colorize(np.arange(256), palette)
   entries = [(class_names[i], colours[i]) for i in ids if i < len(class_names)]
   entries += [("no label", colours[IGNORE])] if IGNORE in ids else []
-  swatch = _BAND - 2 * _MARGIN
+  font, swatch = _font(_FONT_SIZE), _BAND - 2 * _MARGIN
   places, left, line = [], _MARGIN, 0
   for name, _ in entries:
-    needed = swatch + _MARGIN + int(_font().getlength(name)) + 3 * _MARGIN
+    needed = swatch + _MARGIN + int(font.getlength(name)) + 3 * _MARGIN
     if left + needed > width and left > _MARGIN:
       left, line = _MARGIN, line + 1
     places.append((left, line * _BAND))
@@ -99,31 +100,55 @@ def legend(
     box = (x, y + _MARGIN, x + swatch, y + _MARGIN + swatch)
     draw.rectangle(box, fill=tuple(int(c) for c in colour), outline=_INK)
     middle = (x + swatch + _MARGIN, y + _BAND // 2)
-    draw.text(middle, name, fill=_INK, font=_font(), anchor="lm")
+    draw.text(middle, name, fill=_INK, font=font, anchor="lm")
   return np.asarray(canvas)
+
+
+def class_curves(
+  title: str,
+  steps: Sequence[int],
+  values: Sequence[Sequence[float]],
+  palette: np.ndarray,
+  class_names: Sequence[str],
+) -> np.ndarray:
+  """uint8 [H,W,3]: a line for each class over the steps, between 0 and 1; values: [T][C]."""
+  width, height = _CURVES
+  plot = np.full((height, width, 3), _PAPER, np.uint8)
+  for share in (0.25, 0.5, 0.75):
+    plot[round(share * (height - 1))] = _GRID
+  x = np.asarray(steps) / max(steps[-1], 1) * (width - 1)
+  y = (1 - np.clip(np.asarray(values, float), 0, 1)) * (height - 1)
+  for line, color in zip(y.T, np.asarray(palette).tolist(), strict=False):
+    points = np.rint(np.stack([x, line], axis=-1)).astype(np.int32)
+    cv2.polylines(plot, [points], False, color, 2, cv2.LINE_AA)
+  caption = text_line(f"{title}, 0 to 1, until step {steps[-1]}", _FONT_SIZE, width)
+  return np.concatenate([caption, plot, legend(palette, class_names, width)])
+
+
+def text_line(text: str, size: int, width: int, ink: tuple[int, int, int] = _INK) -> np.ndarray:
+  """uint8 [1.5 size,width,3]: one line in letters of this size, cut off where it is too long."""
+  if _font(size).getlength(text) > width:
+    while text and _font(size).getlength(f"{text}...") > width:
+      text = text[:-1]
+    text += "..."
+  line = Image.new("RGB", (width, round(1.5 * size)), _PAPER)
+  ImageDraw.Draw(line).text((0, line.height // 2), text, ink, _font(size), anchor="lm")
+  return np.asarray(line)
 
 
 def _side_by_side(tiles: dict[str, np.ndarray]) -> np.ndarray:
   """Pictures of one size [H,W,3], magnified where small, under their captions."""
-  height, width = next(iter(tiles.values())).shape[:2]
-  factor = max(1, -(-_TILE_HEIGHT // height))
-  height, width = factor * height, factor * width
-  canvas = Image.new("RGB", (len(tiles) * (width + _GAP) - _GAP, height + _BAND), _PAPER)
-  for number, (caption, tile) in enumerate(tiles.items()):
-    captioned = Image.new("RGB", (width, height + _BAND), _PAPER)
-    text = _fitting(caption, width)
-    ImageDraw.Draw(captioned).text((2, _BAND // 2), text, _INK, _font(), anchor="lm")
-    tile = Image.fromarray(tile).resize((width, height), Image.Resampling.NEAREST)
-    captioned.paste(tile, (0, _BAND))
-    canvas.paste(captioned, (number * (width + _GAP), 0))
-  return np.asarray(canvas)
-
-
-def _fitting(caption: str, width: int) -> str:
-  """The caption, without what follows its comma where the tile is too narrow for it."""
-  return caption if _font().getlength(caption) <= width - 2 else caption.partition(",")[0]
+  columns = []
+  for caption, tile in tiles.items():
+    factor = max(1, -(-_TILE_HEIGHT // len(tile)))
+    tile = tile.repeat(factor, 0).repeat(factor, 1)
+    if _font(_FONT_SIZE).getlength(caption) > tile.shape[1]:
+      caption = caption.partition(",")[0]
+    column = np.concatenate([text_line(caption, _FONT_SIZE, tile.shape[1]), tile])
+    columns.append(np.pad(column, ((0, 0), (0, _GAP), (0, 0)), constant_values=255))
+  return np.concatenate(columns, axis=1)[:, :-_GAP]
 
 
 @functools.cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-  return ImageFont.load_default(_FONT_SIZE)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+  return ImageFont.load_default(size)

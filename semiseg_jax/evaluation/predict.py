@@ -24,11 +24,10 @@ _LEGEND_WIDTH = 480
 
 
 class Predictions(NamedTuple):
-  """Paths of the written label maps, of the pictures skipped, and how many sizes were compiled."""
+  """Paths of the written label maps, and of the pictures skipped."""
 
   written: list[pathlib.Path]
   skipped: list[pathlib.Path]
-  compiled_sizes: int
 
 
 def predict_folder(
@@ -52,19 +51,19 @@ def predict_folder(
   decode; with skip_bad such files are left out.
   """
   images, out = pathlib.Path(images), pathlib.Path(out)
-  paths = list_pictures(images)
+  paths = _pictures(images)
   _check_outputs(images, out, paths, overlays)
   out.mkdir(parents=True, exist_ok=True)
-  predict = make_predict(network, len(class_names))
+  predict = _make_predict(network, len(class_names))
   variables = jax.device_put(variables)
-  written, skipped, sizes = [], [], set()
+  written, skipped = [], []
   pictures = _decoded(track(paths, description="predicting"), skipped if skip_bad else None)
   labelled = (
     (path, image, predict(variables, reflect_to(image, padded_size(image.shape[:2]))))
     for path, image in pictures
   )
-  for path, image, label in _one_behind(labelled):
-    sizes.add(label.shape)
+  # each when the next is made: the device computes while the next picture is read
+  for (path, image, label), _ in itertools.pairwise(itertools.chain(labelled, [None])):
     label = np.asarray(label)[: image.shape[0], : image.shape[1]]
     written.append(out / f"{path.stem}.png")
     write_palette_png(written[-1], label, palette)
@@ -73,14 +72,10 @@ def predict_folder(
       blended.save(out / f"{path.stem}_overlay.png")
   if overlays:
     Image.fromarray(legend(palette, class_names, _LEGEND_WIDTH)).save(out / "_legend.png")
-  logging.info(
-    "predicted %d pictures, compiled for %d sizes, skipped %d",
-    *(len(written), len(sizes), len(skipped)),
-  )
-  return Predictions(written, skipped, len(sizes))
+  return Predictions(written, skipped)
 
 
-def make_predict(network: Network, num_classes: int) -> Callable[..., jax.Array]:
+def _make_predict(network: Network, num_classes: int) -> Callable[..., jax.Array]:
   """The jitted predict(variables, image uint8 [H,W,3]) -> label uint8 [H,W]."""
 
   def predict(variables: Variables, image: jax.Array) -> jax.Array:
@@ -106,17 +101,7 @@ def _decoded(
       skipped.append(path)
 
 
-def _one_behind(items: Iterable[tuple]) -> Iterator[tuple]:
-  """The items, each when the next is made: the device computes while the next picture is read."""
-  pending = None
-  for item in itertools.chain(items, [None]):
-    if pending:
-      yield pending
-    pending = item
-
-
-def list_pictures(folder: pathlib.Path) -> list[pathlib.Path]:
-  """The folder's files with a suffix of SUFFIXES, sorted by name."""
+def _pictures(folder: pathlib.Path) -> list[pathlib.Path]:
   if not folder.exists():
     raise FileNotFoundError(f"there is no folder {folder}")
   if not folder.is_dir():

@@ -7,10 +7,10 @@ name see a device's own block [K,S/N,D] of them; counts and heads are the same o
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from semiseg_jax.collectives import device_count, device_index, psum
+from semiseg_jax.fields import require
 
 RANK_ORDERS = ("ascending", "descending")
 
@@ -82,8 +82,7 @@ def enqueue(
 
   Raises ValueError for another rank_order, or if `elements` or `capacity` exceed the slots.
   """
-  if rank_order not in RANK_ORDERS:
-    raise ValueError(f"rank_order={rank_order!r}: choose from {', '.join(RANK_ORDERS)}")
+  require("rank_order", rank_order, RANK_ORDERS)
   own_slots = bank.rows.shape[1]
   total_slots = own_slots * device_count(axis_name)
   if max(elements, capacity) > total_slots:
@@ -140,19 +139,3 @@ def filled(bank: Bank, axis_name: str | None = None) -> jax.Array:
   slot = device_index(axis_name) * own_slots + jnp.arange(own_slots)
   age = (slot - bank.head[:, None]) % (own_slots * device_count(axis_name))
   return age < bank.count[:, None]
-
-
-def contents(bank: Bank) -> list[np.ndarray]:
-  """The rows of each class, newest first, on the host; bank: all of it."""
-  rows, count, head = (np.asarray(x) for x in (bank.rows, bank.count, bank.head))
-  newest_first = lambda c: (head[c] + np.arange(count[c])) % rows.shape[1]
-  return [rows[c, newest_first(c)] for c in range(rows.shape[0])]
-
-
-def from_contents(rows: list[np.ndarray], slots: int) -> Bank:
-  """The bank of given contents, as `contents` has them: what moves one to other slots."""
-  padded = np.zeros((len(rows), slots, rows[0].shape[1]), np.float32)
-  for of_class, block in zip(rows, padded, strict=True):
-    block[: len(of_class)] = of_class
-  count = jnp.array([len(of_class) for of_class in rows], jnp.int32)
-  return Bank(jnp.asarray(padded), count, jnp.zeros_like(count))

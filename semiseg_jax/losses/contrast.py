@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from semiseg_jax.collectives import as_varying, device_count, device_index, psum
+from semiseg_jax.fields import require
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.pools import Draws, PixelLists, draw_pixels, list_pixels, locate
 
@@ -56,8 +57,7 @@ def reco_loss(
 
   Returns a float32 scalar. Raises ValueError for another scope, or without key and draws.
   """
-  if scope not in ("global", "device"):
-    raise ValueError(f"scope={scope!r}: choose from 'global', 'device'")
+  require("scope", scope, ("global", "device"))
   if key is None and draws is None:
     raise ValueError("reco_loss needs a key to draw pixels with, or draws")
   pool_axis = axis_name if scope == "global" else None

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from semiseg_jax.collectives import psum
+from semiseg_jax.fields import require
 from semiseg_jax.losses.bank import Bank, class_counts, enqueue, filled
 from semiseg_jax.models.selectors import ClassSelectors
 
@@ -84,8 +85,7 @@ def selected_contrast(
   The selectors' statistics move for the classes that take part. Raises ValueError for other
   memory_weights.
   """
-  if memory_weights not in MEMORY_WEIGHTS:
-    raise ValueError(f"memory_weights={memory_weights!r}: choose from {', '.join(MEMORY_WEIGHTS)}")
+  require("memory_weights", memory_weights, MEMORY_WEIGHTS)
   num_classes = bank.count.shape[0]
   takes_part = contrasted(class_counts(classes, num_classes, axis_name), bank)
   scores = selectors(lax.stop_gradient(features), classes, True, takes_part)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from semiseg_jax.collectives import device_count, psum
 from semiseg_jax.labels import IGNORE
+from semiseg_jax.schedules import ramp_up
 
 _SMALLEST_PROB = 1e-30  # in a logarithm
 
@@ -25,6 +26,14 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
   return jnp.where(labels != IGNORE, loss, 0)
 
 
+def weighted_cross_entropy(
+  logits: jax.Array, labels: jax.Array, class_weights: jax.Array | None = None
+) -> jax.Array:
+  """`cross_entropy` times the weight of each label's class: [C], or None for 1."""
+  loss = cross_entropy(logits, labels)
+  return loss if class_weights is None else weight_of_label(labels, class_weights) * loss
+
+
 def supervised_loss(
   logits: jax.Array, labels: jax.Array, axis_name: str | None = None
 ) -> jax.Array:
@@ -32,7 +41,7 @@ def supervised_loss(
 
   NaN with a gradient of zero if there is none. Shapes as in `cross_entropy`.
   """
-  return _mean_where(cross_entropy(logits, labels), labels != IGNORE, axis_name)
+  return mean_where(cross_entropy(logits, labels), labels != IGNORE, axis_name, jnp.nan)
 
 
 def confidence_weighted_loss(
@@ -56,7 +65,7 @@ def confidence_weighted_loss(
   confident = (confidence >= strong_threshold).sum(axis=(1, 2))
   valid = (pseudo_label != IGNORE).sum(axis=(1, 2))
   weight = confident / jnp.maximum(valid, 1)  # an image without valid pixels has no loss to weight
-  return _mean_where(weight[:, None, None] * loss, loss > 0, axis_name)
+  return mean_where(weight[:, None, None] * loss, loss > 0, axis_name, jnp.nan)
 
 
 def class_weighted_loss(
@@ -69,10 +78,29 @@ def class_weighted_loss(
 
   0 without a labelled pixel. Shapes as in `cross_entropy`; class_weights: [C].
   """
-  weight = _weight_of_label(labels, class_weights)
+  weight = weight_of_label(labels, class_weights)
   own = (weight * cross_entropy(logits, labels)).sum(), weight.sum()
   total, total_weight = psum(own, axis_name)
   return total / jnp.where(total_weight > 0, total_weight, 1)
+
+
+def masked_cross_entropy(
+  logits: jax.Array,
+  labels: jax.Array,
+  mask: jax.Array | float = 1.0,
+  class_weights: jax.Array | None = None,
+  axis_name: str | None = None,
+) -> jax.Array:
+  """Cross-entropy times a mask, summed, over the number of labelled pixels where the mask is not 0.
+
+  The divisor is a count: neither a mask of fractions nor the class weights change it. 0 without
+  such a pixel. Shapes as in `cross_entropy`; mask: [B,H,W] or a number; class_weights: [C].
+  Source: C3-SemiSeg, `utils/losses.py`.
+  """
+  mask = jnp.where(labels != IGNORE, mask, 0)
+  loss = weighted_cross_entropy(logits, labels, class_weights)
+  total, count = psum(((mask * loss).sum(), (mask != 0).sum()), axis_name)
+  return total / jnp.maximum(count, 1)
 
 
 def pseudo_label_loss(
@@ -88,7 +116,7 @@ def pseudo_label_loss(
   class_weights: [C].
   Source: Alonso et al. 2021, as their code has it.
   """
-  weight = pixel_weights * _weight_of_label(pseudo_label, class_weights)
+  weight = pixel_weights * weight_of_label(pseudo_label, class_weights)
   total = psum((weight * cross_entropy(logits, pseudo_label)).sum(), axis_name)
   return total / (pseudo_label.size * device_count(axis_name))
 
@@ -96,12 +124,6 @@ def pseudo_label_loss(
 def pseudo_label_weights(confidence: jax.Array, step: jax.Array, ramp_steps: int) -> jax.Array:
   """ramp(step) * confidence^6, the pixel weights of `pseudo_label_loss`."""
   return ramp_up(step, ramp_steps) * confidence**6
-
-
-def ramp_up(step: jax.Array, ramp_steps: int) -> jax.Array:
-  """exp(-5 (1 - step/ramp_steps)^2), 1 from ramp_steps on."""
-  missing = jnp.maximum(1 - jnp.asarray(step, jnp.float32) / ramp_steps, 0)
-  return jnp.exp(-5 * jnp.square(missing))
 
 
 def entropy_loss(
@@ -125,14 +147,15 @@ def entropy_loss(
   return total / (math.log2(logits.shape[-1]) * jnp.maximum(count, 1))
 
 
-def _weight_of_label(labels: jax.Array, class_weights: jax.Array) -> jax.Array:
+def weight_of_label(labels: jax.Array, class_weights: jax.Array) -> jax.Array:
   """The class weights [B,H,W] of the labels; 0 where there is none."""
   is_label = labels[..., None] == jnp.arange(class_weights.shape[0])
   return jnp.where(is_label, class_weights, 0).sum(axis=-1)
 
 
-def _mean_where(values: jax.Array, mask: jax.Array, axis_name: str | None) -> jax.Array:
-  """Mean over the mask's pixels on all devices; NaN, with a gradient of zero, over none."""
-  total = psum(jnp.where(mask, values, 0).sum(), axis_name)
-  count = psum(mask.sum(), axis_name)
-  return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
+def mean_where(
+  values: jax.Array, mask: jax.Array, axis_name: str | None, empty: float = 0.0
+) -> jax.Array:
+  """Mean over the mask's entries on all devices; `empty`, with a gradient of zero, over none."""
+  total, count = psum((jnp.where(mask, values, 0).sum(), mask.sum()), axis_name)
+  return jnp.where(count > 0, total / jnp.maximum(count, 1), empty)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from semiseg_jax import contract
 from semiseg_jax.augment.views import MIXINGS, labeled_view, mixed_view
 from semiseg_jax.collectives import DATA_AXIS
-from semiseg_jax.contract import Aux, Batch, Params, TrainState, Tree
+from semiseg_jax.contract import Aux, Batch, Loss, Params, TrainState, Tree
 from semiseg_jax.fields import require
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.pixel import confidence_weighted_loss, supervised_loss
@@ -122,9 +122,7 @@ class Method(contract.Method):
     )
     return Student(labeled, unlabeled, losses, batch_stats)
 
-  def loss(
-    self, params: Params, state: TrainState, views: Tree, key: jax.Array
-  ) -> tuple[jax.Array, Aux]:
+  def loss(self, params: Params, state: TrainState, views: Tree, key: jax.Array) -> Loss:
     student = self.student(params, state, views)
     batch_stats = {**views.get("batch_stats", {}), "student": student.batch_stats}
     return sum(student.losses.values()), Aux(student.losses, batch_stats)

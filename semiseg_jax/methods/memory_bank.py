@@ -21,7 +21,7 @@ from semiseg_jax.augment import memory_bank as augmentation
 from semiseg_jax.augment.memory_bank import STRONG, WEAK, Strength
 from semiseg_jax.augment.views import image_keys
 from semiseg_jax.collectives import DATA_AXIS, cond, value_and_grad
-from semiseg_jax.contract import Aux, Batch, Facts, Params, TrainState, Tree
+from semiseg_jax.contract import Aux, Batch, Facts, Loss, Params, TrainState, Tree
 from semiseg_jax.fields import Steps, require
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses import balance, bank, pixel
@@ -296,13 +296,8 @@ class Method(contract.Method):
     return loss, aux._replace(method_state=views["memory"]), grads
 
   def loss(
-    self,
-    params: Params,
-    state: TrainState,
-    views: Tree,
-    key: jax.Array,
-    only: str | None = None,
-  ) -> tuple[jax.Array, Aux]:
+    self, params: Params, state: TrainState, views: Tree, key: jax.Array, only: str | None = None
+  ) -> Loss:
     """Both passes, the unlabelled one first, or one of them; all move the student's statistics.
 
     Metrics are NaN for what a single pass does not have.

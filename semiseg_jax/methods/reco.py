@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from semiseg_jax.augment.views import MIXINGS, labeled_view, ranks
 from semiseg_jax.collectives import DATA_AXIS
-from semiseg_jax.contract import Aux, Batch, Params, TrainState, Tree
+from semiseg_jax.contract import Aux, Batch, Loss, Params, TrainState, Tree
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.contrast import reco_loss
 from semiseg_jax.methods import mean_teacher
@@ -59,9 +59,7 @@ class Method(mean_teacher.Method):
       return {"labeled": labeled_view(batch, key)}
     return super().targets(state, batch, key)
 
-  def loss(
-    self, params: Params, state: TrainState, views: Tree, key: jax.Array
-  ) -> tuple[jax.Array, Aux]:
+  def loss(self, params: Params, state: TrainState, views: Tree, key: jax.Array) -> Loss:
     student = self.student(params, state, views)
     network, key = state.forward["student"], jax.random.fold_in(key, 4)
     losses = {**student.losses, "reco_loss": self.contrast(network, student, views, key)}

@@ -7,7 +7,7 @@ import jax
 from semiseg_jax import contract
 from semiseg_jax.augment.views import labeled_view
 from semiseg_jax.collectives import DATA_AXIS
-from semiseg_jax.contract import Aux, Batch, Params, TrainState, Tree
+from semiseg_jax.contract import Aux, Batch, Loss, Params, TrainState, Tree
 from semiseg_jax.losses.pixel import supervised_loss
 
 
@@ -18,9 +18,7 @@ class Method(contract.Method):
   def targets(self, state: TrainState, batch: Batch, key: jax.Array) -> Tree:
     return {"labeled": labeled_view(batch, key)}
 
-  def loss(
-    self, params: Params, state: TrainState, views: Tree, key: jax.Array
-  ) -> tuple[jax.Array, Aux]:
+  def loss(self, params: Params, state: TrainState, views: Tree, key: jax.Array) -> Loss:
     view, network = views["labeled"], state.forward["student"]
     batch_stats = state.networks["student"].batch_stats
     outputs, batch_stats = network(params["student"], batch_stats, view["image"], train=True)

@@ -7,26 +7,30 @@ import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar
 
+from flax import nnx
+
 from semiseg_jax.fields import require
-from semiseg_jax.models.layers import Computation
+from semiseg_jax.models.layers import Maker
 from semiseg_jax.models.network import Segmenter
-from semiseg_jax.models.resnet import PLAIN, RESNET101, ResNet, Style, Trunk
+from semiseg_jax.models.resnet import RESNET101, Style, Trunk
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
   """What every network's description inherits.
 
-  trunk: the encoder. output_stride: of the trunk. RATES: of the dilated 3x3 convolutions on the
-  trunk, by the output strides that there are. STYLE: what its original does its own way.
+  trunk: the encoder. output_stride: of the trunk. freeze_bn: the trunk's BatchNorms compute in
+  training as in evaluation, and keep their statistics. RATES: of the dilated 3x3 convolutions on
+  the trunk, by the output strides that there are. STYLE: what its original does its own way.
   """
 
   trunk: Trunk = RESNET101
   output_stride: int = 16
+  freeze_bn: bool = False
 
   MODULE: ClassVar[type[Segmenter]]
   RATES: ClassVar[Mapping[int, tuple[int, ...]]] = {16: (6, 12, 18)}
-  STYLE: ClassVar[Style] = PLAIN
+  STYLE: ClassVar[Style] = Style()
 
   def __post_init__(self):
     require("config.model.output_stride", self.output_stride, self.RATES)
@@ -35,11 +39,12 @@ class Architecture:
   def rates(self) -> tuple[int, ...]:
     return self.RATES[self.output_stride]
 
-  def build_trunk(self, computation: Computation) -> ResNet:
-    return self.trunk.build(self.output_stride, self.STYLE, computation)
+  def build_trunk(self, make: Maker) -> nnx.Module:
+    return self.trunk.build(self.output_stride, self.STYLE, make)
 
-  def build(
-    self, num_classes: int, embedding_dim: int | None, computation: Computation
-  ) -> Segmenter:
+  def build(self, num_classes: int, embedding_dim: int | None, make: Maker) -> Segmenter:
     """The module with fresh weights; embedding_dim: of its representation head, None for none."""
-    return self.MODULE(self, num_classes, embedding_dim, computation)
+    make = make._replace(init=self.STYLE.init, norm_bias=self.STYLE.norm_bias)
+    module = self.MODULE(self, num_classes, embedding_dim, make)
+    module.freeze_bn = self.freeze_bn
+    return module

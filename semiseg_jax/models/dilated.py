@@ -35,13 +35,17 @@ def conv(
   stride: int = 1,
   dilation: int = 1,
 ) -> jax.Array:
-  """The compiler's convolution; padding (vertical, horizontal) is the same on both sides."""
+  """The compiler's convolution; padding (vertical, horizontal) is the same on both sides.
+
+  A kernel of fewer input channels than x's works on groups of them.
+  """
   return lax.conv_general_dilated(
     x,
     kernel,
     window_strides=(stride, stride),
     padding=[(p, p) for p in padding],
     rhs_dilation=(dilation, dilation),
+    feature_group_count=x.shape[-1] // kernel.shape[2],
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
   )
 

@@ -6,23 +6,19 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from semiseg_jax.models.layers import Make, Relu, Sequential, dropout, normal
-
-LOW_LEVEL_DIM = 48  # of DeepLabV3+'s features at stride 4
+from semiseg_jax.models.layers import Maker, Sequential, dropout, normal
 
 
-def conv_norm_relu(make: Make, channels: int, out_channels: int, size: int, rate: int = 1) -> list:
+def conv_norm_relu(make: Maker, channels: int, out_channels: int, size: int, rate: int = 1) -> list:
   """Layers 0, 1 and 2 of most Sequentials; the size of the image is kept."""
   padding = rate * (size // 2)
   conv = make.conv(channels, out_channels, size, padding=padding, dilation=rate)
-  return [conv, make.norm(out_channels), Relu()]
+  return [conv, make.norm(out_channels), nnx.relu]
 
 
-class GlobalPool(nnx.Module):
+def global_pool(x: jax.Array) -> jax.Array:
   """Mean over the image, [B,H,W,C] -> [B,1,1,C], summed in float32."""
-
-  def __call__(self, x: jax.Array) -> jax.Array:
-    return x.mean((1, 2), keepdims=True, dtype=jnp.float32).astype(x.dtype)
+  return x.mean((1, 2), keepdims=True, dtype=jnp.float32).astype(x.dtype)
 
 
 class ASPP(nnx.Module):
@@ -32,13 +28,13 @@ class ASPP(nnx.Module):
   """
 
   def __init__(
-    self, channels: int, dim: int, rates: Sequence[int], make: Make, dropout_rate: float = 0.0
+    self, channels: int, dim: int, rates: Sequence[int], make: Maker, dropout_rate: float = 0.0
   ):
     self.convs = nnx.List(
       [
         Sequential(conv_norm_relu(make, channels, dim, 1)),
         *[Sequential(conv_norm_relu(make, channels, dim, 3, rate)) for rate in rates],
-        Sequential([GlobalPool(), *conv_norm_relu(make, channels, dim, 1)]),
+        Sequential([global_pool, *conv_norm_relu(make, channels, dim, 1)]),
       ]
     )
     self.project = Sequential(conv_norm_relu(make, dim * len(self.convs), dim, 1))
@@ -52,19 +48,17 @@ class ASPP(nnx.Module):
     return dropout(x, self.dropout_rate, keys)
 
 
-def linear_head(channels: int, out_channels: int | None, make: Make) -> Sequential | None:
+def linear_head(channels: int, out_channels: int | None, make: Maker) -> Sequential | None:
   """A 1x1 convolution with bias that works and returns in float32; None without out_channels."""
   if not out_channels:
     return None
   return Sequential([make.conv(channels, out_channels, 1, use_bias=True, dtype=jnp.float32)])
 
 
-def pixel_head(channels: int, dim: int, out_channels: int | None, make: Make) -> Sequential | None:
+def pixel_head(channels: int, dim: int, out_channels: int | None, make: Maker) -> Sequential | None:
   """3x3, BatchNorm, ReLU and the convolution of `linear_head`; None without out_channels."""
-  if not out_channels:
-    return None
-  last = make.conv(dim, out_channels, 1, use_bias=True, dtype=jnp.float32)
-  return Sequential([*conv_norm_relu(make, channels, dim, 3), last])
+  last = linear_head(dim, out_channels, make)
+  return None if last is None else Sequential([*conv_norm_relu(make, channels, dim, 3), *last])
 
 
 class SummedConvs(nnx.Module):
@@ -74,7 +68,7 @@ class SummedConvs(nnx.Module):
   """
 
   def __init__(
-    self, channels: int, num_classes: int, rates: Sequence[int], branches: int, make: Make
+    self, channels: int, num_classes: int, rates: Sequence[int], branches: int, make: Maker
   ):
     def branch(rate: int, trained: bool):
       options = {"use_bias": True, "dtype": jnp.float32, "init": normal(0.01), "trained": trained}

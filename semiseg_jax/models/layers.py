@@ -4,10 +4,9 @@ Weights are made on the host with numpy: a network exists at once, without compi
 Parameters and statistics are float32; `dtype` is what a convolution computes in.
 """
 
-import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +34,11 @@ def he_normal_fan_out(rng: np.random.Generator, shape: tuple[int, ...]) -> np.nd
   return rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / fan_out))
 
 
+def he_normal_fan_in(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+  """Normal with variance 2/fan_in; shape HWIO."""
+  return rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / math.prod(shape[:3])))
+
+
 def normal(std: float) -> Init:
   return lambda rng, shape: rng.standard_normal(shape, np.float32) * np.float32(std)
 
@@ -46,8 +50,8 @@ class Frozen(nnx.Param):
 class Conv(nnx.Module):
   """Square convolution with symmetric zero padding; kernel HWIO.
 
-  init: of the kernel; PyTorch's default without one, which the bias always has.
-  trained: whether the parameters are; if not they are `Frozen`.
+  groups: of channels, each convolved alone. init: of the kernel; PyTorch's default without one,
+  which the bias always has. trained: whether the parameters are; if not they are `Frozen`.
   """
 
   def __init__(
@@ -60,12 +64,14 @@ class Conv(nnx.Module):
     stride: int = 1,
     padding: int = 0,
     dilation: int = 1,
+    groups: int = 1,
     use_bias: bool = False,
     dtype: jax.typing.DTypeLike = jnp.float32,
     init: Init | None = None,
     trained: bool = True,
   ):
     param = nnx.Param if trained else Frozen
+    in_channels //= groups
     shape, fan_in = (size, size, in_channels, out_channels), size * size * in_channels
     self.kernel = param(init(rng, shape) if init else uniform_fan_in(rng, shape, fan_in))
     self.bias = param(uniform_fan_in(rng, (out_channels,), fan_in)) if use_bias else None
@@ -109,15 +115,20 @@ class BatchNorm(nnx.Module):
 
   Normalises with the biased variance, averages the unbiased one: new = 0.9 old + 0.1 batch.
   With axis_name the batch is that of all devices of the axis. trained: whether scale and bias are;
-  if not they are `Frozen`, while the running statistics move all the same.
+  if not they are `Frozen`, while the running statistics move all the same. bias: its initial value.
   """
 
   def __init__(
-    self, channels: int | tuple[int, ...], *, axis_name: str | None = None, trained: bool = True
+    self,
+    channels: int | tuple[int, ...],
+    *,
+    axis_name: str | None = None,
+    trained: bool = True,
+    bias: float = 0.0,
   ):
     param = nnx.Param if trained else Frozen
     self.scale = param(np.ones(channels, np.float32))
-    self.bias = param(np.zeros(channels, np.float32))
+    self.bias = param(np.full(channels, bias, np.float32))
     self.mean = nnx.BatchStat(np.zeros(channels, np.float32))
     self.var = nnx.BatchStat(np.ones(channels, np.float32))
     self.axis_name = axis_name
@@ -139,6 +150,10 @@ class BatchNorm(nnx.Module):
         )
       self.average(mean, var * (count / (count - 1)))
     return self.normalise(values, mean, var).astype(x.dtype)
+
+  def freeze(self) -> None:
+    """Scale and bias are not trained from now on."""
+    self.scale, self.bias = Frozen(self.scale[...]), Frozen(self.bias[...])
 
   def normalise(self, values: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
     factor = lax.rsqrt(var + BATCH_NORM_EPSILON) * self.scale[...]
@@ -172,54 +187,56 @@ def batch_moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.A
   return mean, pmean(own_var + jnp.square(own_mean - mean), axis_name)
 
 
-class Make(NamedTuple):
-  """Makers of layers that share a generator, a compute dtype and a mesh axis."""
+class Maker(NamedTuple):
+  """How a network's layers are made, and what they compute in.
 
-  conv: Callable[..., Conv]
-  norm: Callable[[int], BatchNorm]
-
-  def frozen(self) -> "Make":
-    """The same, of layers that stay as they were loaded."""
-    return Make(*(functools.partial(make, trained=False) for make in self))
-
-
-class Computation(NamedTuple):
-  """How a network is made and computes, whatever it is.
-
-  rng: of its initialisation. dtype: of convolutions and activations; weights, BatchNorm and outputs
-  are float32 anyway. axis_name: the mesh axis over which BatchNorm is synchronised. remat: what of
-  the trunk is recomputed in the backward pass: none | elementwise (BatchNorm, ReLU and sums;
-  convolutions' outputs are kept) | blocks (all but a block's input).
+  rng: of their initialisation. dtype: of convolutions and activations; weights, BatchNorm and
+  outputs are float32 anyway. axis_name: the mesh axis over which BatchNorm is synchronised. remat:
+  what of the trunk is recomputed in the backward pass: none | elementwise (BatchNorm, ReLU and
+  sums; convolutions' outputs are kept) | blocks (all but a block's input). init: of convolutions'
+  kernels; PyTorch's default without one. train_convs, train_norms: whether their parameters are.
+  norm_bias: initial biases of BatchNorms.
   """
 
   rng: np.random.Generator
   dtype: jax.typing.DTypeLike = jnp.float32
   axis_name: str | None = None
   remat: str = "none"
+  init: Init | None = None
+  train_convs: bool = True
+  train_norms: bool = True
+  norm_bias: float = 0.0
 
-  def layers(self, init: Init | None = None, train_norms: bool = True) -> Make:
-    """Makers of layers.
+  def conv(self, *sizes: int, **options: Any) -> Conv:
+    own = {"dtype": self.dtype, "init": self.init, "trained": self.train_convs}
+    return Conv(*sizes, rng=self.rng, **{**own, **options})
 
-    init: of the convolutions' kernels; PyTorch's default without one. train_norms: whether the
-    scales and biases of BatchNorms are trained.
-    """
-    conv = functools.partial(Conv, rng=self.rng, dtype=self.dtype, init=init)
-    return Make(conv, functools.partial(BatchNorm, axis_name=self.axis_name, trained=train_norms))
+  def norm(self, channels: int) -> BatchNorm:
+    options = {"trained": self.train_norms, "bias": self.norm_bias}
+    return BatchNorm(channels, axis_name=self.axis_name, **options)
 
 
-class Relu(nnx.Module):
-  """A layer of its own, so that its neighbours' numbers in a Sequential are the originals'."""
+class SeparableConv(nnx.Module):
+  """Each channel's own 3x3, BatchNorm, and a 1x1 (Chollet 2017)."""
 
-  def __call__(self, x: jax.Array) -> jax.Array:
-    return nnx.relu(x)
+  def __init__(
+    self, channels: int, out_channels: int, make: Maker, stride: int = 1, dilation: int = 1
+  ):
+    options = {"stride": stride, "padding": dilation, "dilation": dilation, "groups": channels}
+    self.conv1 = make.conv(channels, channels, 3, **options)
+    self.bn = make.norm(channels)
+    self.pointwise = make.conv(channels, out_channels, 1)
+
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    return self.pointwise(self.bn(self.conv1(x), train))
 
 
 class Sequential(nnx.List):
-  """Layers one after the other, numbered as in the originals' state dicts."""
+  """Layers, plain functions among them, numbered as in the originals' state dicts."""
 
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     for layer in self:
-      x = layer(x, train) if isinstance(layer, BatchNorm) else layer(x)
+      x = layer(x, train) if isinstance(layer, BatchNorm | SeparableConv) else layer(x)
     return x
 
 
@@ -243,14 +260,7 @@ def max_pool(
   its left padding.
   """
   pads = [_pool_padding(n, size, stride, padding, ceil_mode) for n in x.shape[1:3]]
-  return lax.reduce_window(
-    x,
-    np.asarray(-np.inf, x.dtype),
-    lax.max,
-    window_dimensions=(1, size, size, 1),
-    window_strides=(1, stride, stride, 1),
-    padding=((0, 0), *pads, (0, 0)),
-  )
+  return nnx.max_pool(x, (size, size), (stride, stride), pads)
 
 
 def _pool_padding(n: int, size: int, stride: int, padding: int, ceil_mode: bool) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
+from flax.traverse_util import unflatten_dict
 from jax import lax
 
 from semiseg_jax.models.layers import Frozen
@@ -19,6 +20,8 @@ from semiseg_jax.models.resize import resize_bilinear
 
 Tree = Any
 Size = tuple[int, int]
+Features = tuple[jax.Array, ...]  # shallow to deep
+Keys = jax.Array | None  # [B], one for each image, for dropout in training; None drops nothing
 
 
 class Outputs(NamedTuple):
@@ -48,32 +51,33 @@ class Segmenter(nnx.Module):
   align_corners: how its logits are resized. feature_dim: channels of Outputs.features. late: names
   of its parts that may get their first gradient late in a run. per_class: of those whose arrays
   have the classes as their leading axis. representation: the head of Outputs.embedding, or None.
+  freeze_bn: the trunk's BatchNorms compute in training as in evaluation.
   """
 
   align_corners = True
+  freeze_bn = False
   late: tuple[str, ...] = ()
   per_class: tuple[str, ...] = ()
   feature_dim: int
   representation: nnx.Module | None
 
-  def encode(
-    self, images: jax.Array, train: bool, keys: jax.Array | None = None
-  ) -> tuple[jax.Array, ...]:
-    """Features of normalised images [B,H,W,3], shallow to deep; keys as in `__call__`."""
-    del keys
-    return self.trunk(images, train)
+  @property
+  def channels(self) -> tuple[int, ...]:
+    """Of the encoder's features, shallow to deep."""
+    return self.trunk.channels
 
-  def decode(
-    self, features: tuple[jax.Array, ...], size: Size, train: bool, keys: jax.Array | None = None
-  ) -> Outputs:
+  def encode(self, images: jax.Array, train: bool, keys: Keys = None) -> Features:
+    """Features of normalised images [B,H,W,3]."""
+    return self.trunk(images, train and not self.freeze_bn)
+
+  def decode(self, features: Features, size: Size, train: bool, keys: Keys = None) -> Outputs:
     """What the network says given its features; size: of the images."""
     raise NotImplementedError
 
   def embed(self, x: jax.Array, train: bool) -> jax.Array | None:
     return None if self.representation is None else self.representation(x, train)
 
-  def __call__(self, images: jax.Array, train: bool, keys: jax.Array | None = None) -> Outputs:
-    """keys: [B], one for each image, for dropout in training; without them nothing is dropped."""
+  def __call__(self, images: jax.Array, train: bool, keys: Keys = None) -> Outputs:
     return self.decode(self.encode(images, train, keys), images.shape[1:3], train, keys)
 
 
@@ -82,8 +86,8 @@ class Network:
   """A network without its arrays, and the input that its weights expect.
 
   Every call takes the arrays and returns the BatchNorm statistics after it beside its result;
-  train, keys, align_corners, late, per_class: see `Segmenter`. frozen: paths of the parameters that
-  are never trained.
+  align_corners, late, per_class: see `Segmenter`. frozen: paths of the parameters that are never
+  trained.
   """
 
   graphdef: nnx.GraphDef
@@ -94,26 +98,16 @@ class Network:
   per_class: tuple[str, ...] = ()
 
   def __call__(
-    self,
-    params: Tree,
-    batch_stats: Tree,
-    images: jax.Array,
-    train: bool,
-    keys: jax.Array | None = None,
+    self, params: Tree, batch_stats: Tree, images: jax.Array, train: bool, keys: Keys = None
   ) -> tuple[Outputs, Tree]:
     """Outputs for RGB levels [B,H,W,3]."""
     images = normalize(images, self.normalization)
     return self.apply(params, batch_stats, lambda module: module(images, train, keys))
 
   def encode(
-    self,
-    params: Tree,
-    batch_stats: Tree,
-    images: jax.Array,
-    train: bool,
-    keys: jax.Array | None = None,
-  ) -> tuple[tuple[jax.Array, ...], Tree]:
-    """Features for RGB levels [B,H,W,3], shallow to deep."""
+    self, params: Tree, batch_stats: Tree, images: jax.Array, train: bool, keys: Keys = None
+  ) -> tuple[Features, Tree]:
+    """Features for RGB levels [B,H,W,3]."""
     images = normalize(images, self.normalization)
     return self.apply(params, batch_stats, lambda module: module.encode(images, train, keys))
 
@@ -121,10 +115,10 @@ class Network:
     self,
     params: Tree,
     batch_stats: Tree,
-    features: tuple[jax.Array, ...],
+    features: Features,
     size: Size,
     train: bool,
-    keys: jax.Array | None = None,
+    keys: Keys = None,
   ) -> tuple[Outputs, Tree]:
     """Outputs for features of images of that size."""
     run = lambda module: module.decode(features, size, train, keys)
@@ -137,20 +131,16 @@ class Network:
 
     The module is a copy that ends with the function: its results must be arrays.
     """
-    params = self._without_gradient(params)
-    trees = (nnx.restore_int_paths(tree) for tree in (params, batch_stats))
-    module = nnx.merge(self.graphdef, *trees, copy=True)
+    frozen, names = set(self.frozen), lambda path: tuple(entry.key for entry in path)
+    stop = lambda path, leaf: lax.stop_gradient(leaf) if names(path) in frozen else leaf
+    trees = (jax.tree.map_with_path(stop, params), batch_stats)
+    module = nnx.merge(self.graphdef, *map(nnx.restore_int_paths, trees), copy=True)
     result = function(module)
     return result, _to_dict(nnx.state(module, nnx.BatchStat))
 
   def resize(self, logits: jax.Array, size: Size) -> jax.Array:
     """Logits [B,h,w,K] as [B,H,W,K], bilinear."""
     return resize_bilinear(logits, size, align_corners=self.align_corners)
-
-  def _without_gradient(self, params: Tree) -> Tree:
-    frozen = set(self.frozen)
-    stop = lambda path, leaf: lax.stop_gradient(leaf) if _names(path) in frozen else leaf
-    return jax.tree.map_with_path(stop, params) if frozen else params
 
 
 def split_network(
@@ -165,15 +155,6 @@ def split_network(
   )
 
 
-def _names(path: tuple) -> tuple[str, ...]:
-  return tuple(entry.key for entry in path)
-
-
 def _to_dict(state: nnx.State) -> Tree:
-  return _string_keys(nnx.to_pure_dict(state))
-
-
-def _string_keys(tree: Any) -> Any:
-  if not isinstance(tree, dict):
-    return tree
-  return {str(key): _string_keys(value) for key, value in tree.items()}
+  flat = nnx.to_flat_state(state)
+  return unflatten_dict({tuple(map(str, path)): leaf.get_value() for path, leaf in flat})

@@ -20,27 +20,16 @@ class Normalization(NamedTuple):
   unit: bool = False
 
 
-def _centered(rgb_mean: tuple[float, float, float], bgr: bool) -> Normalization:
-  """(level - mean) / 255 (Alonso et al. 2021)."""
-  return Normalization(rgb_mean[::-1] if bgr else rgb_mean, (255.0, 255.0, 255.0), bgr)
-
-
-_PASCAL = (122.6789143, 116.66876762, 104.00698793)
-_CITYSCAPES = (73.15835921, 82.90891754, 72.39239876)
-_HALF = (127.5, 127.5, 127.5)
-
 IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), unit=True)
 COCO = Normalization((104.008, 116.669, 122.675), bgr=True)  # DST-CBC
-NORMALIZATIONS = {
-  "imagenet": IMAGENET,
-  "coco": COCO,
-  "pascal_rgb": _centered(_PASCAL, bgr=False),
-  "pascal_bgr": _centered(_PASCAL, bgr=True),
-  "cityscapes_rgb": _centered(_CITYSCAPES, bgr=False),
-  "cityscapes_bgr": _centered(_CITYSCAPES, bgr=True),
-  "half_rgb": _centered(_HALF, bgr=False),
-  "half_bgr": _centered(_HALF, bgr=True),
-}
+NORMALIZATIONS = {"imagenet": IMAGENET, "coco": COCO}
+for _name, _mean in {  # (level - mean) / 255, by the mean in RGB (Alonso et al. 2021)
+  "pascal": (122.6789143, 116.66876762, 104.00698793),
+  "cityscapes": (73.15835921, 82.90891754, 72.39239876),
+  "half": (127.5, 127.5, 127.5),
+}.items():
+  NORMALIZATIONS[f"{_name}_rgb"] = Normalization(_mean, (255.0, 255.0, 255.0))
+  NORMALIZATIONS[f"{_name}_bgr"] = Normalization(_mean[::-1], (255.0, 255.0, 255.0), bgr=True)
 
 
 def normalize(images: jax.Array, normalization: Normalization = IMAGENET) -> jax.Array:

@@ -1,7 +1,6 @@
 """Resizing with PyTorch's rules: bilinear as two matrix products, nearest as an index."""
 
 import functools
-from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -16,34 +15,22 @@ def resize_bilinear(x: jax.Array, size: tuple[int, int], align_corners: bool) ->
   """
   if x.shape[-3:-1] == tuple(size):
     return x
-  rows, columns = (
-    (_symbolic_matrix if _is_symbolic(sides) else bilinear_matrix)(*sides, align_corners)
-    for sides in zip(x.shape[-3:-1], size, strict=True)
-  )
+  sides = list(zip(x.shape[-3:-1], size, strict=True))
+  is_known = not any(map(export.is_symbolic_dim, sum(sides, ())))
+  matrix = _known_matrix if is_known else bilinear_matrix
+  rows, columns = (matrix(n_in, n_out, align_corners) for n_in, n_out in sides)
   product = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
   y = product("Hh,...hwc->...Hwc", rows, x.astype(jnp.float32))
   return product("Ww,...hwc->...hWc", columns, y).astype(x.dtype)
 
 
-@functools.lru_cache(maxsize=64)
-def bilinear_matrix(n_in: int, n_out: int, align_corners: bool) -> np.ndarray:
-  """float32 [n_out, n_in]: each output's weights on its two neighbours in the input."""
-  return _bilinear_weights(n_in, n_out, align_corners, np)
+def bilinear_matrix(n_in: int, n_out: int, align_corners: bool) -> np.ndarray | jax.Array:
+  """float32 [n_out, n_in]: each output's weights on its two neighbours in the input.
 
-
-def _symbolic_matrix(n_in: int, n_out: int, align_corners: bool) -> jax.Array:
-  """bilinear_matrix for sides that are symbols: the exported program computes it."""
-  return _bilinear_weights(n_in, n_out, align_corners, jnp)
-
-
-def _is_symbolic(sides: tuple[int, ...]) -> bool:
-  return any(export.is_symbolic_dim(side) for side in sides)
-
-
-def _bilinear_weights(
-  n_in: int, n_out: int, align_corners: bool, xp: ModuleType
-) -> np.ndarray | jax.Array:
-  """xp: numpy or jax.numpy. Positions are fractions of integers, so that float32 is enough."""
+  Positions are fractions of integers, so that float32 is enough. Of sides that are symbols the
+  exported program computes it.
+  """
+  xp = jnp if any(map(export.is_symbolic_dim, (n_in, n_out))) else np
   position, column = xp.arange(n_out)[:, None], xp.arange(n_in)
   if align_corners:
     place, unit = position * (n_in - 1), xp.maximum(n_out - 1, 1)
@@ -52,6 +39,9 @@ def _bilinear_weights(
   low, weight = place // unit, place % unit / unit
   high = xp.minimum(low + 1, n_in - 1)
   return ((column == low) * (1 - weight) + (column == high) * weight).astype(np.float32)
+
+
+_known_matrix = functools.lru_cache(maxsize=64)(bilinear_matrix)  # a traced one must not be kept
 
 
 def nearest_index(n_in: int, n_out: int) -> np.ndarray:

@@ -6,36 +6,22 @@ ones alone.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from semiseg_jax.collectives import psum
-from semiseg_jax.models.layers import BatchNorm, Linear, Relu
+from semiseg_jax.models.layers import BatchNorm, Linear, Maker
 
 
 class RowHead(nnx.List):
   """Linear, BatchNorm, ReLU, linear; numbered as in the originals' projection_head.
 
-  The first layer computes in dtype, the last in float32. Source: Alonso et al. 2021, section 3.2.
+  The first layer computes in make's dtype, the last in float32. Source: Alonso et al. 2021, 3.2.
   """
 
-  def __init__(
-    self,
-    in_dim: int,
-    dim: int,
-    *,
-    rng: np.random.Generator,
-    dtype: jax.typing.DTypeLike = jnp.float32,
-    axis_name: str | None = None,
-  ):
-    super().__init__(
-      [
-        Linear(in_dim, dim, rng=rng, dtype=dtype),
-        RowBatchNorm(dim, axis_name=axis_name),
-        Relu(),
-        Linear(dim, dim, rng=rng),
-      ]
-    )
+  def __init__(self, in_dim: int, dim: int, make: Maker):
+    first = Linear(in_dim, dim, rng=make.rng, dtype=make.dtype)
+    norm = RowBatchNorm(dim, axis_name=make.axis_name)
+    super().__init__([first, norm, nnx.relu, Linear(dim, dim, rng=make.rng)])
 
   def __call__(self, rows: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
     """rows [M,C] -> float32 [M,dim]; in training the rows where mask [M] make up the batch.

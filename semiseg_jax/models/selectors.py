@@ -13,10 +13,9 @@ from flax import nnx
 from jax import lax
 
 from semiseg_jax.collectives import psum
-from semiseg_jax.models.layers import BATCH_NORM_EPSILON, BatchNorm, uniform_fan_in
+from semiseg_jax.models.layers import BATCH_NORM_EPSILON, BatchNorm, Maker, uniform_fan_in
 
 _EXACT = lax.Precision.HIGHEST  # float32 where matrix units would round
-_NEGATIVE_SLOPE = 0.2  # of the leaky ReLU
 
 # With M / (8 K) rows in a block, M rows of K classes fill at most 9 K blocks: an eighth more
 # products than rows, and a copy of a class's weights for each block, whatever M is.
@@ -121,11 +120,8 @@ def class_moments(
   return count, mean, squares / divisor
 
 
-class LeakyRelu(nnx.Module):
-  """A layer of its own, so that its neighbours' numbers are the originals'."""
-
-  def __call__(self, x: jax.Array) -> jax.Array:
-    return nnx.leaky_relu(x, _NEGATIVE_SLOPE)
+def _leaky_relu(x: jax.Array) -> jax.Array:
+  return nnx.leaky_relu(x, negative_slope=0.2)
 
 
 class ClassSelectors(nnx.List):
@@ -135,22 +131,10 @@ class ClassSelectors(nnx.List):
   the classes as a further, leading axis. Source: Alonso et al. 2021, section 3.3.
   """
 
-  def __init__(
-    self,
-    num_classes: int,
-    dim: int,
-    *,
-    rng: np.random.Generator,
-    axis_name: str | None = None,
-  ):
-    super().__init__(
-      [
-        ClassLinear(num_classes, dim, dim, rng),
-        ClassBatchNorm((num_classes, dim), axis_name=axis_name),
-        LeakyRelu(),
-        ClassLinear(num_classes, dim, 1, rng),
-      ]
-    )
+  def __init__(self, num_classes: int, dim: int, make: Maker):
+    first = ClassLinear(num_classes, dim, dim, make.rng)
+    norm = ClassBatchNorm((num_classes, dim), axis_name=make.axis_name)
+    super().__init__([first, norm, _leaky_relu, ClassLinear(num_classes, dim, 1, make.rng)])
 
   @property
   def num_classes(self) -> int:

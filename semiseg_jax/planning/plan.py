@@ -21,7 +21,8 @@ from semiseg_jax.contract import Tree
 from semiseg_jax.input.pipeline import Stream
 from semiseg_jax.input.sources import Dataset
 from semiseg_jax.planning.traffic import Traffic, traffic
-from semiseg_jax.runtime.mesh import make_mesh
+from semiseg_jax.runtime.mesh import larger_batches, listed, make_mesh
+from semiseg_jax.training.batch import batches_of, scale_batch
 from semiseg_jax.training.setup import Run, build
 from semiseg_jax.training.step import state_spec
 
@@ -100,11 +101,7 @@ def make_plan(
   cost = compiled(run, 1, options)
   if cost:
     note(f"compiled in {cost.compile_seconds:.0f} s")
-  batch = (
-    config.data.labeled_batch,
-    config.data.unlabeled_batch if run.facts.unlabeled_batch else 0,
-  )
-  largest = None
+  batch, largest = (run.facts.labeled_batch, run.facts.unlabeled_batch), None
   if search and cost:
     scale = largest_scale(lambda scale: compiled(run, scale, options), note)
     largest = tuple(rows * scale for rows in batch)
@@ -113,13 +110,14 @@ def make_plan(
 
 
 def share_out(config: ConfigDict, devices: int, note: Callable[[str], None]) -> None:
-  """Raises each of the batches to the next multiple of the devices."""
-  for section, key in ((config.data, "labeled_batch"), (config.data, "unlabeled_batch"),
-                       (config.data.domain, "batch")):  # fmt: skip
-    rows = -(-section[key] // devices) * devices
-    if rows != section[key] and (section is config.data or section.name):
-      note(f"{key}={section[key]} can't be divided among {devices} devices: planned with {rows}")
-    section[key] = rows
+  """Makes the batch the next larger one that the devices can share out."""
+  batches = batches_of(config)
+  if not all(batches.values()):
+    return  # `build` says so
+  larger = larger_batches(batches, devices)
+  if larger != batches:
+    note(f"{devices} devices can't share out {listed(batches)}: planned with {listed(larger)}")
+    scale_batch(config, larger["labeled"])
 
 
 def tpu_devices(topology: str) -> list[jax.Device]:
@@ -167,9 +165,13 @@ def compiled(run: Run, scale: int, options: dict | None) -> Cost | None:
 def abstract_state(run: Run) -> Tree:
   """The shapes of the state at the start, and how they lie on the mesh."""
   state = jax.eval_shape(run.initial_state)
-  lay = lambda spec, part: jax.tree.map(lambda x: _shape(x, NamedSharding(run.mesh, spec)), part)
+
+  def laid(spec: P, part: Tree) -> Tree:
+    sharding = NamedSharding(run.mesh, spec)
+    return jax.tree.map(lambda x: x.update(sharding=sharding), part)
+
   spec = state_spec(run.method, state)
-  return jax.tree.map(lay, spec, state, is_leaf=lambda x: isinstance(x, P))
+  return jax.tree.map(laid, spec, state, is_leaf=lambda x: isinstance(x, P))
 
 
 def abstract_batch(run: Run, scale: int = 1) -> Tree:
@@ -181,9 +183,9 @@ def abstract_batch(run: Run, scale: int = 1) -> Tree:
   def part(stream: Stream) -> Tree:
     record = {**stream.source[0], "position": np.int32(0)}
     record = stream.transform.random_map(record, np.random.default_rng(0))
-    rows = (*leading, stream.batch * scale)
-    shape = lambda x: jax.ShapeDtypeStruct((*rows, *np.shape(x)), np.asarray(x).dtype)
-    return {name: _shape(shape(value), sharding) for name, value in record.items()}
+    batched = lambda x: (*leading, stream.batch * scale, *x.shape)
+    shape = lambda x: jax.ShapeDtypeStruct(batched(x), x.dtype, sharding=sharding)
+    return {name: shape(np.asarray(value)) for name, value in record.items()}
 
   return {name: part(stream) for name, stream in sorted(run.streams.items())}
 
@@ -241,7 +243,3 @@ def _cost_lines(cost: Cost, memory: float, peak: float) -> list[str]:
   for kind, (count, size) in sorted(cost.traffic.items()):
     lines.append(f"{kind:<20} {count} a step, {size / 2**20:.1f} MiB")
   return lines
-
-
-def _shape(x: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)

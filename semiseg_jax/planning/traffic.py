@@ -1,11 +1,13 @@
 """What a compiled step sends between devices, read from its program."""
 
+import functools
+import math
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 _KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+# ENTRY, name and lines of a computation
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \([^\n]*\{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?[\w.\-]+ = (.+?) ([a-z][a-z0-9\-]*)\(")
 _CALLED = re.compile(
   r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
@@ -31,22 +33,24 @@ def traffic(program: str) -> Traffic:
   What a loop contains counts as often as it turns (once if that is not known), and of a choice
   the branch that sends most.
   """
-  bodies = dict(_computations(program))
-  known: dict[str, Traffic] = {}
+  computations = _COMPUTATION.findall(program)
+  bodies = {"ENTRY" if entry else name: lines.splitlines() for entry, name, lines in computations}
 
+  @functools.cache
   def of(name: str) -> Traffic:
-    if name not in known:
-      known[name] = {}
-      total: Traffic = {}
-      for line in bodies.get(name, []):
-        _add(total, _own(line))
+    total: Traffic = {}
+    for line in bodies.get(name, []):
+      _add(total, _own(line))
+      called = _CALLED.findall(line)
+      if " conditional(" in line:
+        if match := _BRANCHES.search(line):
+          called = [branch.strip().lstrip("%") for branch in match[1].split(",")]
+        _add(total, max(map(of, called), key=total_size))
+      else:
         turns = int(match[1]) if (match := _TRIPS.search(line)) else 1
-        for called in _CALLED.findall(line) if " conditional(" not in line else []:
-          _add(total, of(called), turns)
-        if branches := _branches(line):
-          _add(total, max(map(of, branches), key=total_size))
-      known[name] = total
-    return known[name]
+        for inner in called:
+          _add(total, of(inner), turns)
+    return total
 
   return of("ENTRY")
 
@@ -54,17 +58,6 @@ def traffic(program: str) -> Traffic:
 def total_size(found: Traffic) -> int:
   """Bytes of all kinds together."""
   return sum(collective.size for collective in found.values())
-
-
-def _computations(program: str) -> Iterator[tuple[str, list[str]]]:
-  name, lines = None, []
-  for line in program.splitlines():
-    if match := _COMPUTATION.match(line):
-      name, lines = "ENTRY" if match[1] else match[2], []
-    elif line.startswith("}"):
-      yield name, lines
-    else:
-      lines.append(line)
 
 
 def _own(line: str) -> Traffic:
@@ -81,18 +74,8 @@ def _own(line: str) -> Traffic:
 
 
 def _size(name: str, bits: str, dimensions: str) -> int:
-  elements = 1
-  for dimension in filter(None, dimensions.split(",")):
-    elements *= int(dimension)
+  elements = math.prod(map(int, filter(None, dimensions.split(","))))
   return elements * (int(bits) // 8 if bits else 1)
-
-
-def _branches(line: str) -> list[str]:
-  if " conditional(" not in line:
-    return []
-  if match := _BRANCHES.search(line):
-    return [name.strip().lstrip("%") for name in match[1].split(",")]
-  return _CALLED.findall(line)
 
 
 def _add(total: Traffic, more: Traffic, times: int = 1) -> None:

@@ -1,5 +1,6 @@
 """Orbax checkpoints: written in the background, atomic, the newest damaged one skipped."""
 
+import functools
 import json
 import logging
 import pathlib
@@ -75,7 +76,7 @@ class Checkpoints:
       except OtherModelError:
         raise
       except Exception as error:  # whatever a truncated or missing file makes its reader raise
-        logging.warning("skipping damaged checkpoint %s: %s", self.path(step), _first_line(error))
+        logging.warning("skipping damaged checkpoint %s: %s", self.path(step), first_line(error))
     if steps:
       raise ValueError(
         f"none of the checkpoints {steps} in {self.directory} can be read: restore them from a "
@@ -84,19 +85,8 @@ class Checkpoints:
     return None
 
   def _arrays(self, step: int, shapes: Tree) -> Tree:
-    stored = self._manager.item_metadata(step)["arrays"].tree
-    self._check_same_model(step, _shapes_by_name(stored), _shapes_by_name(shapes))
-    items = ocp.args.Composite(arrays=ocp.args.StandardRestore(shapes))
-    return self._manager.restore(step, args=items)["arrays"]
-
-  def _about(self, step: int) -> dict[str, Any]:
-    return self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))[
-      "about"
-    ]
-
-  def _check_same_model(
-    self, step: int, stored: dict[str, tuple], wanted: dict[str, tuple]
-  ) -> None:
+    stored = _shapes_by_name(self._manager.item_metadata(step)["arrays"].tree)
+    wanted = _shapes_by_name(shapes)
     for name in sorted(stored.keys() | wanted.keys()):
       if stored.get(name) != wanted.get(name):
         raise OtherModelError(
@@ -104,6 +94,12 @@ class Checkpoints:
           f"{stored.get(name, 'absent')} there and {wanted.get(name, 'absent')} in this config; "
           "use the config it was trained with, or another --workdir"
         )
+    items = ocp.args.Composite(arrays=ocp.args.StandardRestore(shapes))
+    return self._manager.restore(step, args=items)["arrays"]
+
+  def _about(self, step: int) -> dict[str, Any]:
+    items = ocp.args.Composite(about=ocp.args.JsonRestore())
+    return self._manager.restore(step, args=items)["about"]
 
 
 class OtherModelError(ValueError):
@@ -112,16 +108,21 @@ class OtherModelError(ValueError):
 
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Atomically: a reader sees the old file or the new one."""
+  write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Atomically."""
   part = path.with_name(path.name + ".part")
-  part.write_text(json.dumps(value, indent=2) + "\n")
+  part.write_text(text)
   part.replace(path)
 
 
-def _shapes_by_name(tree: Tree) -> dict[str, tuple]:
-  part = lambda k: str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))))
-  leaves = jax.tree.leaves_with_path(tree)
-  return {"/".join(map(part, path)): tuple(leaf.shape) for path, leaf in leaves}
-
-
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+  """What an error of another library says, at a length for people."""
   return (str(error) or type(error).__name__).splitlines()[0][:200]
+
+
+def _shapes_by_name(tree: Tree) -> dict[str, tuple]:
+  name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+  return {name(path): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(tree)}

@@ -42,22 +42,31 @@ def _by_host(devices: list[jax.Device]) -> list[jax.Device]:
   return sorted(devices, key=lambda device: (device.process_index, device.id))
 
 
+def larger_batches(batches: Mapping[str, int], devices: int) -> dict[str, int]:
+  """The next batches of the same proportion that so many devices share out equally."""
+  unit = math.gcd(*batches.values())
+  return {name: rows // unit * -(-unit // devices) * devices for name, rows in batches.items()}
+
+
 def idle_devices(mesh: Mesh, batches: Mapping[str, int]) -> str:
   """One line on the devices that are left out, and how to use all; "" if none is.
 
-  batches: rows of the global ones, the labelled first, by what people call them.
+  batches: rows of the global ones by their stream's name, such as "labeled".
   """
-  there, unit = jax.device_count(), math.gcd(*batches.values())
+  there = jax.device_count()
   if mesh.size == there:
     return ""
-  times = -(-unit // there) * there
-  wanted = {name: rows // unit * times for name, rows in batches.items()}  # as small as it goes
-  text = lambda batches: " + ".join(f"{rows} {name}" for name, rows in batches.items())
+  wanted = larger_batches(batches, there)
   return (
-    f"{mesh.size} of {there} devices are used, as many as share out {text(batches)} images "
-    f"equally; for all, give the config :batch={next(iter(wanted.values()))}, which makes it "
-    f"{text(wanted)} (docs/scaling.md)"
+    f"{mesh.size} of {there} devices are used, as many as share out {listed(batches)} images "
+    f"equally; for all, give the config :batch={wanted['labeled']}, which makes it "
+    f"{listed(wanted)} (docs/scaling.md)"
   )
+
+
+def listed(batches: Mapping[str, int]) -> str:
+  """Such as "4 labeled + 4 unlabeled"."""
+  return " + ".join(f"{rows} {name}" for name, rows in batches.items())
 
 
 def replicate(tree: Tree, mesh: Mesh) -> Tree:
@@ -71,13 +80,10 @@ def place(tree: Tree, specs: Tree, mesh: Mesh) -> Tree:
   def put(spec: P, part: Tree) -> Tree:
     # jit returns what it has of one device without axis names; otherwise it would compile again
     sharding = NamedSharding(mesh, spec if mesh.size > 1 else P())
-    return jax.tree.map(lambda x: _put(np.asarray(x), sharding), part)
+    lay = lambda x: jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+    return jax.tree.map(lambda x: lay(np.asarray(x)), part)
 
   return jax.tree.map(put, specs, tree, is_leaf=lambda x: isinstance(x, P))
-
-
-def _put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-  return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def shard_batch(batch: Tree, mesh: Mesh, leading: int = 0) -> Tree:

@@ -6,7 +6,6 @@ launch.py do. Each process feeds its own devices with its share of every batch.
 
 import collections
 import contextlib
-import hashlib
 import importlib.util
 import json
 import os
@@ -16,10 +15,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
@@ -31,6 +31,7 @@ _LAUNCHERS = (
   ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
   ("PMI_SIZE", "PMI_RANK"),
 )
+_Address = tuple[str | None, int | None, int | None]  # of process 0; how many; which one this is
 _LOOK_EVERY = 1.0  # seconds between looks at who is there
 _LEAVE = 10.0  # seconds that process 0 waits for the others to leave first
 _OWN = ("data_dir", "root", "threads", "workers", "buffer")  # of config.data: change no batch
@@ -52,9 +53,9 @@ def joined(
   one that has fallen silent is given up: then this process ends with RETRY, whatever it waits for.
   Raises ValueError for flags that don't fit together, and if processes have unequal devices.
   """
-  given = _given(coordinator, num_processes, process_id)
-  if given or in_cluster(os.environ):
-    _connect(given or _Processes(), timeout)
+  address = _given(coordinator, num_processes, process_id)
+  if address[0] or in_cluster(os.environ):
+    _connect(address, timeout)
   if jax.process_count() == 1:
     yield
     return
@@ -63,14 +64,14 @@ def joined(
     check_devices()
     watch.hosts = [name.decode().strip() for name in _gathered(socket.gethostname().encode())]
     yield
-    watch.stop()
+    watch.may_leave.set()
     barrier("end")
   except Exception as error:
     if _STATUS.match(str(error)):  # most likely because another process is gone: say which
       watch.join(2 * timeout)
     raise
   finally:
-    watch.stop()
+    watch.may_leave.set()
     watch.join(_LEAVE)
     if jax.process_index() == 0:
       time.sleep(_LOOK_EVERY)  # the answer to the last goodbye is still on its way
@@ -83,10 +84,11 @@ def in_cluster(environment: Mapping[str, str]) -> bool:
     return True
   if any(int(environment.get(size) or 1) > 1 for size, _ in _LAUNCHERS):
     return True
-  has_tpu = importlib.util.find_spec("libtpu") and (
-    any(map(os.path.exists, ("/dev/vfio", "/dev/accel0")))
+  return (
+    importlib.util.find_spec("libtpu") is not None
+    and any(map(os.path.exists, ("/dev/vfio", "/dev/accel0")))
+    and "tpu" in (environment.get("JAX_PLATFORMS") or "tpu")
   )
-  return bool(has_tpu) and "tpu" in (environment.get("JAX_PLATFORMS") or "tpu")
 
 
 def check_devices() -> None:
@@ -106,32 +108,21 @@ def check_agreement(config: ConfigDict) -> None:
     return
   values = json.loads(config.to_json_best_effort())
   values["data"] = {key: value for key, value in values["data"].items() if key not in _OWN}
-  text = json.dumps(values, sort_keys=True).encode()
-  digest = np.frombuffer(hashlib.sha256(text).digest(), np.uint8)
-  digests = multihost_utils.process_allgather(digest)
-  if (digests == digests[0]).all():
-    return
-  texts = _gathered(text)
-  others = [i for i, other in enumerate(digests) if (other != digests[0]).any()]
-  changed = differences(*(json.loads(texts[i]) for i in (0, others[0])), "on process 0", "there")
-  raise ValueError(
-    f"process {', '.join(map(str, others))} of {len(digests)} was started with another config than "
-    f"process 0: {'; '.join(changed)}. Start all with the same command"
-  )
+  texts = _gathered(json.dumps(values, sort_keys=True).encode())
+  if others := [i for i, text in enumerate(texts) if text != texts[0]]:
+    first, other = (json.loads(texts[i]) for i in (0, others[0]))
+    changed = "; ".join(differences(first, other, "on process 0", "there"))
+    raise ValueError(
+      f"process {', '.join(map(str, others))} of {len(texts)} was started with another config than "
+      f"process 0: {changed}. Start all with the same command"
+    )
 
 
-def differences(
-  old: Mapping[str, Any], new: Mapping[str, Any], here: str, there: str, prefix: str = ""
-) -> list[str]:
+def differences(old: dict[str, Any], new: dict[str, Any], here: str, there: str) -> list[str]:
   """One line for every key of two nested dicts that has another value: "a.b: 1 HERE, 2 THERE"."""
-  lines = []
-  for key in sorted(old.keys() | new.keys()):
-    before, after = old.get(key), new.get(key)
-    if isinstance(before, dict) and isinstance(after, dict):
-      lines += differences(before, after, here, there, f"{prefix}{key}.")
-    elif before != after:
-      lines.append(f"{prefix}{key}: {before!r} {here}, {after!r} {there}")
-  return lines
+  old, new = (flatten_dict(values, sep=".") for values in (old, new))
+  keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+  return [f"{key}: {old.get(key)!r} {here}, {new.get(key)!r} {there}" for key in keys]
 
 
 def barrier(name: str) -> None:
@@ -147,16 +138,8 @@ def _gathered(text: bytes) -> list[bytes]:
   return [row.tobytes() for row in multihost_utils.process_allgather(padded)]
 
 
-class _Processes(NamedTuple):
-  """Where process 0 listens, how many there are, which one this is; None: the cluster knows."""
-
-  coordinator: str | None = None
-  count: int | None = None
-  index: int | None = None
-
-
-def _given(coordinator: str | None, count: int | None, index: int | None) -> _Processes | None:
-  """What the flags say; ValueError if they say only a part, or what can't be."""
+def _given(coordinator: str | None, count: int | None, index: int | None) -> _Address:
+  """What the flags say, all None if nothing; ValueError if only a part, or what can't be."""
   for size, rank in _LAUNCHERS:
     if coordinator and int(os.environ.get(size) or 1) > 1:
       count = int(os.environ[size]) if count is None else count
@@ -164,26 +147,26 @@ def _given(coordinator: str | None, count: int | None, index: int | None) -> _Pr
   flags = {"--coordinator": coordinator, "--num_processes": count, "--process_id": index}
   missing = [name for name, value in flags.items() if value is None]
   if len(missing) == len(flags):
-    return None
+    return None, None, None
   if missing:
     raise ValueError(f"{', '.join(missing)} missing: several processes need {', '.join(flags)}")
   if not 0 <= index < count:
     raise ValueError(f"--process_id={index} is not one of 0 to {count - 1}")
   if not re.fullmatch(r".+:\d+", coordinator):
     raise ValueError(f"--coordinator={coordinator} should be HOST:PORT of process 0")
-  return _Processes(coordinator, count, index)
+  return coordinator, count, index
 
 
-def _connect(processes: _Processes, timeout: int) -> None:
+def _connect(address: _Address, timeout: int) -> None:
   """`jax.distributed.initialize`, whose own end after a vain wait is an abort without a word."""
-  late = threading.Timer(timeout, _waited_in_vain, (processes, timeout))
+  late = threading.Timer(timeout, _waited_in_vain, (*address, timeout))
   late.daemon = True
   late.start()
   # so that a process that is lost ends the others by `_Watch`, with its name, not by an abort
   jax.config.update("jax_enable_recoverability", True)
   try:
     jax.distributed.initialize(
-      *processes, initialization_timeout=timeout + 60, heartbeat_timeout_seconds=timeout
+      *address, initialization_timeout=timeout + 60, heartbeat_timeout_seconds=timeout
     )
     jax.devices()  # those of all processes: waits for them too
   except ValueError as error:
@@ -195,8 +178,9 @@ def _connect(processes: _Processes, timeout: int) -> None:
     late.cancel()
 
 
-def _waited_in_vain(processes: _Processes, timeout: int) -> NoReturn:
-  where, count, index = processes
+def _waited_in_vain(
+  where: str | None, count: int | None, index: int | None, timeout: int
+) -> NoReturn:
   why = "not all of them came: those that did say so too, so start those that don't"
   if index and not _listens(where):
     why = f"nothing listens at {where}: is process 0 running there, and not behind a firewall?"
@@ -213,47 +197,39 @@ def _listens(address: str) -> bool:
   return True
 
 
-class _Watch:
-  """A thread that looks who is there, and ends this process if one of the others is not.
+class _Watch(threading.Thread):
+  """Looks who is there, and ends this process if one of the others is not.
 
-  A collective whose peer is gone may wait for ever, so that nothing else could.
+  A collective whose peer is gone may wait for ever, so that nothing else could. Once the others
+  `may_leave` it comes to its own end.
   """
 
   def __init__(self):
+    super().__init__(daemon=True)
     self.hosts = ["an unknown host"] * jax.process_count()
-    self._stopped = threading.Event()
-    self._thread = threading.Thread(target=self._look, daemon=True)
-    self._thread.start()
+    self.may_leave = threading.Event()
+    self.start()
 
-  def stop(self) -> None:
-    """From here on the others may leave."""
-    self._stopped.set()
-
-  def join(self, seconds: float) -> None:
-    """Waits until it ends this process or, after `stop`, has ended itself."""
-    self._thread.join(seconds)
-
-  def _look(self) -> None:
-    while not self._stopped.wait(_LOOK_EVERY):
+  def run(self) -> None:
+    while not self.may_leave.wait(_LOOK_EVERY):
       try:
         _present()
       except multihost_utils.ProcessFailureError as error:
         lost = sorted({device.process_index for device in error.failed_devices})
-        if not self._stopped.wait(_LOOK_EVERY):  # at the end of a run all go, one after the other
-          self._lost(lost)
+        named = " and ".join(f"process {i} (on {self.hosts[i]})" for i in lost)
+        self._end_unless_over(
+          f"{named} of {len(self.hosts)} is gone: killed, crashed or cut off; its own output may "
+          "say why. Start the same command on all hosts again: it goes on from the last checkpoint"
+        )
       except Exception as error:
-        if not self._stopped.wait(_LOOK_EVERY):
-          _end(f"the connection to process 0 ({self.hosts[0]}) is lost: {error}")
+        self._end_unless_over(f"the connection to process 0 ({self.hosts[0]}) is lost: {error}")
     if jax.process_index() == 0:  # all are connected through it: it leaves last
       with contextlib.suppress(Exception):
         _wait_until_alone()
 
-  def _lost(self, processes: list[int]) -> NoReturn:
-    named = " and ".join(f"process {i} (on {self.hosts[i]})" for i in processes)
-    _end(
-      f"{named} of {len(self.hosts)} is gone: killed, crashed or cut off; its own output may say "
-      "why. Start the same command on all hosts again: it goes on from the last checkpoint"
-    )
+  def _end_unless_over(self, message: str) -> None:
+    if not self.may_leave.wait(_LOOK_EVERY):  # at the end of a run all go, one after the other
+      _end(message)
 
 
 def _present() -> set[int]:

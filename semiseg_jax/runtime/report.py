@@ -1,5 +1,6 @@
 """What people see of a run: console, metrics.jsonl, TensorBoard, pictures, result.json."""
 
+import itertools
 import json
 import math
 import pathlib
@@ -10,17 +11,21 @@ from typing import Any
 
 import numpy as np
 import rich.box
-import rich.markup
-import rich.table
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.markup import escape
+from rich.progress import BarColumn, Progress
+from rich.table import Table
 from tensorboardX import SummaryWriter
 
 from semiseg_jax.evaluation.metrics import Scores
-from semiseg_jax.runtime.checkpoints import write_json
+from semiseg_jax.evaluation.pictures import class_curves
+from semiseg_jax.input.sources import DatasetInfo
+from semiseg_jax.runtime.checkpoints import write_text
 
 _CLASSES_PER_COLUMN = 10
+_COLUMNS = ("step {task.completed}/{task.total}", BarColumn(), "{task.percentage:.0f}%",
+            "{task.fields[loss]}", "{task.fields[speed]}", "{task.fields[eta]} left")  # fmt: skip
 
 
 class Reporter:
@@ -46,24 +51,31 @@ class Reporter:
     workdir.mkdir(parents=True, exist_ok=True)
     self._pictures = workdir / "pictures"
     self._metrics_path = workdir / "metrics.jsonl"
-    drop_later_lines(self._metrics_path, resume_step)
+    _drop_later_lines(self._metrics_path, resume_step)
     self._metrics = self._metrics_path.open("a")
     purge_step = resume_step + 1 if resume_step else None
     self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=purge_step)
+    self._of_classes: list[str] = []  # what was logged of each class
     self._total = total_steps
     self._console = console or Console(highlight=False)
     self._pace = _Pace(resume_step)
-    self._progress = _progress_line(self._console) if self._console.is_terminal else None
-    if self._progress:
+    self._progress = None
+    if self._console.is_terminal:
       fields = {"eta": "-", "speed": "-", "loss": "-"}
+      self._progress = Progress(*_COLUMNS, console=self._console)
       self._task = self._progress.add_task("", total=total_steps, completed=resume_step, **fields)
       self._progress.start()
 
-  def train(self, step: int, metrics: Mapping[str, float]) -> None:
-    """Means over the steps since the last call; loss and images_per_second are shown."""
+  def train(self, step: int, metrics: Mapping[str, float | list[float]]) -> None:
+    """Means over the steps since the last call; loss and images_per_second are shown.
+
+    Lists, of a value for each class, are written to metrics.jsonl and drawn by `curves`.
+    """
     if not self._enabled:
       return
     self._write(step, "train", metrics)
+    self._of_classes = [name for name, value in metrics.items() if isinstance(value, list)]
+    metrics = {name: metrics[name] for name in metrics if name not in self._of_classes}
     self._scalars(step, {f"train/{name}": value for name, value in metrics.items()})
     eta = duration(self._pace.remaining(step, self._total))
     speed = f"{metrics.get('images_per_second', math.nan):.1f} images/s"
@@ -105,6 +117,17 @@ class Reporter:
       name = re.sub(r"[^\w.-]+", "_", name)
       Image.fromarray(picture).save(folder / f"{name}.png")
       self._tensorboard.add_image(f"validation/{name}", picture, step, dataformats="HWC")
+
+  def curves(self, info: DatasetInfo) -> None:
+    """Draws what was logged of each class over the steps: pictures/NAME.png."""
+    if not self._enabled or not self._of_classes:
+      return
+    rows = [json.loads(line) for line in self._metrics_path.read_text().splitlines()]
+    for name in self._of_classes:
+      steps, values = zip(*((row["step"], row[name]) for row in rows if name in row), strict=True)
+      picture = class_curves(name, steps, values, info.palette, info.class_names)
+      self._pictures.mkdir(exist_ok=True)
+      Image.fromarray(picture).save(self._pictures / f"{name}.png")
 
   def note(self, text: str) -> None:
     """A message to the person who watches."""
@@ -162,17 +185,14 @@ def print_scores(
   console = console or Console(highlight=False)
   columns = min(3, -(-len(class_names) // _CLASSES_PER_COLUMN))
   rows = -(-len(class_names) // columns)
-  box = rich.box.SIMPLE_HEAD if console.is_terminal else rich.box.ASCII2
-  table = rich.table.Table(box=box)
+  table = Table(box=rich.box.SIMPLE_HEAD if console.is_terminal else rich.box.ASCII2)
   for _ in range(columns):
     table.add_column("class")
     table.add_column("IoU", justify="right")
-  cells = [
-    (rich.markup.escape(n), percent(v)) for n, v in zip(class_names, scores.iou, strict=True)
-  ]
-  cells += [("", "")] * (rows * columns - len(cells))
-  for row in range(rows):
-    table.add_row(*(text for column in range(columns) for text in cells[column * rows + row]))
+  cells = [(escape(n), percent(iou)) for n, iou in zip(class_names, scores.iou, strict=True)]
+  blocks = (cells[i : i + rows] for i in range(0, len(cells), rows))
+  for row in itertools.zip_longest(*blocks, fillvalue=("", "")):
+    table.add_row(*itertools.chain(*row))
   console.print(f"step {step}, IoU in percent")
   console.print(table)
   absent = int(np.isnan(scores.iou).sum())
@@ -181,11 +201,6 @@ def print_scores(
     mean += f" (of {len(scores.iou) - absent} classes; {absent} in neither label nor prediction)"
   accuracy = f"accuracy {percent(scores.accuracy)}"
   console.print(f"{mean}  {accuracy}  in {duration(seconds)}", soft_wrap=True)
-
-
-def write_result(workdir: str | pathlib.Path, result: Mapping[str, Any]) -> None:
-  """workdir/result.json, at once or not at all; NaN becomes null."""
-  write_json(pathlib.Path(workdir) / "result.json", jsonable(result))
 
 
 def jsonable(value: Any) -> Any:
@@ -199,18 +214,6 @@ def jsonable(value: Any) -> Any:
   return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def drop_later_lines(path: pathlib.Path, step: int) -> None:
-  """Takes the lines of steps after `step`, and a line cut off by a crash, out of a JSON lines
-  file."""
-  if not path.exists():
-    return
-  lines = path.read_text().splitlines()
-  kept = [line for line in lines if _step_of(line) <= step]
-  part = path.with_name(path.name + ".part")
-  part.write_text("".join(f"{line}\n" for line in kept))
-  part.replace(path)
-
-
 def duration(seconds: float) -> str:
   """0:05, 12:34 or 1:02:03."""
   minutes, seconds = divmod(round(max(seconds, 0)), 60)
@@ -222,14 +225,15 @@ def percent(share: float) -> str:
   return "-" if math.isnan(share) else f"{100 * share:.2f}"
 
 
-def _step_of(line: str) -> float:
-  try:
-    return json.loads(line)["step"]
-  except (ValueError, KeyError, TypeError):
-    return math.inf
+def _drop_later_lines(path: pathlib.Path, step: int) -> None:
+  """Takes the lines of steps after `step`, and one cut off by a crash, out of metrics.jsonl."""
 
+  def is_kept(line: str) -> bool:
+    try:
+      return json.loads(line)["step"] <= step
+    except (ValueError, KeyError, TypeError):
+      return False
 
-def _progress_line(console: Console) -> Progress:
-  columns = ("step {task.completed}/{task.total}", None, "{task.percentage:.0f}%",
-             "{task.fields[loss]}", "{task.fields[speed]}", "{task.fields[eta]} left")  # fmt: skip
-  return Progress(*(TextColumn(c) if c else BarColumn() for c in columns), console=console)
+  if path.exists():
+    kept = filter(is_kept, path.read_text().splitlines())
+    write_text(path, "".join(f"{line}\n" for line in kept))

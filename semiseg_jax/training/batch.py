@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+import typing
 from fractions import Fraction
 
 from ml_collections import ConfigDict
 
 from semiseg_jax.fields import Steps
 from semiseg_jax.methods import METHODS, make_method
+from semiseg_jax.runtime.mesh import listed
 from semiseg_jax.schedules import SCHEDULES
 from semiseg_jax.training.optimizers import OPTIMIZERS
 
@@ -21,17 +23,14 @@ def scale_batch(config: ConfigDict, labeled: int) -> None:
   the optimiser's `batch_power`; what is counted in steps is divided by it. Raises ValueError if a
   batch that the run uses does not come out whole.
   """
-  data, factor = config.data, Fraction(labeled, config.data.labeled_batch)
-  batches = {name: (data, f"{name}_batch") for name in ("labeled", "unlabeled")}
-  batches["domain"] = (data.domain, "batch")
-  used = [*make_method(config.method).streams, *(["domain"] if data.domain.name else [])]
-  rows = [section[key] for section, key in map(batches.get, used)]
-  if labeled < 1 or any((factor * count).denominator > 1 for count in rows):
+  data, batches = config.data, batches_of(config)
+  factor = Fraction(labeled, data.labeled_batch)
+  if labeled < 1 or any((factor * rows).denominator > 1 for rows in batches.values()):
     raise ValueError(
-      f"batch={labeled}: the config's {' + '.join(map(str, rows))} images ({', '.join(used)}) keep "
-      f"their proportion at multiples of {data.labeled_batch // math.gcd(*rows)}"
+      f"batch={labeled}: the config's {listed(batches)} images keep their proportion at multiples "
+      f"of {data.labeled_batch // math.gcd(*batches.values())}"
     )
-  for section, key in batches.values():
+  for section, key in ((data, "labeled_batch"), (data, "unlabeled_batch"), (data.domain, "batch")):
     section[key] = max(1, round(section[key] * factor))
   for section, key in _counted_in_steps(config):
     if section[key]:
@@ -39,10 +38,18 @@ def scale_batch(config: ConfigDict, labeled: int) -> None:
   config.optimizer.learning_rate *= float(factor) ** OPTIMIZERS[config.optimizer.name].batch_power
 
 
+def batches_of(config: ConfigDict) -> dict[str, int]:
+  """Rows of the global batch, by the streams that the run has."""
+  data = config.data
+  rows = {name: data[f"{name}_batch"] for name in make_method(config.method).streams}
+  return rows | ({"domain": data.domain.batch} if data.domain.name else {})
+
+
 def _counted_in_steps(config: ConfigDict) -> list[tuple[ConfigDict, str]]:
   """Sections and keys; a method and a schedule say of their fields which."""
   found = [(config.training, key) for key in _TRAINING] + [(config.evaluation, "every")]
   for section, table in ((config.method, METHODS), (config.optimizer.schedule, SCHEDULES)):
     fields = dataclasses.fields(table[section.name])
-    found += [(section, field.name) for field in fields if field.type == Steps]
+    types = {field.name: (field.type, *typing.get_args(field.type)) for field in fields}
+    found += [(section, name) for name, kinds in types.items() if Steps in kinds]
   return found

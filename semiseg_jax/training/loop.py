@@ -6,17 +6,18 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 
 from semiseg_jax.contract import TrainState, Tree
 from semiseg_jax.input.pipeline import train_batches
 from semiseg_jax.models.network import Variables
-from semiseg_jax.runtime.checkpoints import Checkpoints
+from semiseg_jax.runtime.checkpoints import Checkpoints, write_json
 from semiseg_jax.runtime.mesh import idle_devices, replicate, shard_batch
-from semiseg_jax.runtime.report import Reporter, write_result
+from semiseg_jax.runtime.report import Reporter, jsonable
 from semiseg_jax.runtime.signals import StopSignal
 from semiseg_jax.runtime.workdir import claim
 from semiseg_jax.training.evaluator import Evaluation, Evaluator
-from semiseg_jax.training.refresh import make_refresh_step, refresh
+from semiseg_jax.training.refresh import refresh
 from semiseg_jax.training.selection import Selection, judge
 from semiseg_jax.training.setup import Run
 from semiseg_jax.training.start import compute_dtype
@@ -98,7 +99,7 @@ class _Training:
   def start(self) -> TrainState:
     """The newest checkpoint's state, or a fresh one."""
     run = self.run
-    state = run.state()
+    state = run.initial_state(run.mesh)
     restored = self.checkpoints.restore(arrays_of(state))
     if restored is None:
       return state
@@ -173,6 +174,7 @@ class _Training:
     names = self.run.dataset.info.class_names
     self.reporter.evaluation(step, scores, names, self.last.seconds, self.last.loss)
     self.reporter.panels(step, *self.evaluator.panels(variables))
+    self.reporter.curves(self.run.dataset.info)
     self.best, is_best, goes_back = judge(
       self.best,
       step,
@@ -217,12 +219,8 @@ class _Training:
       sharding=run.config.data.sharding,
       threads=run.config.data.threads,
     )
-    refreshed = refresh(
-      make_refresh_step(run.start.network, run.mesh),
-      best,
-      (next(batches)["unlabeled"] for _ in range(passes)),
-      lambda batch: shard_batch(batch, run.mesh),
-    )
+    images = (next(batches)["unlabeled"]["image"] for _ in range(passes))
+    refreshed = refresh(run.start.network, best, images, run.mesh)
     batches.close()
     miou = float(self.evaluator(refreshed).scores.miou_present)
     self.best, is_better, _ = judge(self.best, steps, miou, ties_replace=False, patience=None)
@@ -257,7 +255,7 @@ class _Training:
       names = self.run.dataset.info.class_names
       result["last"] = {"loss": self.last.loss, **self.last.scores.as_dict(names)}
     if jax.process_index() == 0:
-      write_result(self.workdir, result)
+      write_json(self.workdir / "result.json", jsonable(result))
     return result
 
   def ending(self, result: dict[str, Any]) -> str:
@@ -289,8 +287,9 @@ class Window:
   def add(self, metrics: dict[str, jax.Array]) -> None:
     self._metrics.append(metrics)
 
-  def flush(self, step: int) -> tuple[dict[str, float], int | None]:
-    """(means over the window's steps, the first step whose gradient is not finite).
+  def flush(self, step: int) -> tuple[dict[str, float | list[float]], int | None]:
+    """(means over the window's steps, the first step whose gradient is not finite); what has a
+    value for each class, a list, is that of the last step.
 
     Losses without a valid pixel are NaN with a zero gradient, as in the originals: they are left
     out of the means. Waits for the device.
@@ -300,7 +299,7 @@ class Window:
     first = step - len(rows) + 1
     bad = [first + i for i, row in enumerate(rows) if not math.isfinite(row["gradient_norm"])]
     images = len(rows) * self._images_per_step
-    metrics = {name: _mean([float(row[name]) for row in rows]) for name in rows[0]} if rows else {}
+    metrics = {name: _summary([row[name] for row in rows]) for name in rows[0]} if rows else {}
     metrics["images_per_second"] = images / elapsed
     metrics["input_wait"] = self._waited / elapsed
     self._metrics = []
@@ -314,6 +313,8 @@ def arrays_of(state: TrainState) -> Tree:
   return {name: getattr(state, name) for name in names}
 
 
-def _mean(values: list[float]) -> float:
-  finite = [value for value in values if math.isfinite(value)]
+def _summary(values: list[np.ndarray]) -> float | list[float]:
+  if values[0].ndim:
+    return values[-1].tolist()
+  finite = [float(value) for value in values if math.isfinite(value)]
   return sum(finite) / len(finite) if finite else math.nan

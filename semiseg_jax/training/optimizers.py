@@ -21,9 +21,10 @@ Tree = Any
 class Optimizer:
   """What every optimiser has; without groups it treats all parameters alike, BatchNorm's too.
 
-  groups: triples (pattern, factor, decay). A parameter is in the first group whose pattern
-  `re.search` finds in its path below the network's name, such as "trunk.layer1.0.conv1.kernel":
-  factor multiplies its learning rate, decay is its weight decay (None: that of all).
+  groups: tuples (pattern, factor, decay) or (pattern, factor, decay, times). A parameter is in the
+  first group whose pattern `re.search` finds in its path below the network's name, such as
+  "trunk.layer1.0.conv1.kernel": factor multiplies its learning rate, decay is its weight decay
+  (None: that of all), times is how often it is moved at each step, by the same gradient.
   Raises ValueError for anything else in groups.
   """
 
@@ -36,10 +37,12 @@ class Optimizer:
   def __post_init__(self):
     for group in self.groups:
       match group:
-        case [str(), int() | float() as factor, int() | float() | None] if factor > 0:
-          continue
+        case [str(), int() | float() as factor, int() | float() | None, *times] if factor > 0:
+          if not times or (len(times) == 1 and isinstance(times[0], int) and times[0] > 0):
+            continue
       raise ValueError(
-        f"config.optimizer.groups has {group!r}: not (pattern, factor above 0, decay or None)"
+        f"config.optimizer.groups has {group!r}: not (pattern, factor above 0, decay or None) with "
+        "or without a number of times"
       )
 
 
@@ -97,19 +100,23 @@ def make_optimizer(
   schedule = fields.make_chosen(SCHEDULES, "config.optimizer.schedule", values.pop("schedule"))
   settings = fields.make_chosen(OPTIMIZERS, "config.optimizer", values)
   groups = (*settings.groups, ("", 1.0, None))
+  times = [number for _, _, _, number in ((*group, 1)[:4] for group in groups)]
 
   def group(names):
     dotted = ".".join(map(str, names[1:]))
     return next(i for i, (pattern, *_) in enumerate(groups) if re.search(pattern, dotted))
 
   def at_step(learning_rate, momentum):
-    decays = [settings.weight_decay if decay is None else decay for _, _, decay in groups]
-    rates = [learning_rate * factor for _, factor, _ in groups]
+    decays = [settings.weight_decay if decay is None else decay for _, _, decay, *_ in groups]
+    rates = [learning_rate * factor for _, factor, *_ in groups]
     decay = _by_label(group, dict(enumerate(map(optax.add_decayed_weights, decays))))
     scale = _by_label(group, dict(enumerate(map(optax.scale_by_learning_rate, rates))))
     parts = (decay, settings.moments(momentum))
     direction = optax.chain(*(parts[::-1] if settings.decoupled else parts))
-    return optax.chain(each_module(direction, networks), scale)
+    once = optax.chain(each_module(direction, networks), scale)
+    if set(times) == {1}:
+      return once
+    return _by_label(lambda names: times[group(names)], {n: repeated(once, n) for n in set(times)})
 
   optimizer = optax.inject_hyperparams(at_step, hyperparam_dtype=jnp.float32)(
     partial(schedule.rate, settings.learning_rate, steps),
@@ -151,6 +158,20 @@ def each_module(
     lambda params: over(params).init(params),
     lambda grads, state, params: over(grads).update(grads, state, params),
   )
+
+
+def repeated(inner: optax.GradientTransformation, times: int) -> optax.GradientTransformation:
+  """`inner` so many times by the same gradient, as PyTorch moves a tensor that is listed again."""
+
+  def update(grads, state, params):
+    total, moved = jax.tree.map(jnp.zeros_like, grads), params
+    for _ in range(times):
+      updates, state = inner.update(grads, state, moved)
+      total = jax.tree.map(jnp.add, total, updates)
+      moved = optax.apply_updates(params, total)
+    return total, state
+
+  return optax.GradientTransformation(inner.init, update)
 
 
 def from_first_gradient(inner: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -1,41 +1,34 @@
 """New BatchNorm statistics for a trained network (Alonso et al. 2021, at the end of a run)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from semiseg_jax.collectives import DATA_AXIS, pmean
-from semiseg_jax.contract import Batch, Tree
+from semiseg_jax.contract import Tree
 from semiseg_jax.models.network import Network, Variables
-
-
-def make_refresh_step(forward: Network, mesh: Mesh) -> Callable[[Tree, Tree, jax.Array], Tree]:
-  """The jitted step(params, batch_stats, images) -> batch_stats after a pass in train mode.
-
-  images: uint8 [B,H,W,3], rows over "data".
-  """
-
-  def per_device(params: Tree, batch_stats: Tree, images: jax.Array) -> Tree:
-    _, batch_stats = forward(params, batch_stats, images.astype(jnp.float32), train=True)
-    return pmean(batch_stats, DATA_AXIS)
-
-  specs = (P(), P(), P(DATA_AXIS))
-  return jax.jit(jax.shard_map(per_device, mesh=mesh, in_specs=specs, out_specs=P()))
+from semiseg_jax.runtime.mesh import shard_batch
 
 
 def refresh(
-  step: Callable[[Tree, Tree, jax.Array], Tree],
-  variables: Variables,
-  batches: Iterable[Batch],
-  put: Callable[[Batch], Batch],
+  network: Network, variables: Variables, batches: Iterable[np.ndarray], mesh: Mesh
 ) -> Variables:
-  """The same parameters with statistics moved by every batch's images; put lays them over the
-  mesh."""
-  batch_stats = variables.batch_stats
-  for batch in batches:
-    images = put({"image": batch["image"]})["image"]
-    batch_stats = step(variables.params, batch_stats, images)
-  return Variables(variables.params, batch_stats)
+  """The same parameters with statistics moved by passes in train mode.
+
+  variables: replicated over the mesh; batches: this host's rows of uint8 images [B,H,W,3].
+  """
+
+  def per_device(params: Tree, batch_stats: Tree, images: jax.Array) -> Tree:
+    _, batch_stats = network(params, batch_stats, images.astype(jnp.float32), train=True)
+    return pmean(batch_stats, DATA_AXIS)
+
+  specs = (P(), P(), P(DATA_AXIS))
+  step = jax.jit(jax.shard_map(per_device, mesh=mesh, in_specs=specs, out_specs=P()))
+  params, batch_stats = variables
+  for images in batches:
+    batch_stats = step(params, batch_stats, shard_batch(images, mesh))
+  return Variables(params, batch_stats)

@@ -16,7 +16,7 @@ from semiseg_jax.methods import make_method
 from semiseg_jax.runtime.mesh import make_mesh, sharing_devices
 from semiseg_jax.training.optimizers import make_optimizer
 from semiseg_jax.training.start import Start, make_start
-from semiseg_jax.training.state import initial_state, make_state
+from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import Metrics, make_train_step
 
 
@@ -42,15 +42,9 @@ class Run:
     """The jitted step (`make_train_step`)."""
     return make_train_step(self.method, self.optimizer, self.mesh, self.config.training.accumulate)
 
-  def initial_state(self) -> TrainState:
-    """The state at the start, on the host."""
-    return initial_state(self.start, self.method, self.optimizer, self.facts, self.config.seed)
-
-  def state(self) -> TrainState:
-    """The same, laid over the mesh."""
-    return make_state(
-      self.start, self.method, self.optimizer, self.facts, self.config.seed, self.mesh
-    )
+  def initial_state(self, mesh: Mesh | None = None) -> TrainState:
+    """See `make_state`."""
+    return make_state(self.start, self.method, self.optimizer, self.facts, self.config.seed, mesh)
 
 
 def build(

@@ -12,14 +12,15 @@ from semiseg_jax.training.start import Start
 from semiseg_jax.training.step import state_spec, trained_params
 
 
-def initial_state(
+def make_state(
   start: Start,
   method: Method,
   optimizer: optax.GradientTransformation,
   facts: Facts,
   seed: int,
+  mesh: Mesh | None = None,
 ) -> TrainState:
-  """On the host; every network of the method as it starts them."""
+  """Every network as the method starts it; laid over the mesh, on the host without one."""
   networks, method_state = method.start(start.variables, start.make, facts)
   state = TrainState(
     step=np.zeros((), np.int32),
@@ -30,17 +31,5 @@ def initial_state(
     forward=FrozenDict(dict.fromkeys(networks, start.network)),
     facts=facts,
   )
-  return state.replace(opt_state=jax.jit(optimizer.init)(trained_params(method, state)))
-
-
-def make_state(
-  start: Start,
-  method: Method,
-  optimizer: optax.GradientTransformation,
-  facts: Facts,
-  seed: int,
-  mesh: Mesh,
-) -> TrainState:
-  """The same, laid over the mesh."""
-  state = initial_state(start, method, optimizer, facts, seed)
-  return place(state, state_spec(method, state), mesh)
+  state = state.replace(opt_state=jax.jit(optimizer.init)(trained_params(method, state)))
+  return state if mesh is None else place(state, state_spec(method, state), mesh)

@@ -83,6 +83,26 @@ def test_statistics_of_boxes(case):
   assert (abs(sides.mean(1) - case["stat_box_mean"]) <= DEVIATIONS * spread).all()
 
 
+@golden.cases("c3_semiseg/cutmix*")
+@pytest.mark.parametrize("options", ["default", "range"])
+def test_recorded_aspect_boxes(case, options):
+  mask, *draws = (case[f"{options}__{name}"][:, 0] for name in ("mask", "draw0", "draw1", "draw2"))
+  boxes = mix.aspect_boxes(*draws, mask.shape[1:])
+  np.testing.assert_array_equal(mix.box_mask(boxes, mask.shape[1:]), mask == 1)
+
+
+def test_drawn_aspect_boxes_have_half_the_area_and_reach_the_edges():
+  shape = (64, 128)
+  keys = jax.random.split(jax.random.key(0), 3000)
+  y0, y1, x0, x1 = (np.asarray(side) for side in mix.draw_aspect_boxes(keys, shape))
+  height, width = y1 - y0, x1 - x0
+  np.testing.assert_allclose(height * width / (64 * 128), 0.5, atol=0.012)
+  np.testing.assert_allclose(np.log2(height / 64).mean(), -0.5, atol=DEVIATIONS * 0.29 / 3000**0.5)
+  check_reach(height.min(), height.max(), 32, 64)
+  for first, last, side in ((y0, y1, 64), (x0, x1, 128)):
+    check_reach(first.min(), last.max(), 0, side)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (5, 2), (1, 3), (2, 9)])
 def test_boxes_of_tiny_images_stay_inside(shape):
   boxes = draw_boxes(jax.random.split(jax.random.key(0), 50), shape)

@@ -5,13 +5,13 @@ of the kernel) and every other form's time as a multiple of it: below 1 is faste
 """
 
 import argparse
-import time
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from semiseg_jax.models.dilated import FORMS, dilated_conv
+from tests.benchmarks.timing import seconds
 
 
 def passes(rate: int, form: str) -> dict[str, Callable]:
@@ -22,17 +22,6 @@ def passes(rate: int, form: str) -> dict[str, Callable]:
     "input grad": jax.jit(lambda x, k, g: jax.vjp(lambda x: forward(x, k), x)[1](g)[0]),
     "kernel grad": jax.jit(lambda x, k, g: jax.vjp(lambda k: forward(x, k), k)[1](g)[0]),
   }
-
-
-def seconds(run: Callable, *args: jax.Array, repeats: int) -> float:
-  """The shortest of several runs, after one that compiles."""
-  jax.block_until_ready(run(*args))
-  times = []
-  for _ in range(repeats):
-    start = time.perf_counter()
-    jax.block_until_ready(run(*args))
-    times.append(time.perf_counter() - start)
-  return min(times)
 
 
 def main() -> None:
@@ -59,7 +48,7 @@ def main() -> None:
   for rate in args.rates:
     direct = {}
     for form in FORMS:
-      times = {n: seconds(f, *arrays, repeats=args.repeats) for n, f in passes(rate, form).items()}
+      times = {n: seconds(f, arrays, args.repeats) for n, f in passes(rate, form).items()}
       direct = direct or times
       cells = [
         f"{1e3 * t:10.2f} ms" if form == "direct" else f"{t / direct[n]:10.2f} x "

@@ -7,7 +7,6 @@ gradients are compared before anything is timed. The shortest of several runs co
 """
 
 import argparse
-import time
 from collections.abc import Callable
 
 import jax
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 
 from semiseg_jax.losses.bank import Bank, filled
 from semiseg_jax.losses.memory import contrastive_loss, selected_contrast
+from tests.benchmarks.timing import seconds
 from tests.losses.pairwise import contrastive_loss_direct
 from tests.models import parts, stacked
 
@@ -76,15 +76,6 @@ def compiled(loss: Callable, backward: bool, arrays: Arrays) -> tuple[Callable, 
   function = jax.value_and_grad(loss, has_aux=True) if backward else loss
   program = jax.jit(function).lower(*args).compile()
   return program, args, program.memory_analysis().temp_size_in_bytes / 2**20
-
-
-def seconds(program: Callable, args: tuple, repeats: int) -> float:
-  times = []
-  for _ in range(repeats + 1):
-    start = time.perf_counter()
-    jax.block_until_ready(program(*args))
-    times.append(time.perf_counter() - start)
-  return min(times[1:])
 
 
 def check(arrays: Arrays) -> None:

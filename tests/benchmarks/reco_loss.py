@@ -13,6 +13,7 @@ from collections.abc import Callable
 import jax
 
 from semiseg_jax.losses.contrast import reco_loss
+from tests.benchmarks.timing import seconds
 
 _PATCH = 8  # pixels of one label, so that classes come in regions
 
@@ -32,15 +33,10 @@ def report(name: str, function: Callable, args: tuple, repeats: int) -> None:
   start = time.perf_counter()
   compiled = jax.jit(function).lower(*args).compile()
   compile_seconds = time.perf_counter() - start
-  seconds = []
-  for _ in range(repeats + 1):
-    start = time.perf_counter()
-    jax.block_until_ready(compiled(*args))
-    seconds.append(time.perf_counter() - start)
   temporary = compiled.memory_analysis().temp_size_in_bytes
   print(
-    f"{name:<18} compile {compile_seconds:6.2f} s   run {min(seconds[1:]):7.3f} s   "
-    f"temporary {temporary / 2**20:7.1f} MiB",
+    f"{name:<18} compile {compile_seconds:6.2f} s   "
+    f"run {seconds(compiled, args, repeats):7.3f} s   temporary {temporary / 2**20:7.1f} MiB",
     flush=True,
   )
 

@@ -45,7 +45,7 @@ def in_form(config: ConfigDict, changes: dict[str, Any]) -> ConfigDict | None:
 def step_seconds(run: Run, steps: int) -> float:
   """The median of so many steps after the first."""
   config, seconds = run.config, []
-  state, step = run.state(), run.train_step()
+  state, step = run.initial_state(run.mesh), run.train_step()
   stream = TrainStream(config, run.streams)
   for _ in range(steps + 1):
     batch = shard_batch(stream.next(), run.mesh, leading=int(config.training.accumulate > 1))

@@ -40,7 +40,7 @@ def main() -> None:
   config = importlib.import_module(f"configs.toy_{args.method}").get_config()
   prepare.ensure(config.data.name)
   run = build(config, open_data(config))
-  state = run.state()
+  state = run.initial_state(run.mesh)
   stream = TrainStream(config, run.streams)
   batch = shard_batch(stream.next(), run.mesh)
   start = time.perf_counter()

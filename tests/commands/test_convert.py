@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from semiseg_jax import __main__ as program
 from semiseg_jax.commands import convert as command
 from semiseg_jax.commands import run
 from semiseg_jax.convert import families, files
@@ -19,7 +20,7 @@ ORIGINALS = [name for name in MODELS if name != "semiseg_jax"]
 
 
 def convert(*args) -> int:
-  return command.main([str(arg) for arg in args])
+  return program.main(["convert", *map(str, args)])
 
 
 class Module(torch.nn.Module):

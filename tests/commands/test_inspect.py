@@ -1,6 +1,5 @@
 """What `python -m semiseg_jax inspect` prints and draws, of a folder of tiny images."""
 
-import io
 import os
 import pathlib
 import subprocess
@@ -11,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from configs import folder_reco
 from semiseg_jax.commands import inspect
@@ -19,7 +17,6 @@ from semiseg_jax.evaluation import contact_sheet
 from semiseg_jax.input.build import open_data, train_streams
 from semiseg_jax.input.counts import class_counts
 from semiseg_jax.input.decode import DataError
-from semiseg_jax.input.pipeline import Stream
 from semiseg_jax.input.sources import Dataset, DatasetInfo, Joined, Subset
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.methods import make_method
@@ -78,14 +75,13 @@ def rows_of(table) -> list[list[str]]:
   return [list(row) for row in zip(*(column.cells for column in table.columns), strict=True)]
 
 
-def test_tables_and_page(folder, tmp_path):
+def test_tables_and_page(folder, tmp_path, monkeypatch, capsys):
   root, _ = folder
-  console = Console(file=io.StringIO(), width=120)
+  monkeypatch.setenv("COLUMNS", "120")
   path = inspect.inspect(
-    make_config(root), title="mine.py", out=tmp_path / "out", images=3, seconds=0.01,
-    console=console,
-  )  # fmt: skip
-  text = console.file.getvalue()
+    make_config(root), title="mine.py", out=tmp_path / "out", images=3, seconds=0.01
+  )
+  text = capsys.readouterr().out
   for part in ("24x32", "ScaleCrop", "Whole", "boat", "2 threads, as configured", "images/s"):
     assert part in text
   assert str(path) in text and "worker" not in text
@@ -159,19 +155,16 @@ def test_views_at_any_depth_are_found():
 def test_a_trained_network_makes_the_pseudo_labels(monkeypatch, tmp_path):
   info = DatasetInfo("mine", NAMES, np.zeros((4, 3), np.uint8), SIZE)
   config = make_config(tmp_path)
-  dataset, method = Dataset(info, Tiny(1), Tiny(1)), make_method(config.method)
+  (tmp_path / "ids.txt").write_text("image_0\nimage_1\n")
+  dataset, method = Dataset(info, Tiny(4), Tiny(1)), make_method(config.method)
   variables, network, *_ = make_start(config.model, 4, method, seed=1)  # fresh weights are others
-  found = {"class_names": list(NAMES), "step": 7}
-  monkeypatch.setattr(inspect, "trained_network", lambda *_: (variables, network, found))
-  streams = {"labeled": Stream(dataset.train, None, 1)}
-  state, about = inspect.make_networks(config, dataset, streams, method, tmp_path)
-  assert "step 7" in about and str(tmp_path) in about
+  monkeypatch.setattr(inspect, "trained_network", lambda *_: (variables, network, {"step": 7}))
+  run, note = inspect.make_run(config, dataset, tmp_path)
+  assert "step 7" in note and str(tmp_path) in note
+  state = run.initial_state(run.mesh)
   assert set(state.networks) == {"teacher", "student"}
   for arrays in state.networks.values():
     jax.tree.map(np.testing.assert_array_equal, arrays, variables)
-  found["class_names"] = ["cat", "dog"]
-  with pytest.raises(ValueError, match=r"knows the classes cat, dog, mine has sky, road"):
-    inspect.make_networks(config, dataset, streams, method, tmp_path)
 
 
 def test_page_of_wide_and_small_images_in_their_colors():
@@ -193,7 +186,7 @@ def test_a_damaged_image_is_named(folder, tmp_path):
   (root / "images" / "2.png").write_bytes(b"no picture")
   config = make_config(root, "supervised")
   with pytest.raises(DataError, match=r"2\.png.*does not decode"):
-    inspect.inspect(config, title="", out=tmp_path, console=Console(file=io.StringIO()))
+    inspect.inspect(config, title="", out=tmp_path)
 
 
 def test_the_command_says_what_is_wrong_in_one_line(folder, tmp_path):

@@ -1,6 +1,7 @@
 """The originals' networks whose outputs were recorded, with weights made from their names."""
 
 import functools
+import json
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -61,9 +62,18 @@ def settings_of(name: str, recorded: golden.Vector) -> dict[str, int]:
   return {"output_stride": stride} if stride > 4 else {}
 
 
+def tensors_of(manifest: str) -> dict[str, np.ndarray]:
+  """By rule; those that a file such as MANIFEST.scaled_by_0p2.json lists, times that."""
+  tensors = fill(golden.load_json(f"{manifest}.manifest.json"))
+  for path in golden.FOLDER.glob(f"{manifest}.scaled_by_*.json"):
+    factor = np.float32(path.stem.rpartition("_")[2].replace("p", "."))
+    tensors |= {key: tensors[key] * factor for key in json.loads(path.read_text())}
+  return tensors
+
+
 def weights_of(manifest: str, **known: str | int) -> Weights:
   """known: of the model; where its keys don't tell the network, the manifest's name does."""
-  tensors = fill(golden.load_json(f"{manifest}.manifest.json"))
+  tensors = tensors_of(manifest)
   family = families.detect(tensors)
   model = describe(family, tensors, {}) | known
   if model["name"] is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from semiseg_jax.convert.files import import_torch
+from semiseg_jax.convert.files import needed
 
 _EPSILON = 1e-5
 
@@ -24,7 +24,7 @@ def reference_forward(
   dict, without prefixes of wrappers. images: [B,3,H,W] float32, normalised. Raises ImportError
   without torch.
   """
-  torch = import_torch()
+  torch = needed("torch")
   floats = {k: x for k, x in tensors.items() if x.dtype == np.float32}
   net = _Layers({key: torch.from_numpy(np.array(x)) for key, x in floats.items()})
   with torch.inference_mode():
@@ -37,7 +37,7 @@ class _Layers:
 
   def __init__(self, tensors: Mapping[str, Any]):
     self.tensors = tensors
-    self.functional = import_torch().nn.functional
+    self.functional = needed("torch").nn.functional
 
   def has(self, layer: str) -> bool:
     return f"{layer}.weight" in self.tensors
@@ -45,7 +45,8 @@ class _Layers:
   def conv(self, x, layer: str, stride: int = 1, dilation: int = 1):
     weight, bias = self.tensors[f"{layer}.weight"], self.tensors.get(f"{layer}.bias")
     padding = dilation * (weight.shape[-1] // 2)
-    return self.functional.conv2d(x, weight, bias, stride, padding, dilation)
+    groups = x.shape[1] // weight.shape[1]
+    return self.functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
   def norm(self, x, layer: str):
     names = ("running_mean", "running_var", "weight", "bias")
@@ -59,13 +60,17 @@ class _Layers:
     return self.functional.interpolate(x, like.shape[2:], mode="bilinear", align_corners=True)
 
 
-def _trunk(net, images, prefix, strides, dilations, *, in_1x1=False, all_dilated=False, ceil=False):
+def _trunk(
+  net, images, prefix, strides, dilations, *,
+  stem=("conv1", "bn1"), in_1x1=False, all_dilated=False, ceil=False,
+):  # fmt: skip
   """The outputs of the four stages.
 
-  strides, dilations: of each. in_1x1: a bottleneck's stride is in its first convolution.
-  all_dilated: a stage's first block too has the stage's dilation, else that of the stage before.
+  strides, dilations: of each. stem: names of its layers. in_1x1: a bottleneck's stride is in its
+  first convolution. all_dilated: a stage's first block too has the stage's dilation, else that of
+  the stage before.
   """
-  x = net.conv_norm_relu(images, f"{prefix}conv1", f"{prefix}bn1", stride=2)
+  x = net.conv_norm_relu(images, *(f"{prefix}{name}" for name in stem), stride=2)
   x = net.functional.max_pool2d(x, 3, 2, 1, ceil_mode=ceil)
   stages, before = [], 1
   for number, (stride, dilation) in enumerate(zip(strides, dilations, strict=True), start=1):
@@ -108,7 +113,7 @@ def _pyramid(net, x, branches, pooled, project, rates):
   ]
   mean = net.conv_norm_relu(x.mean((2, 3), keepdim=True), *pooled)
   outputs.append(mean.expand(-1, -1, *x.shape[2:]))
-  return net.conv_norm_relu(import_torch().cat(outputs, 1), *project)
+  return net.conv_norm_relu(needed("torch").cat(outputs, 1), *project)
 
 
 def _torchvision_pyramid(net, x, prefix, rates):
@@ -171,7 +176,7 @@ def _reco_v3(net, model, images):
   low, _, _, high = _trunk(net, images, "resnet_", **strides)
   x = _torchvision_pyramid(net, high, "ASPP", (12, 24, 36) if is_fine else (6, 12, 18))
   low = net.conv_norm_relu(low, "project.0", "project.1")
-  x = import_torch().cat([low, net.resized(x, low)], 1)
+  x = needed("torch").cat([low, net.resized(x, low)], 1)
   head = lambda name: net.conv(net.conv_norm_relu(x, f"{name}.0", f"{name}.1"), f"{name}.3")
   outputs = {"logits": head("classifier")}
   if net.has("representation.3"):
@@ -194,11 +199,68 @@ def _memory_bank_v3(net, images):
   pooled = ("aspp.global_avg_pool.1", "aspp.global_avg_pool.2")
   x = _pyramid(net, high, branches, pooled, ("aspp.conv1", "aspp.bn1"), (1, 6, 12, 18))
   low = net.conv_norm_relu(low, "decoder.conv1", "decoder.bn1")
-  x = import_torch().cat([net.resized(x, low), low], 1)
+  x = needed("torch").cat([net.resized(x, low), low], 1)
   for conv, norm in ((0, 1), (3, 4)):
     layers = (f"decoder.pre_last_conv.{number}" for number in (conv, norm))
     x = net.conv_norm_relu(x, *layers)
   return {"logits": net.conv(x, "decoder.last_conv")}
+
+
+def _c3_deeplabv2(net, model, images):
+  layout = {"in_1x1": True, "ceil": True, "all_dilated": True}
+  high = _trunk(net, images, "body.", **_STRIDE_8, **layout)[-1]
+  return {"logits": _dilated_sum(net, high, "decoder.conv2d_list", 2)}
+
+
+def _c3_deeplabv3plus(net, model, images):
+  strides = _STRIDE_8 if model.get("output_stride") == 8 else _STRIDE_16
+  layout = {"stem": ("layer0.0", "layer0.1"), "all_dilated": True}
+  low, _, _, high = _trunk(net, images, "backbone.", **strides, **layout)
+  return _c3_decoder(net, model, low, high)
+
+
+def _c3_decoder(net, model, low, high):
+  rates = (12, 24, 36) if model.get("output_stride") == 8 else (6, 12, 18)
+  branches = [(f"ASSP.aspp{i}.0", f"ASSP.aspp{i}.1") for i in range(1, 5)]
+  pooled = ("ASSP.avg_pool.1", "ASSP.avg_pool.2")
+  x = _pyramid(net, high, branches, pooled, ("ASSP.conv1", "ASSP.bn1"), (1, *rates))
+  low = net.conv_norm_relu(low, "decoder.conv1", "decoder.bn1")
+  x = needed("torch").cat([low, net.resized(x, low)], 1)
+  for i in (0, 3):
+    x = net.conv_norm_relu(x, f"decoder.output.{i}", f"decoder.output.{i + 1}")
+  return {"logits": net.conv(x, "decoder.output.7")}
+
+
+def _c3_xception(net, model, images):
+  rate = 16 // model.get("output_stride", 16)
+  x = net.conv_norm_relu(images, "backbone.conv1", "backbone.bn1", stride=2)
+  x = low = _separable_block(net, net.norm(net.conv(x, "backbone.conv2"), "backbone.bn2"), 1, 2)
+  blocks = {m[1] for k in net.tensors if (m := re.match(r"backbone\.block(\d+)\.", k))}
+  for number in range(2, len(blocks) + 1):
+    stride = {2: 2, 3: 2 // rate}.get(number, 1)
+    x = _separable_block(net, x.relu(), number, stride, rate if number > 3 else 1)
+  x = x.relu()
+  for i in (3, 4, 5):
+    x = net.norm(_separable(net, x, f"backbone.conv{i}", 1, 2 * rate), f"backbone.bn{i}").relu()
+  return _c3_decoder(net, model, low, x)
+
+
+def _separable_block(net, x, number, stride, dilation=1):
+  """x: rectified, but for block 1, whose layers begin with the first convolution."""
+  name, y = f"backbone.block{number}", x
+  first = 0 if number == 1 else 1
+  for i in (first, first + 3, first + 6):
+    y = y if i == first else y.relu()
+    y = _separable(net, y, f"{name}.rep.{i}", stride if i == first + 6 else 1, dilation)
+    y = net.norm(y, f"{name}.rep.{i + 1}")
+  if net.has(f"{name}.skip"):
+    x = net.norm(net.conv(x, f"{name}.skip", stride), f"{name}.skipbn")
+  return x + y
+
+
+def _separable(net, x, name, stride, dilation):
+  return net.conv(net.norm(net.conv(x, f"{name}.conv1", stride, dilation), f"{name}.bn"),
+                  f"{name}.pointwise")  # fmt: skip
 
 
 _FORWARDS = {
@@ -208,4 +270,7 @@ _FORWARDS = {
   "reco": _reco,
   "memory_bank": _memory_bank,
   "dst_cbc": _dst_cbc,
+  "c3_deeplabv2": _c3_deeplabv2,
+  "c3_deeplabv3plus": _c3_deeplabv3plus,
+  "c3_xception": _c3_xception,
 }

@@ -13,11 +13,15 @@ from semiseg_jax.models.network import Variables
 TOY = {"trunk": {"name": "resnet18", "width": 4}, "normalization": "imagenet"}
 SMALL = {**TOY, "decoder_dim": 8}
 REPRESENTATION, SELECTORS = ({"heads": {head: 8}} for head in ("representation", "selectors"))
+XCEPTION = {"name": "xception", "width": 4, "middle_blocks": 1}
 MODELS = {
   "reco": {**SMALL, "name": "deeplabv3p", **REPRESENTATION},
   "dst_cbc": {**TOY, "name": "deeplabv2", "classifier_branches": 2},
   "advsemiseg": {**TOY, "name": "deeplabv2_coco"},
   "memory_bank": {**SMALL, "name": "deeplabv3plus", **SELECTORS},
+  "c3_deeplabv2": {**TOY, "name": "deeplabv2_coco", "freeze_bn": True},
+  "c3_deeplabv3plus": {**SMALL, "name": "deeplabv3plus_c3"},
+  "c3_xception": {**SMALL, "name": "deeplabv3plus_c3", "trunk": XCEPTION},
   "torchvision_deeplabv3": {**SMALL, "name": "deeplabv3", "aux_head": True},
   "torchvision_resnet": {**TOY, "name": "resnet"},
   "semiseg_jax": {**SMALL, "name": "deeplabv3", "aux_head": True, **REPRESENTATION},

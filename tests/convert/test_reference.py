@@ -70,7 +70,7 @@ def test_recorded_outputs(manifest, known, recorded, images, expected):
 SIZE = (32, 304)
 LAYOUTS = [
   *((name, {}) for name in MODELS if name != "semiseg_jax"),
-  ("reco", {"output_stride": 8}),
+  *((family, {"output_stride": 8}) for family in ("reco", "c3_deeplabv3plus", "c3_xception")),
   *(("reco", {"name": "deeplabv2", "classifier_branches": n, **REPRESENTATION}) for n in (2, 4)),
   ("advsemiseg", {"name": "deeplabv2", "classifier_branches": 2}),
   *(("memory_bank", {"name": f"deeplabv2_{kind}", **SELECTORS}) for kind in ("coco", "imagenet")),

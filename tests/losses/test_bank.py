@@ -11,6 +11,7 @@ from semiseg_jax.losses import bank as banks
 from semiseg_jax.losses.bank import Bank, enqueue
 from semiseg_jax.losses.memory import remember
 from tests import golden
+from tests.losses.banks import contents, from_contents
 from tests.models import parts, stacked
 
 _SCORE = {"rtol": 1e-5}  # float32 through two layers
@@ -51,7 +52,7 @@ def test_the_bank_holds_what_the_originals_does(case):
     here = len(case[f"step{s}.labels"])
     rows[:here], classes[:here] = case[f"step{s}.features"], case[f"step{s}.labels"]
     (bank, scores), statistics = step(bank, statistics, rows, classes)
-    for c, ours in enumerate(banks.contents(bank)):
+    for c, ours in enumerate(contents(bank)):
       np.testing.assert_array_equal(ours, case.get(f"step{s}.bank.{c}", np.zeros((0, dim))))
       if step_rank(s, c) is not None:
         np.testing.assert_allclose(scores[classes == c], step_rank(s, c), **_SCORE)
@@ -75,10 +76,10 @@ def _batches(seed: int = 0) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
   return batches
 
 
-def _plain(contents, rows, classes, scores, elements, capacity, sign=1):
+def _plain(old_rows, rows, classes, scores, elements, capacity, sign=1):
   """The rule in numpy, on lists."""
   after = []
-  for c, old in enumerate(contents):
+  for c, old in enumerate(old_rows):
     new = rows[classes == c]
     if len(new) > elements:
       new = new[np.argsort(sign * scores[classes == c], kind="stable")[:elements]]
@@ -104,12 +105,12 @@ def _mapped(devices, **options):
 
 def _follows_the_rule(step, elements, capacity, slots, sign=1):
   """Whether a step on a bank does at each of many batches what the rule does."""
-  bank, contents = banks.empty(_K, slots, _D), [np.zeros((0, _D), np.float32)] * _K
+  bank, wanted = banks.empty(_K, slots, _D), [np.zeros((0, _D), np.float32)] * _K
   wrapped = False
   for batch in _batches():
-    contents = _plain(contents, *batch, elements, capacity, sign)
+    wanted = _plain(wanted, *batch, elements, capacity, sign)
     bank = step(bank, *batch)
-    for ours, expected in zip(banks.contents(bank), contents, strict=True):
+    for ours, expected in zip(contents(bank), wanted, strict=True):
       np.testing.assert_array_equal(ours, expected)
     wrapped |= bool((np.asarray(bank.head) + np.asarray(bank.count) > slots).any())
   return wrapped
@@ -136,9 +137,9 @@ def test_an_elements_limit_above_the_batch_takes_everything():
 
 def test_contents_move_to_a_bank_of_other_slots():
   rows = [np.random.default_rng(c).normal(size=(c, _D)).astype(np.float32) for c in (0, 3, 5)]
-  bank = banks.from_contents(rows, 8)
-  for moved in (bank, banks.from_contents(banks.contents(bank), 12)):
-    jax.tree.map(np.testing.assert_array_equal, banks.contents(moved), rows)
+  bank = from_contents(rows, 8)
+  for moved in (bank, from_contents(contents(bank), 12)):
+    jax.tree.map(np.testing.assert_array_equal, contents(moved), rows)
   in_use = banks.filled(bank.replace(head=jnp.array([0, 2, 6])))
   np.testing.assert_array_equal(np.flatnonzero(in_use[1]), [2, 3, 4])
   np.testing.assert_array_equal(np.flatnonzero(in_use[2]), [0, 1, 2, 6, 7])

@@ -11,7 +11,7 @@ from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.contrast import class_relation, reco_loss
 from semiseg_jax.losses.pools import draw_pixels
 from tests import golden
-from tests.losses.law import value_and_grad
+from tests.losses.law import assert_one_program, value_and_grad
 from tests.losses.replay import labels_of, recorded_draws
 
 _VALUE = {"rtol": 1e-5, "atol": 1e-7}
@@ -257,16 +257,7 @@ def test_more_queries_than_are_looked_at_at_once():
 
 
 def test_one_program_for_every_batch():
-  traces = []
-
-  @jax.jit
-  def loss(weight, batch):
-    traces.append(1)
-    return _loss(weight, batch)
-
-  for seed in range(3):
-    loss(*_batch(seed))
-  assert len(traces) == 1
+  assert_one_program(_loss, map(_batch, range(3)))
 
 
 @pytest.mark.parametrize("wrong", [{"scope": "local"}, {"key": None}])

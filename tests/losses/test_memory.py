@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semiseg_jax.labels import IGNORE
-from semiseg_jax.losses.bank import Bank, filled, from_contents
+from semiseg_jax.losses.bank import Bank, filled
 from semiseg_jax.losses.memory import contrastive_loss, selected_contrast
 from tests import golden
 from tests.benchmarks import memory_bank
+from tests.losses.banks import from_contents
 from tests.losses.law import value_and_grad
 from tests.losses.pairwise import contrastive_loss_direct
 from tests.models import parts, stacked

@@ -11,13 +11,14 @@ from semiseg_jax.losses.pixel import (
   confidence_weighted_loss,
   cross_entropy,
   entropy_loss,
+  masked_cross_entropy,
   pseudo_label_loss,
   pseudo_label_weights,
-  ramp_up,
   supervised_loss,
 )
 from tests import golden
 from tests.losses.law import value_and_grad
+from tests.losses.recorded import check, names
 
 _VALUE = {"rtol": 1e-5}
 _GRAD = {"rtol": 1e-3, "atol": 1e-7}
@@ -88,11 +89,32 @@ def test_weights_of_pseudo_labels_equal_the_original(case):
   np.testing.assert_allclose(weights, case["pixel_weights"], **_VALUE)
 
 
-def test_the_ramp_ends_at_one():
-  steps = np.array([0, 1999, 2000, 2001, 10**6])
-  ramp = np.asarray(ramp_up(steps, 2000))
-  assert ramp[0] == np.float32(np.exp(-5)) and (np.diff(ramp) >= 0).all()
-  assert (ramp[2:] == 1).all() and ramp[1] < 1
+@golden.cases("c3_semiseg/losses*", "maskce*")
+def test_masked_cross_entropy_equals_the_original(case):
+  masks = {
+    "ones1": np.ones(1),
+    "zero_mask": np.zeros_like(case["mask_binary"]),
+    **{name: case[f"mask_{name}"] for name in ("binary", "fractional")},
+  }
+  for name in names(case, "maskce_.*"):
+    labels = case["target_all_ignored" if name.endswith("all_ignored") else "target"]
+    weights = case["class_weight"] if name.endswith("weighted") else None
+    mask = masks.get(name.removeprefix("maskce_"), 1.0)
+    logits = golden.nhwc(case["logits"])
+    check(case, name, masked_cross_entropy, logits, labels, mask, weights)
+
+
+@golden.cases("c3_semiseg/losses*", "ce_mean__value")
+def test_cross_entropies_equal_c3s(case):
+  logits, labels = golden.nhwc(case["logits"]), case["target"]
+  check(case, "ce_mean", supervised_loss, logits, labels)
+  check(case, "ce_sum", lambda x: cross_entropy(x, labels).sum(), logits)
+  check(case, "ce_weighted_mean", class_weighted_loss, logits, labels, case["class_weight"])
+
+
+@golden.cases("c3_semiseg/lovasz*", "xloss__value")
+def test_cross_entropy_of_lovaszs_code_is_the_same(case):
+  check(case, "xloss", supervised_loss, golden.nhwc(case["xloss_logits"]), case["labels"])
 
 
 @pytest.mark.parametrize("name", ["class", "pseudo_label", "entropy", "entropy_broadcast"])

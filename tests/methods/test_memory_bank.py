@@ -12,10 +12,9 @@ from jax.sharding import PartitionSpec as P
 from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Facts
 from semiseg_jax.labels import IGNORE
-from semiseg_jax.losses import bank
 from semiseg_jax.methods import memory_bank
 from semiseg_jax.models import networks
-from semiseg_jax.models.layers import BatchNorm, Computation, Conv
+from semiseg_jax.models.layers import BatchNorm, Conv, Maker
 from semiseg_jax.models.network import Outputs, Segmenter, Variables, split_network
 from semiseg_jax.models.normalization import NORMALIZATIONS
 from semiseg_jax.runtime.mesh import make_mesh
@@ -24,6 +23,7 @@ from semiseg_jax.training.start import Start
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import make_train_step, state_spec
 from tests import golden
+from tests.losses.banks import contents
 from tests.models.torch_layout import to_trees
 from tests.tiny import batches_of, run_steps, tiny_start
 
@@ -44,8 +44,8 @@ SMALL["alternate"] = {**SMALL["short"], "alternate": True}
 class ToyNet(Segmenter):
   """Two convolutions and a classifier, as the recorded runs have it."""
 
-  def __init__(self, num_classes: int, computation: Computation):
-    rng = computation.rng
+  def __init__(self, num_classes: int, maker: Maker):
+    rng = maker.rng
     self.conv1 = Conv(3, 8, 3, rng=rng, stride=2, padding=1)
     self.bn1 = BatchNorm(8, axis_name=DATA_AXIS, trained=False)
     self.conv2 = Conv(8, 8, 3, rng=rng, padding=1)
@@ -62,9 +62,9 @@ class ToyNet(Segmenter):
 
 
 def toy_module(num_classes: int) -> ToyNet:
-  computation = Computation(np.random.default_rng(0), axis_name=DATA_AXIS)
-  module = ToyNet(num_classes, computation)
-  networks.add_heads(module, {"selectors": HEADS}, num_classes, computation)
+  maker = Maker(np.random.default_rng(0), axis_name=DATA_AXIS)
+  module = ToyNet(num_classes, maker)
+  networks.add_heads(module, {"selectors": HEADS}, num_classes, maker)
   return module
 
 
@@ -194,7 +194,7 @@ def test_recorded_run(case):
     if it + "bank_rows" in case:
       rows = np.maximum(case[it + "bank_rows"], 0)
       np.testing.assert_array_equal(state.method_state.bank.count, rows)
-  for class_id, rows in enumerate(bank.contents(state.method_state.bank)):
+  for class_id, rows in enumerate(contents(state.method_state.bank)):
     np.testing.assert_allclose(rows, case[f"final.bank.{class_id}"], **STATE)
   last = f"after_it{facts.steps - 1}."
   for ours, name in ((state.networks[n], f"{n}.") for n in method.networks):

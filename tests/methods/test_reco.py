@@ -19,7 +19,7 @@ from semiseg_jax.augment.photometric import Blur, ColorJitter
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.pools import Draws
 from semiseg_jax.methods import make_method, reco
-from semiseg_jax.models.layers import Computation
+from semiseg_jax.models.layers import Maker
 from semiseg_jax.models.network import Variables, split_network
 from semiseg_jax.runtime.mesh import make_mesh
 from semiseg_jax.training.optimizers import make_optimizer
@@ -178,9 +178,9 @@ class Recorder(contract.Method):
 def test_recorded_run(case, monkeypatch, request):
   method = method_of(case, request.node.callspec.id)
   mesh, num_classes = make_mesh(jax.devices()[:1]), int(case["num_classes"])
-  start, computation = variables(case, "init/"), Computation(np.random.default_rng(0))
+  start, maker = variables(case, "init/"), Maker(np.random.default_rng(0))
   embedding_dim = int(case["output_dim"])
-  _, network = split_network(TinyNet(num_classes, embedding_dim, computation))
+  _, network = split_network(TinyNet(num_classes, embedding_dim, maker))
   optimizer = optimizer_of(case, network)
   start = Start(start, network, None)
   state = make_state(start, method, optimizer, facts_of(num_classes), 0, mesh)

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from semiseg_jax.models.layers import Maker
 from semiseg_jax.models.selectors import ClassSelectors
 
 PIXELS, MEMORY = "contrastive_class_selector_", "contrastive_class_selector_memory"
@@ -15,13 +16,13 @@ class Both(nnx.Module):
   """Selectors of pixels and of the memory side by side, as a network has them."""
 
   def __init__(self, num_classes: int, dim: int, axis_name: str | None = None):
-    rng = np.random.default_rng(0)
-    self.selectors = ClassSelectors(num_classes, dim, rng=rng, axis_name=axis_name)
-    self.memory_selectors = ClassSelectors(num_classes, dim, rng=rng, axis_name=axis_name)
+    make = Maker(np.random.default_rng(0), axis_name=axis_name)
+    self.selectors = ClassSelectors(num_classes, dim, make)
+    self.memory_selectors = ClassSelectors(num_classes, dim, make)
 
 
 def selectors(num_classes: int, dim: int, axis_name: str | None = None) -> ClassSelectors:
-  return ClassSelectors(num_classes, dim, rng=np.random.default_rng(0), axis_name=axis_name)
+  return ClassSelectors(num_classes, dim, Maker(np.random.default_rng(0), axis_name=axis_name))
 
 
 def params(state: dict[str, np.ndarray], prefix: str, num_classes: int) -> dict:

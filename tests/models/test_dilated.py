@@ -44,6 +44,14 @@ def test_every_form_and_its_gradients_are_exact(form, size, rate):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_channels_may_be_convolved_each_alone(form):
+  rng = np.random.default_rng(0)
+  x, kernel = rng.normal(size=(2, 9, 7, 4)), rng.normal(size=(3, 3, 1, 4))
+  ours = dilated_conv(x.astype(np.float32), kernel.astype(np.float32), 2, form)
+  np.testing.assert_allclose(ours, _naive(x, kernel * np.eye(4), 2), rtol=1e-4, atol=2e-5)
+
+
 def test_taps_on_padding_are_dropped():
   kernel = np.zeros((3, 3, 1, 1))
   shape = lambda rate, size: drop_padding_taps(kernel, rate, size).shape[:2]

@@ -7,7 +7,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from semiseg_jax.collectives import as_varying
-from semiseg_jax.models.layers import BatchNorm, Conv, Relu, Sequential, dropout, max_pool
+from semiseg_jax.models.layers import BatchNorm, Conv, Sequential, dropout, max_pool
 from tests import golden
 from tests.models import parts, torch_layout
 
@@ -159,8 +159,8 @@ def test_dropout_keeps_the_mean_and_draws_for_each_image():
   assert dropout(x, 0.25, None) is x
 
 
-def test_relu_takes_a_number_but_holds_nothing():
-  layers = Sequential([Relu(), Conv(1, 1, 1, rng=np.random.default_rng(0))])
+def test_a_function_takes_a_number_but_holds_nothing():
+  layers = Sequential([nnx.relu, Conv(1, 1, 1, rng=np.random.default_rng(0))])
   _, params, batch_stats = parts.split(layers)
   assert list(params) == ["1"]
   assert batch_stats == {}

@@ -11,9 +11,9 @@ from jax.sharding import PartitionSpec as P
 
 from semiseg_jax.collectives import as_varying, pmean, value_and_grad
 from semiseg_jax.models import networks
-from semiseg_jax.models.layers import Computation, Make
+from semiseg_jax.models.layers import Maker
 from semiseg_jax.models.network import Outputs, Segmenter, split_network
-from semiseg_jax.models.resnet import BACKBONES, PLAIN, Layout, Trunk
+from semiseg_jax.models.resnet import BACKBONES, Style, Trunk
 from semiseg_jax.runtime.mesh import make_mesh
 from tests.models import parts
 
@@ -22,7 +22,7 @@ TOY = {"num_classes": 5, "trunk": {"name": "resnet18", "width": 4}}
 
 def _toy(name, *, dtype=np.float32, axis_name=None, remat="none", **values):
   """(network, params, batch_stats) of a small one."""
-  if name in ("deeplabv3", "deeplabv3p", "deeplabv3plus"):
+  if name.startswith("deeplabv3"):
     values = {"decoder_dim": 8, **values}
   how = {"dtype": dtype, "axis_name": axis_name, "remat": remat}
   variables, network = networks.build({"name": name, **TOY, **values}, **how)
@@ -30,9 +30,9 @@ def _toy(name, *, dtype=np.float32, axis_name=None, remat="none", **values):
 
 
 def _module(name, num_classes=5, embedding_dim=None, **values):
-  computation = Computation(np.random.default_rng(0))
+  maker = Maker(np.random.default_rng(0))
   description = networks.make({"name": name, "trunk": TOY["trunk"], **values})
-  return description.build(num_classes, embedding_dim, computation)
+  return description.build(num_classes, embedding_dim, maker)
 
 
 def _levels(batch, size=33):
@@ -53,6 +53,7 @@ _STRIDES = {
   "deeplabv2_coco": {321: 41, 512: 65, 256: 33},
   "deeplabv2_imagenet": {321: 41, 512: 64, 256: 32},
   "deeplabv3plus": {321: 81, 512: 128},
+  "deeplabv3plus_c3": {321: 81, 512: 128},
   "deeplabv3": {321: 41, 512: 64},
 }
 
@@ -63,7 +64,7 @@ _STRIDES = {
 )
 def test_outputs_have_the_originals_sizes(name, side, expected):
   outputs = _shapes(*_toy(name), np.zeros((2, side, side, 3)))
-  channels = {"deeplabv3p": 48 + 8, "deeplabv3": 8, "deeplabv3plus": 8}.get(name, 32)
+  channels = {"deeplabv3p": 48 + 8}.get(name, 8 if name.startswith("deeplabv3") else 32)
   assert outputs.logits.shape == (2, expected, expected, 5)
   assert outputs.features.shape == (2, expected, expected, channels)
 
@@ -102,10 +103,14 @@ def test_frozen_are_the_memory_banks_affine_and_unused_branches(name):
   branches = {path for path in frozen if path[0] == "classifier"}
   unused = {("classifier", "conv2d_list", i, kind) for i in "23" for kind in ("kernel", "bias")}
   assert branches == (unused if name in ("deeplabv2_coco", "deeplabv2_imagenet") else set())
-  if name not in ("deeplabv2_coco", "deeplabv2_imagenet", "deeplabv3plus"):
+  if name not in ("deeplabv2_coco", "deeplabv2_imagenet", "deeplabv3plus", "deeplabv3plus_c3"):
     assert not frozen
     return
   assert all(path[0] == "trunk" and path[-1] in ("scale", "bias") for path in frozen - branches)
+  if name == "deeplabv3plus_c3":  # by their names: tests/convert/test_c3.py has the original's list
+    of_blocks = {path for path in frozen if "bn" in path[-2] and path[1] != "bn1"}
+    assert frozen == of_blocks and len(frozen) == 2 * 2 * 8
+    return
   # scale and bias to each mean and variance
   assert len(frozen - branches) == len(jax.tree.leaves(batch_stats["trunk"]))
 
@@ -142,6 +147,18 @@ def test_the_memory_banks_initial_values():
   assert 0.8 / 8 < np.abs(params["classifier"]["bias"]).max() <= 1 / 8
 
 
+def test_c3s_initial_values_outside_a_resnet():
+  """He's by fan in; BatchNorms begin a little above 0."""
+  trunk = {"name": "xception", "middle_blocks": 1}
+  _, params, _ = _toy("deeplabv3plus_c3", num_classes=19, trunk=trunk, decoder_dim=64)
+  for path, x in jax.tree.leaves_with_path(params):
+    if x.ndim == 4 and x.size > 5000:
+      expected = np.sqrt(2 / np.prod(x.shape[:3]))
+      np.testing.assert_allclose(x.std(), expected, rtol=0.05, err_msg=str(path))
+  assert (params["decoder"]["1"]["bias"] == params["trunk"]["bn1"]["bias"][0]).all()
+  assert params["trunk"]["bn1"]["bias"][0] == np.float32(1e-4)
+
+
 def test_initial_spreads_are_the_originals():
   _, params, _ = _toy("deeplabv2", num_classes=19, trunk={"name": "resnet50"})
   kernel = params["classifier"]["conv2d_list"]["2"]["kernel"]
@@ -162,7 +179,7 @@ def test_initial_spreads_are_the_originals():
     ({"name": "deeplabv2", "classifier_branches": 5}, "classifier_branches=5: choose from 1, 2, 3"),
     ({"decoder_dims": 8}, "model.decoder_dims is no key of 'deeplabv3p': did you mean"),
     ({"decoder_dim": "8"}, "model.decoder_dim='8' should be like its default, 256"),
-    ({"heads": {"selector": 3}}, "head='selector': did you mean 'selectors'?"),
+    ({"heads": {"selector": 3}}, "head='selector': choose from 'representation', 'selectors'"),
     ({"normalization": "imagnet"}, "model.normalization='imagnet': did you mean 'imagenet'?"),
   ],
 )
@@ -176,9 +193,9 @@ def test_an_unknown_way_to_rematerialise_is_named():
     _toy("deeplabv3p", remat="all")
 
 
-def _trunk(name, output_stride, **layout):
-  computation = Computation(np.random.default_rng(0))
-  return Trunk(name, 2).build(output_stride, PLAIN._replace(layout=Layout(**layout)), computation)
+def _trunk(name, output_stride, **style):
+  maker = Maker(np.random.default_rng(0))
+  return Trunk(name, 2).build(output_stride, Style(**style), maker)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -316,6 +333,20 @@ def test_the_gradient_on_eight_devices_equals_that_on_one():
   jax.tree.map(near, grads, expected[1])
 
 
+@pytest.mark.parametrize("name", ["deeplabv2_coco", "deeplabv3plus_c3"])
+def test_frozen_batch_norms_compute_as_in_evaluation(name):
+  """Dropout and the decoder's BatchNorms are in training all the same."""
+  network, params, batch_stats = _toy(name, freeze_bn=True)
+  images = _levels(2)
+  deep = lambda train: network.encode(params, batch_stats, images, train)[0]
+  jax.tree.map(np.testing.assert_array_equal, deep(True), deep(False))
+  keys = jax.random.split(jax.random.key(0), 2)
+  program = jax.make_jaxpr(functools.partial(network, train=True))(
+    params, batch_stats, images, keys=keys
+  )
+  assert ("random_bits" in str(program)) == name.startswith("deeplabv3")
+
+
 def test_bfloat16_computes_almost_the_same():
   run = jax.jit(lambda network, *args: network(*args, True)[0], static_argnums=0)
   low, exact = (
@@ -328,7 +359,7 @@ def test_bfloat16_computes_almost_the_same():
 
 def test_a_network_runs_any_module_with_the_same_call():
   class Tiny(Segmenter):
-    def __init__(self, make: Make):
+    def __init__(self, make: Maker):
       self.conv1, self.bn1 = make.conv(3, 4, 3, padding=1), make.norm(4)
       self.heads = nnx.List([make.conv(4, 2, 1, use_bias=True) for _ in range(12)])
 
@@ -338,7 +369,7 @@ def test_a_network_runs_any_module_with_the_same_call():
     def decode(self, features, size, train, keys=None):
       return Outputs(sum((i + 1) * head(*features) for i, head in enumerate(self.heads)))
 
-  module = Tiny(Computation(np.random.default_rng(0)).layers())
+  module = Tiny(Maker(np.random.default_rng(0)))
   (params, batch_stats), network = split_network(module)
   assert list(params["heads"])[:3] == ["0", "1", "2"]
   expected = module(_images(2), False).logits

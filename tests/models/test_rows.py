@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from semiseg_jax.models.layers import Maker
 from semiseg_jax.models.rows import RowHead
 from tests import golden
 from tests.golden.fill import fill
@@ -16,7 +17,7 @@ TOLERANCE = 1e-5  # of the largest value: two matrix products in float32
 
 
 def _head(in_dim, dim, axis_name=None):
-  return parts.split(RowHead(in_dim, dim, rng=np.random.default_rng(0), axis_name=axis_name))
+  return parts.split(RowHead(in_dim, dim, Maker(np.random.default_rng(0), axis_name=axis_name)))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5))

@@ -28,7 +28,8 @@ def blank(config) -> list:
 
 
 def tiny_run(tiny_config, method="supervised", devices=8, **values):
-  config = tiny_config(method, **values)
+  batches = {"data.labeled_batch": devices, "data.unlabeled_batch": devices}
+  config = tiny_config(method, **batches, **values)
   dataset, domain = blank(config)
   return build(config, dataset, domain, make_mesh(jax.devices()[:devices]))
 
@@ -94,8 +95,9 @@ def test_cost_is_what_xla_counts(tiny_config):
 def test_batches_are_raised_to_what_devices_can_share():
   config, said = gta5_city_memory_bank.get_config(), []
   plan.share_out(config, 4, said.append)
-  assert (config.data.labeled_batch, config.data.domain.batch) == (8, 8)
-  assert "labeled_batch=5 can't be divided among 4 devices: planned with 8" in said
+  assert (config.data.labeled_batch, config.data.domain.batch) == (20, 20)
+  assert said[0].startswith("4 devices can't share out 5 labeled + ")
+  assert ": planned with 20 labeled + " in said[0]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 8, 21])

@@ -13,11 +13,20 @@ def test_the_largest_number_that_divides_every_batch(batches, count):
   assert len(mesh.sharing_devices(batches)) == count
 
 
+@pytest.mark.parametrize(
+  ("rows", "devices", "wanted"),
+  [((8, 16), 8, (8, 16)), ((2, 4), 8, (8, 16)), ((5, 2), 4, (20, 8)), ((12, 12), 8, (16, 16))],
+)
+def test_larger_batches_keep_their_proportion(rows, devices, wanted):
+  found = mesh.larger_batches(dict(zip(("labeled", "unlabeled"), rows, strict=True)), devices)
+  assert tuple(found.values()) == wanted
+
+
 def test_idle_devices_are_told_of():
   few = mesh.make_mesh(mesh.sharing_devices([6, 6]))
-  line = mesh.idle_devices(few, {"labeled_batch": 6, "unlabeled_batch": 6})
+  line = mesh.idle_devices(few, {"labeled": 6, "unlabeled": 6})
   assert line.startswith("6 of 8 devices are used") and ":batch=8" in line and "\n" not in line
-  assert mesh.idle_devices(mesh.make_mesh(), {"labeled_batch": 8}) == ""
+  assert mesh.idle_devices(mesh.make_mesh(), {"labeled": 8}) == ""
 
 
 def test_hosts_that_cannot_share(monkeypatch):

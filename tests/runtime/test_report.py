@@ -12,7 +12,8 @@ from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event
 
 from semiseg_jax.evaluation.metrics import scores
-from semiseg_jax.runtime.report import Reporter, duration, print_scores, write_result
+from semiseg_jax.runtime.checkpoints import write_json
+from semiseg_jax.runtime.report import Reporter, duration, jsonable, print_scores
 
 SCORES = scores(np.array([[3, 0, 0], [1, 4, 0], [0, 0, 0]]))
 NAMES = ["road", "side[walk]", "sky"]
@@ -125,11 +126,12 @@ def test_table_has_every_class_once(classes):
   assert len(text.splitlines()) < 20 + classes / 3
 
 
-def test_result_is_replaced_at_once_and_holds_no_nan(tmp_path):
-  write_result(tmp_path, {"status": "finished"})
+def test_json_is_replaced_at_once_and_holds_no_nan(tmp_path):
+  path = tmp_path / "result.json"
+  write_json(path, {"status": "finished"})
   values = {"best": {"miou": np.float32(0.5), "step": np.int64(3)}, "iou": np.array([1.0, np.nan])}
-  write_result(tmp_path, {**values, "loss": math.inf})
-  found = json.loads((tmp_path / "result.json").read_text())
+  write_json(path, jsonable({**values, "loss": math.inf}))
+  found = json.loads(path.read_text())
   assert found == {"best": {"miou": 0.5, "step": 3}, "iou": [1.0, None], "loss": None}
   assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 

@@ -4,7 +4,9 @@ import copy
 import json
 import logging
 import os
+import shutil
 import signal
+from unittest import mock
 
 import cv2
 import jax
@@ -27,23 +29,43 @@ def last_state(workdir):
   return ocp.StandardCheckpointer().restore(newest / "arrays")
 
 
-@pytest.fixture
-def traces(monkeypatch):
-  """One entry for each time that a train step is traced, and so compiled."""
-  found, original = [], step.train_step
+def trained_once(config, workdir):
+  """The result of a run whose step is traced, and so compiled, a single time."""
+  with mock.patch.object(step, "train_step", wraps=step.train_step) as traced:
+    result = run.train(config, workdir)
+  assert traced.call_count == 1
+  return result
 
-  def traced(*args, **options):
-    found.append(1)
-    return original(*args, **options)
 
-  monkeypatch.setattr(step, "train_step", traced)
-  return found
+SUPERVISED = {
+  "training.accumulate": 2, "model.remat": "elementwise", "training.refresh_batch_stats": 2
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_config, tmp_path_factory):
+  """(config, workdir, result) of a run that nothing disturbed."""
+  config, workdir = tiny_config("supervised", **SUPERVISED), tmp_path_factory.mktemp("finished")
+  return config, workdir, trained_once(config, workdir)
+
+
+def assert_everything_is_there(workdir, result, network):
+  assert result["status"] == "finished" and result["network"] == network
+  assert json.loads((workdir / "result.json").read_text())["best"] == result["best"]
+  assert [row["step"] for row in rows(workdir, "train")] == [2, 4, 6, 8]
+  assert [row["step"] for row in rows(workdir, "eval")] == [4, 8]
+  assert all(np.isfinite(row["loss"]) for row in rows(workdir, "train"))
+  assert list(workdir.glob("pictures/step_00000008/*.png"))
+  assert list(workdir.glob("tensorboard/events*"))
+
+
+def test_a_run_leaves_everything_behind(finished):
+  assert_everything_is_there(*finished[1:], "student")
 
 
 @pytest.mark.parametrize(
   ("method", "values"),
   [
-    ("supervised", {"training.accumulate": 2, "model.remat": "elementwise"}),
     pytest.param(
       "mean_teacher",  # the second stream of labels: the same scenes as if of another domain
       {
@@ -61,35 +83,27 @@ def traces(monkeypatch):
     ),
   ],
 )
-def test_a_run_leaves_everything_behind(method, values, tiny_config, tmp_path, traces):
-  result = run.train(tiny_config(method, **values), tmp_path)
-  assert result["status"] == "finished" and len(traces) == 1
-  assert json.loads((tmp_path / "result.json").read_text())["best"] == result["best"]
-  assert [row["step"] for row in rows(tmp_path, "train")] == [2, 4, 6, 8]
-  assert [row["step"] for row in rows(tmp_path, "eval")] == [4, 8]
-  assert all(np.isfinite(row["loss"]) for row in rows(tmp_path, "train"))
-  assert result["network"] == ("student" if method == "supervised" else "teacher")
-  assert list(tmp_path.glob("pictures/step_00000008/*.png"))
-  assert list(tmp_path.glob("tensorboard/events*"))
+def test_so_do_those_with_a_teacher(method, values, tiny_config, tmp_path):
+  result = trained_once(tiny_config(method, **values), tmp_path)
+  assert_everything_is_there(tmp_path, result, "teacher")
 
 
 @pytest.mark.parametrize(
   ("method", "values"),
   [
-    ("supervised", {}),
-    pytest.param("reco", {}, marks=pytest.mark.slow),
+    ("supervised", SUPERVISED),
+    pytest.param("reco", {"training.refresh_batch_stats": 2}, marks=pytest.mark.slow),
     pytest.param(  # the longest test of all
       "memory_bank",
-      {"training.reload_best_after": 1, "evaluation.every": 2},
+      {"training.refresh_batch_stats": 2, "training.reload_best_after": 1, "evaluation.every": 2},
       marks=pytest.mark.slow,
     ),
   ],
 )
 def test_interrupted_and_resumed_equals_unbroken(
-  method, values, tiny_config, tmp_path, monkeypatch
+  method, values, tiny_config, finished, tmp_path, monkeypatch
 ):
-  config = tiny_config(method, **values, **{"training.refresh_batch_stats": 2})
-  went_back = []
+  config, went_back = tiny_config(method, **values), []
 
   def judge_step_4(selection, step, miou, **rule):
     if rule["patience"] and step == 4:
@@ -98,7 +112,11 @@ def test_interrupted_and_resumed_equals_unbroken(
     return selection_rule.judge(selection, step, miou, **rule)
 
   monkeypatch.setattr(loop, "judge", judge_step_4)
-  unbroken_result = run.train(config, tmp_path / "unbroken")
+  workdirs = {"unbroken": tmp_path / "unbroken", "broken": tmp_path / "broken"}
+  if method == "supervised":
+    _, workdirs["unbroken"], unbroken_result = finished
+  else:
+    unbroken_result = run.train(config, workdirs["unbroken"])
 
   update, count = loop._Training.update, 0
 
@@ -123,22 +141,21 @@ def test_interrupted_and_resumed_equals_unbroken(
     again = run.train(config, tmp_path / "broken")
   assert again["best"] == result["best"] and again["refreshed"] == result["refreshed"]
 
-  unbroken, broken = (last_state(tmp_path / name) for name in ("unbroken", "broken"))
+  unbroken, broken = map(last_state, workdirs.values())
   jax.tree.map(np.testing.assert_array_equal, broken, unbroken)
   losses = [
-    {row["step"]: row["loss"] for row in rows(tmp_path / name, "train")}
-    for name in ("unbroken", "broken")
+    {row["step"]: row["loss"] for row in rows(workdir, "train")} for workdir in workdirs.values()
   ]
   assert losses[1][8] == losses[0][8]  # the same batches, not only the same end
   if method == "memory_bank":
     memory = unbroken["method_state"]
     assert memory["bank"]["count"].any()
-    monkeypatch.setattr(setup, "sharing_devices", lambda _: jax.devices()[:4])
-    on_four = restored_state(config, tmp_path / "broken")
-    assert on_four["method_state"].bank.rows.addressable_data(0).shape[1] == 16
+    monkeypatch.setattr(setup, "sharing_devices", lambda _: jax.devices()[:2])
+    on_two = restored_state(config, tmp_path / "broken")
+    assert on_two["method_state"].bank.rows.addressable_data(0).shape[1] == 30
     jax.tree.map(
       np.testing.assert_array_equal,
-      on_four["method_state"].bank.rows,
+      on_two["method_state"].bank.rows,
       unbroken["method_state"]["bank"]["rows"],
     )
 
@@ -146,7 +163,7 @@ def test_interrupted_and_resumed_equals_unbroken(
 def restored_state(config, workdir):
   """The newest checkpoint laid over the devices that there are now."""
   made = setup.build(config, open_data(config))
-  fresh = made.state()
+  fresh = made.initial_state(made.mesh)
   with Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
     return checkpoints.restore(loop.arrays_of(fresh))[0]
 
@@ -167,30 +184,31 @@ def test_diverged_run_stops_and_names_the_last_good_checkpoint(tiny_config, tmp_
   assert good.is_dir() and not (tmp_path / "checkpoints" / "8").exists()
 
 
-def test_workdir_of_another_run_is_refused(tiny_config, tmp_path, caplog):
-  run.train(tiny_config("supervised", steps=2), tmp_path)
+def test_workdir_of_another_run_is_refused(finished, tiny_config, tmp_path, caplog):
+  workdir = shutil.copytree(finished[1], tmp_path / "copy")
+  other = {**SUPERVISED, "model.trunk.width": 8}
   with pytest.raises(ValueError, match=r"another config: model\.trunk\.width: 4 there, 8 now"):
-    run.train(tiny_config("supervised", steps=2, **{"model.trunk.width": 8}), tmp_path)
+    run.train(tiny_config("supervised", **other), workdir)
   with caplog.at_level(logging.WARNING):
-    result = run.train(tiny_config("supervised", steps=4), tmp_path)
-  assert "training.steps: 2 there, 4 now" in caplog.text and result["step"] == 4
+    result = run.train(tiny_config("supervised", steps=9, **SUPERVISED), workdir)
+  assert "training.steps: 8 there, 9 now" in caplog.text and result["step"] == 9
 
 
-def test_evaluate_gives_the_best_score_again(tiny_config, tmp_path):
-  config = tiny_config("supervised")
-  result = run.train(config, tmp_path)
-  again = run.evaluate(config, tmp_path)
+def test_evaluate_gives_the_best_score_again(finished, tmp_path):
+  config, workdir, result = finished
+  config = copy.deepcopy(config)
+  again = run.evaluate(config, workdir)
   assert again["step"] == result["best"]["step"]
   assert again["miou_present"] == pytest.approx(result["best"]["miou"], abs=1e-6)
   with pytest.raises(ValueError, match=r"knows 10 classes.*has 2 \(sky, road\)"):
-    run.evaluate(folder_config(config, tmp_path / "folder"), tmp_path)
+    run.evaluate(folder_config(config, tmp_path / "folder"), workdir)
   config.model.normalization = "half_bgr"  # shapes alone would not tell
   with pytest.raises(ValueError, match=r"trained with config\.model\.normalization='imagenet'"):
-    run.evaluate(config, tmp_path)
+    run.evaluate(config, workdir)
   config.model.normalization = "imagenet"
   config.model.trunk.width = 8
   with pytest.raises(ValueError, match=r"trained with config\.model\.trunk\.width=4, not 8"):
-    run.evaluate(config, tmp_path)
+    run.evaluate(config, workdir)
   with pytest.raises(FileNotFoundError, match="train first"):
     run.evaluate(config, tmp_path / "elsewhere")
 
@@ -221,12 +239,12 @@ def folder_config(config, root):
     ("mean_teacher", {"evaluation.network": "both"}, "choose from 'student', 'teacher'"),
     (
       "memory_bank",
-      {"data.domain.name": "toy_scenes", "data.domain.batch": 16},
+      {"data.domain.name": "toy_scenes", "data.domain.batch": 16, "data.labeled_batch": 8},
       r"config\.data\.domain\.batch=16 but config\.data\.labeled_batch=8: .* the same size",
     ),
     (
       "memory_bank",
-      {"data.domain.name": "toy_scenes", "data.domain.batch": 8, "method.alternate": True},
+      {"data.domain.name": "toy_scenes", "data.domain.batch": 4, "method.alternate": True},
       "leave out one of the two",
     ),
   ],

@@ -302,6 +302,20 @@ def test_recos_sgd(case):
     np.testing.assert_allclose(found["all"]["w"], expected, rtol=1e-6, atol=1e-7)
 
 
+@golden.cases("c3_semiseg/duplicated_params*")
+def test_tensors_that_are_listed_several_times(case):
+  """With Adam. PyTorch's SGD begins a listed tensor's momentum anew each time in the first step
+  alone, which its version of the original's time did not."""
+  tensors = range(len(case["multiplicity"]))
+  groups = tuple((rf"^t{i}\.", 1.0, None, int(case["multiplicity"][i])) for i in tensors)
+  section = config("adam", learning_rate=float(case["lr"]), groups=groups)
+  tree = lambda rows: {f"t{i}": {"w": row} for i, row in enumerate(rows)}
+  history, _ = ours(section, [tree(grads) for grads in case["grads"]], tree(case["initial"]))
+  for found, expected in zip(history, case["adam__params"], strict=True):
+    for i in tensors:
+      np.testing.assert_allclose(found[f"t{i}"]["w"], expected[i], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
   "section, message",
   [
@@ -316,6 +330,7 @@ def test_recos_sgd(case):
     (config("sgd", groups=(("head", 2.0),)), r"\('head', 2.0\)"),
     (config("sgd", groups=(("head", 0.0, None),)), "above 0"),
     (config("sgd", groups=(("head", 1.0, "0"),)), "decay or None"),
+    (config("sgd", groups=(("head", 1.0, None, 0),)), "number of times"),
   ],
 )
 def test_what_is_wrong_is_said(section, message):

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from semiseg_jax.models.network import Variables
-from semiseg_jax.runtime.mesh import make_mesh, replicate, shard_batch
-from semiseg_jax.training.refresh import make_refresh_step, refresh
+from semiseg_jax.runtime.mesh import make_mesh, replicate
+from semiseg_jax.training.refresh import refresh
 from tests import golden
 from tests.methods.test_memory_bank import toy_network, toy_variables, variables
 
@@ -22,14 +22,10 @@ def test_statistics(case):
   network, recorded = toy_network(4, "cityscapes_rgb"), variables(case, "before.")
   pairs = zip(toy_variables(4), recorded, strict=True)
   start = Variables(*({**all_of, **part} for all_of, part in pairs))
-  batches = itertools.cycle({"image": np.moveaxis(b, 1, -1)} for b in case["batches"])
+  batches = itertools.cycle(np.moveaxis(case["batches"], 2, -1))
   mesh = make_mesh(jax.devices()[: math.gcd(2, case["batches"].shape[1])])
-  found = refresh(
-    make_refresh_step(network, mesh),
-    replicate(start, mesh),
-    itertools.islice(batches, int(case["iterations"])),
-    lambda batch: shard_batch(batch, mesh),
-  )
+  batches = itertools.islice(batches, int(case["iterations"]))
+  found = refresh(network, replicate(start, mesh), batches, mesh)
   compared = [re.fullmatch(r"after\.(\w+)\.(running_mean|running_var)", key) for key in case]
   for match in filter(None, compared):
     ours = found.batch_stats[match[1]][LEAVES[match[2]]]

@@ -6,7 +6,11 @@ from typing import Any
 from semiseg_jax import fields
 from semiseg_jax.convert.families import (
   advsemiseg,
+  c3_deeplabv2,
+  c3_deeplabv3plus,
+  c3_xception,
   dst_cbc,
+  imagenet_xception,
   memory_bank,
   own,
   reco,
@@ -15,7 +19,10 @@ from semiseg_jax.convert.families import (
 )
 from semiseg_jax.convert.family import Family
 
-_MODULES = (torchvision_resnet, torchvision_deeplabv3, advsemiseg, reco, memory_bank, dst_cbc, own)
+_MODULES = (
+  torchvision_resnet, imagenet_xception, torchvision_deeplabv3, c3_deeplabv2, c3_deeplabv3plus,
+  c3_xception, advsemiseg, reco, memory_bank, dst_cbc, own,
+)  # fmt: skip
 FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in _MODULES}
 OWN = own.FAMILY
 

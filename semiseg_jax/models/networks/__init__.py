@@ -14,19 +14,21 @@ import numpy as np
 
 from semiseg_jax import fields
 from semiseg_jax.models.architecture import Architecture
-from semiseg_jax.models.layers import Computation
+from semiseg_jax.models.layers import Maker
 from semiseg_jax.models.network import Network, Segmenter, Variables, split_network
 from semiseg_jax.models.normalization import NORMALIZATIONS
+from semiseg_jax.models.projection import PROJECTIONS
 from semiseg_jax.models.resnet import BACKBONES, Trunk
 from semiseg_jax.models.rows import RowHead
 from semiseg_jax.models.selectors import ClassSelectors
+from semiseg_jax.models.xception import XceptionTrunk
 
 _MODULES = [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
 NETWORKS: dict[str, type[Architecture]] = {
   name: kind for module in _MODULES for name, kind in module.NETWORKS.items()
 }
-TRUNKS: dict[str, type[Trunk]] = dict.fromkeys(BACKBONES, Trunk)
-HEADS = ("representation", "selectors")
+TRUNKS: dict[str, type[Trunk]] = dict.fromkeys(BACKBONES, Trunk) | {"xception": XceptionTrunk}
+HEADS = ("representation", "selectors", *PROJECTIONS)
 
 
 def make(values: Mapping[str, Any]) -> Architecture:
@@ -58,36 +60,36 @@ def build(
 ) -> tuple[Variables, Network]:
   """A fresh network by its description, see above; its weights are numpy arrays.
 
-  dtype, axis_name, remat: see `Computation`. Raises ValueError as `make` does, and for a head or
+  dtype, axis_name, remat: see `Maker`. Raises ValueError as `make` does, and for a head or
   normalization that is not there.
   """
   values = dict(model)
   num_classes, heads = values.pop("num_classes"), values.pop("heads", {})
   name = values.pop("normalization", "imagenet")
   normalization = fields.choose("config.model.normalization", name, NORMALIZATIONS)
-  computation = Computation(np.random.default_rng(seed), dtype, axis_name, remat)
-  module = make(values).build(num_classes, heads.get("representation"), computation)
-  add_heads(module, heads, num_classes, computation)
+  maker = Maker(np.random.default_rng(seed), dtype, axis_name, remat)
+  module = make(values).build(num_classes, heads.get("representation"), maker)
+  add_heads(module, heads, num_classes, maker)
   return split_network(module, normalization)
 
 
-def add_heads(
-  module: Segmenter, heads: Mapping[str, int], num_classes: int, computation: Computation
-) -> None:
+def add_heads(module: Segmenter, heads: Mapping[str, int], num_classes: int, maker: Maker) -> None:
   """Adds what a method needs beside the classifier.
 
   heads: {"representation": its dimension}, which the network itself builds (Outputs.embedding);
   {"selectors": dimension}, the memory bank's projection_head, prediction_head, selectors and
-  memory_selectors, which work on rows of features and not on images.
+  memory_selectors, which work on rows of features and not on images; {"projection_mlp": dimension}
+  or {"projection_aspp": dimension}, C3-SemiSeg's projection, which works on the encoder's features.
   """
   for head in heads:
-    fields.choose("head", head, HEADS)
+    fields.require("head", head, HEADS)
   if dim := heads.get("selectors"):
-    options = {"rng": computation.rng, "axis_name": computation.axis_name}
-    row_head = lambda channels: RowHead(channels, dim, dtype=computation.dtype, **options)
     module.late = ("projection_head", "prediction_head", "selectors", "memory_selectors")
     module.per_class = ("selectors", "memory_selectors")
-    module.projection_head = row_head(module.feature_dim)
-    module.prediction_head = row_head(dim)
-    module.selectors = ClassSelectors(num_classes, dim, **options)
-    module.memory_selectors = ClassSelectors(num_classes, dim, **options)
+    module.projection_head = RowHead(module.feature_dim, dim, maker)
+    module.prediction_head = RowHead(dim, dim, maker)
+    module.selectors = ClassSelectors(num_classes, dim, maker)
+    module.memory_selectors = ClassSelectors(num_classes, dim, maker)
+  for head in heads.keys() & PROJECTIONS.keys():
+    module.late += ("projection",)
+    module.projection = PROJECTIONS[head](module.channels, heads[head], maker)

@@ -3,30 +3,23 @@
 import dataclasses
 from typing import ClassVar
 
-import jax
-
 from semiseg_jax.fields import require
 from semiseg_jax.models.architecture import Architecture
 from semiseg_jax.models.heads import SummedConvs, linear_head
-from semiseg_jax.models.layers import Computation
-from semiseg_jax.models.network import Outputs, Segmenter, Size
-from semiseg_jax.models.resnet import MEMORY_BANK, Layout
+from semiseg_jax.models.layers import Maker
+from semiseg_jax.models.network import Features, Keys, Outputs, Segmenter, Size
+from semiseg_jax.models.resnet import MEMORY_BANK
 
 
 class DeepLabV2Module(Segmenter):
-  def __init__(
-    self, about: Architecture, num_classes: int, embedding_dim: int | None, computation: Computation
-  ):
-    self.trunk = about.build_trunk(computation)
+  def __init__(self, about: Architecture, num_classes: int, embedding_dim: int | None, make: Maker):
+    self.trunk = about.build_trunk(make)
     self.feature_dim = self.trunk.channels[-1]
-    make = computation.layers(about.STYLE.init)
     branches = about.classifier_branches
     self.classifier = SummedConvs(self.feature_dim, num_classes, about.rates, branches, make)
     self.representation = linear_head(self.feature_dim, embedding_dim, make)
 
-  def decode(
-    self, features: tuple[jax.Array, ...], size: Size, train: bool, keys: jax.Array | None = None
-  ) -> Outputs:
+  def decode(self, features: Features, size: Size, train: bool, keys: Keys = None) -> Outputs:
     x = features[-1]
     return Outputs(self.classifier(x), self.embed(x, train), x)
 
@@ -62,7 +55,7 @@ class DeepLabV2ImageNet(DeepLabV2):
 class DeepLabV2COCO(DeepLabV2ImageNet):
   """The memory bank's, for AdvSemiSeg's weights from COCO."""
 
-  STYLE = MEMORY_BANK._replace(layout=Layout(stride_in_1x1=True, dilate_first=True, ceil_pool=True))
+  STYLE = MEMORY_BANK._replace(stride_in_1x1=True, ceil_pool=True)
 
 
 NETWORKS = {

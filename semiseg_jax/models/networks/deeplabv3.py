@@ -3,34 +3,29 @@
 import dataclasses
 from typing import ClassVar
 
-import jax
-
 from semiseg_jax.models.architecture import Architecture
 from semiseg_jax.models.heads import ASPP, linear_head, pixel_head
-from semiseg_jax.models.layers import Computation, dropout
-from semiseg_jax.models.network import Outputs, Segmenter, Size
+from semiseg_jax.models.layers import Maker, dropout
+from semiseg_jax.models.network import Features, Keys, Outputs, Segmenter, Size
 
 
 class DeepLabV3Module(Segmenter):
   DROPOUT = 0.5
   align_corners = False
 
-  def __init__(
-    self, about: Architecture, num_classes: int, embedding_dim: int | None, computation: Computation
-  ):
-    dim, make = about.decoder_dim, computation.layers(about.STYLE.init)
-    self.trunk = about.build_trunk(computation)
+  def __init__(self, about: Architecture, num_classes: int, embedding_dim: int | None, make: Maker):
+    dim = about.decoder_dim
+    self.trunk = about.build_trunk(make)
     *_, middle, channels = self.trunk.channels
     self.ASPP = ASPP(channels, dim, about.rates, make)
     self.feature_dim = dim
     self.classifier = pixel_head(dim, dim, num_classes, make)
     self.representation = linear_head(dim, embedding_dim, make)
     aux_classes = num_classes if about.aux_head else None
-    self.aux_classifier = pixel_head(middle, middle // 4, aux_classes, make.frozen())
+    frozen = make._replace(train_convs=False, train_norms=False)
+    self.aux_classifier = pixel_head(middle, middle // 4, aux_classes, frozen)
 
-  def decode(
-    self, features: tuple[jax.Array, ...], size: Size, train: bool, keys: jax.Array | None = None
-  ) -> Outputs:
+  def decode(self, features: Features, size: Size, train: bool, keys: Keys = None) -> Outputs:
     *_, middle, high = features
     x = self.ASPP(high, train)
     logits = self.classifier(dropout(x, self.DROPOUT, keys if train else None), train)

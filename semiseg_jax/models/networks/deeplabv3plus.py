@@ -1,58 +1,67 @@
-"""DeepLabV3+ as the class-wise memory bank has it (Alonso et al. 2021, `model/deeplabv3.py`)."""
+"""DeepLabV3+ (Chen et al. 2018), as ReCo, the class-wise memory bank and C3-SemiSeg have it."""
 
 import dataclasses
+from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from semiseg_jax.models.architecture import Architecture
-from semiseg_jax.models.heads import ASPP, LOW_LEVEL_DIM, conv_norm_relu, linear_head
-from semiseg_jax.models.layers import Computation, Sequential, dropout
-from semiseg_jax.models.network import Outputs, Segmenter, Size
-from semiseg_jax.models.resize import resize_bilinear
-from semiseg_jax.models.resnet import MEMORY_BANK
+from semiseg_jax.models.heads import linear_head, pixel_head
+from semiseg_jax.models.layers import BatchNorm, Maker, he_normal_fan_in
+from semiseg_jax.models.network import Features, Keys, Outputs, Segmenter, Size
+from semiseg_jax.models.plus import LowAndHigh, PlusDecoder
+from semiseg_jax.models.resnet import MEMORY_BANK, ResNet, Style
 
 
-class DeepLabV3PlusModule(Segmenter):
-  ASPP_DROPOUT, DECODER_DROPOUT = 0.5, 0.1
+class DeepLabV3PModule(Segmenter, LowAndHigh):
+  def __init__(self, about: Architecture, num_classes: int, embedding_dim: int | None, make: Maker):
+    dim, self.feature_dim = about.decoder_dim, self.LOW_DIM + about.decoder_dim
+    self.trunk = about.build_trunk(make)
+    self.add_low_and_high(self.channels, dim, about.rates, make)
+    self.classifier = pixel_head(self.feature_dim, dim, num_classes, make)
+    self.representation = pixel_head(self.feature_dim, dim, embedding_dim, make)
 
-  def __init__(
-    self, about: Architecture, num_classes: int, embedding_dim: int | None, computation: Computation
-  ):
-    dim, make = about.decoder_dim, computation.layers(about.STYLE.init)
-    self.trunk = about.build_trunk(computation)
-    low, *_, high = self.trunk.channels
-    self.ASPP = ASPP(high, dim, about.rates, make, self.ASPP_DROPOUT)
-    self.project = Sequential(conv_norm_relu(make, low, LOW_LEVEL_DIM, 1))
-    first = conv_norm_relu(make, dim + LOW_LEVEL_DIM, dim, 3)
-    self.decoder = Sequential([*first, *conv_norm_relu(make, dim, dim, 3)])
-    self.feature_dim = dim
+  def decode(self, features: Features, size: Size, train: bool, keys: Keys = None) -> Outputs:
+    x = jnp.concatenate(self.low_and_high(features, train), axis=-1)
+    return Outputs(self.classifier(x, train), self.embed(x, train), x)
+
+
+class DeepLabV3PlusModule(Segmenter, PlusDecoder):
+  def __init__(self, about: Architecture, num_classes: int, embedding_dim: int | None, make: Maker):
+    dim = self.feature_dim = about.decoder_dim
+    self.trunk = about.build_trunk(make)
+    self.add_decoder(self.channels, dim, dim, about.rates, make)
     self.classifier = linear_head(dim, num_classes, make)[0]
     self.representation = linear_head(dim, embedding_dim, make)
 
-  def decode(
-    self, features: tuple[jax.Array, ...], size: Size, train: bool, keys: jax.Array | None = None
-  ) -> Outputs:
-    aspp_keys, decoder_keys = _two_keys(keys) if train and keys is not None else (None, None)
-    low, *_, high = features
-    high = self.ASPP(high, train, aspp_keys)
-    low = self.project(low, train)
-    high = resize_bilinear(high, low.shape[1:3], align_corners=True)
-    x = self.decoder(jnp.concatenate([high, low], axis=-1), train)
-    logits = self.classifier(dropout(x, self.DECODER_DROPOUT, decoder_keys))
-    return Outputs(logits, self.embed(x, train), x)
+  def decode(self, features: Features, size: Size, train: bool, keys: Keys = None) -> Outputs:
+    x, dropped = self.read(features, train, keys)
+    return Outputs(self.classifier(dropped), self.embed(x, train), x)
 
 
-def _two_keys(keys: jax.Array) -> jax.Array:
-  """Keys [B] as [2,B]."""
-  return jax.vmap(jax.random.split, out_axes=1)(keys)
+class DeepLabV3PlusC3Module(DeepLabV3PlusModule):
+  LOW_FIRST = True
+
+
+@dataclasses.dataclass(frozen=True)
+class DeepLabV3P(Architecture):
+  """ReCo's: one 3x3 in each head; outputs at stride 4 (side n gives ceil(n/4)).
+
+  decoder_dim: channels of ASPP and heads.
+  """
+
+  decoder_dim: int = 256
+
+  RATES: ClassVar = {16: (6, 12, 18), 8: (12, 24, 36)}
+  MODULE = DeepLabV3PModule
 
 
 @dataclasses.dataclass(frozen=True)
 class DeepLabV3Plus(Architecture):
-  """A decoder of two 3x3 convolutions and dropout; outputs at stride 4.
+  """The memory bank's (its `model/deeplabv3.py`): a decoder of two 3x3 convolutions and dropout.
 
-  decoder_dim: channels of ASPP and decoder.
+  Outputs at stride 4. decoder_dim: channels of ASPP and decoder.
   """
 
   decoder_dim: int = 256
@@ -61,4 +70,30 @@ class DeepLabV3Plus(Architecture):
   MODULE = DeepLabV3PlusModule
 
 
-NETWORKS = {"deeplabv3plus": DeepLabV3Plus}
+@dataclasses.dataclass(frozen=True)
+class DeepLabV3PlusC3(DeepLabV3Plus):
+  """C3-SemiSeg's (its `models/deeplabv3_plus.py`), whose trunk may be an xception too."""
+
+  freeze_bn: bool = True
+
+  RATES: ClassVar = {16: (6, 12, 18), 8: (12, 24, 36)}
+  STYLE = Style(dilate_first=True, init=he_normal_fan_in, norm_bias=1e-4)
+  MODULE = DeepLabV3PlusC3Module
+
+  def build_trunk(self, make: Maker) -> nnx.Module:
+    """Frozen are the BatchNorms with "bn" in their names: not a ResNet's first, layer0.1 there, nor
+    those of its shortcuts, nor those behind an xception's separable convolutions.
+    """
+    trunk = super().build_trunk(make)
+    unnamed = [("bn1",)] if isinstance(trunk, ResNet) else []
+    for path, layer in nnx.iter_modules(trunk):
+      if isinstance(layer, BatchNorm) and path not in unnamed and "bn" in str(path):
+        layer.freeze()
+    return trunk
+
+
+NETWORKS = {
+  "deeplabv3p": DeepLabV3P,
+  "deeplabv3plus": DeepLabV3Plus,
+  "deeplabv3plus_c3": DeepLabV3PlusC3,
+}

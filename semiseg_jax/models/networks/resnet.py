@@ -3,28 +3,22 @@
 import dataclasses
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 
 from semiseg_jax.models.architecture import Architecture
 from semiseg_jax.models.heads import linear_head
-from semiseg_jax.models.layers import Computation, Linear
-from semiseg_jax.models.network import Outputs, Segmenter, Size
+from semiseg_jax.models.layers import Linear, Maker
+from semiseg_jax.models.network import Features, Keys, Outputs, Segmenter, Size
 
 
 class ResNetClassifierModule(Segmenter):
-  def __init__(
-    self, about: Architecture, num_classes: int, embedding_dim: int | None, computation: Computation
-  ):
-    self.trunk = about.build_trunk(computation)
+  def __init__(self, about: Architecture, num_classes: int, embedding_dim: int | None, make: Maker):
+    self.trunk = about.build_trunk(make)
     self.feature_dim = self.trunk.channels[-1]
-    self.classifier = Linear(self.feature_dim, num_classes, rng=computation.rng)
-    make = computation.layers(about.STYLE.init)
+    self.classifier = Linear(self.feature_dim, num_classes, rng=make.rng)
     self.representation = linear_head(self.feature_dim, embedding_dim, make)
 
-  def decode(
-    self, features: tuple[jax.Array, ...], size: Size, train: bool, keys: jax.Array | None = None
-  ) -> Outputs:
+  def decode(self, features: Features, size: Size, train: bool, keys: Keys = None) -> Outputs:
     x = features[-1].mean((1, 2), keepdims=True, dtype=jnp.float32)
     return Outputs(self.classifier(x), self.embed(x, train), x)
 

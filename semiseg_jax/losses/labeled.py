@@ -1,0 +1,199 @@
+"""Losses of labelled pixels by name, each a frozen dataclass of its hyper-parameters."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from semiseg_jax import fields
+from semiseg_jax.losses import binary, hard_pixels, pixel, region
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+  """What every loss has: the function of logits and labels that takes its fields by their names."""
+
+  function: ClassVar[Callable]
+
+  def __call__(
+    self,
+    logits: jax.Array,
+    labels: jax.Array,
+    step: jax.Array | int,
+    steps: int,
+    axis_name: str | None = None,
+  ) -> jax.Array:
+    """The loss over the global batch at a step, counted from 0, of a run of `steps`.
+
+    logits: [B,H,W,C]; labels: [B,H,W] int32. Raises ValueError unless there are as many class
+    weights as classes, or none.
+    """
+    settings = self.settings(logits.shape[-1], step, steps)
+    return self.function(logits, labels, **settings, axis_name=axis_name)
+
+  def settings(self, num_classes: int, step: jax.Array | int, steps: int) -> dict[str, Any]:
+    """What the function is called with: the fields, where they don't change with the step."""
+    values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+    if "class_weights" in values:
+      values["class_weights"] = _class_weights(values["class_weights"], num_classes)
+    return values
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossEntropy(Loss):
+  """The mean over labelled pixels, each counting as much as its class weighs."""
+
+  class_weights: tuple = ()
+
+  @staticmethod
+  def function(logits, labels, class_weights, axis_name):
+    if class_weights is None:
+      return pixel.supervised_loss(logits, labels, axis_name)
+    return pixel.class_weighted_loss(logits, labels, class_weights, axis_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedCrossEntropy(Loss):
+  """The same divided by the number of labelled pixels; 0 without one (C3-SemiSeg's)."""
+
+  class_weights: tuple = ()
+  function = staticmethod(pixel.masked_cross_entropy)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ohem(Loss):
+  """See `ohem_loss`; the original's class weights are `CITYSCAPES_WEIGHTS`."""
+
+  threshold: float = 0.6
+  min_kept: int = 256
+  class_weights: tuple = ()
+  function = staticmethod(hard_pixels.ohem_loss)
+
+
+@dataclasses.dataclass(frozen=True)
+class Annealed(Loss):
+  """See `annealed_loss`; its threshold is fixed or, None, rises over a share of the run."""
+
+  threshold: float | None = None
+  ramp_share: float = 0.4
+  min_kept: int = 1
+  class_weights: tuple = ()
+  function = staticmethod(hard_pixels.annealed_loss)
+
+  def settings(self, num_classes: int, step: jax.Array | int, steps: int) -> dict[str, Any]:
+    values = super().settings(num_classes, step, steps)
+    ramp_steps = values.pop("ramp_share") * steps
+    if self.threshold is None:
+      values["threshold"] = hard_pixels.rising_threshold(step, ramp_steps, num_classes)
+    return values
+
+
+@dataclasses.dataclass(frozen=True)
+class Focal(Loss):
+  """See `focal_loss`: C3-SemiSeg's are the defaults, pytorch-segmentation's 2.0 and "all"."""
+
+  gamma: float = 0.5
+  class_weights: tuple = ()
+  mean: str = "broadcast"
+  function = staticmethod(hard_pixels.focal_loss)
+
+  def __post_init__(self):
+    fields.require("mean", self.mean, hard_pixels.FOCAL_MEANS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dice(Loss):
+  """See `dice_loss`."""
+
+  smooth: float = 1.0
+  ignored_as_smallest: bool = True
+  function = staticmethod(region.dice_loss)
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossEntropyDice(Dice):
+  """The mean cross-entropy over labelled pixels plus `dice_loss`; NaN without a labelled pixel."""
+
+  @staticmethod
+  def function(logits, labels, axis_name, **settings):
+    dice = region.dice_loss(logits, labels, **settings, axis_name=axis_name)
+    return pixel.supervised_loss(logits, labels, axis_name) + dice
+
+
+@dataclasses.dataclass(frozen=True)
+class LogCoshDice(Dice):
+  """log cosh of `dice_loss`."""
+
+  @staticmethod
+  def function(logits, labels, **settings):
+    return jnp.log(jnp.cosh(region.dice_loss(logits, labels, **settings)))
+
+
+@dataclasses.dataclass(frozen=True)
+class LovaszSoftmax(Loss):
+  """`lovasz_softmax_loss` of the softmax, over the classes "present" or "all"."""
+
+  classes: str = "present"
+  per_image: bool = False
+
+  def __post_init__(self):
+    fields.require("classes", self.classes, ("present", "all"))
+
+  @staticmethod
+  def function(logits, labels, **settings):
+    probs = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+    return region.lovasz_softmax_loss(probs, labels, **settings)
+
+
+@dataclasses.dataclass(frozen=True)
+class BinaryCrossEntropy(Loss):
+  """See `binary_cross_entropy`."""
+
+  ignored_as_negative: bool = True
+  function = staticmethod(binary.binary_cross_entropy)
+
+
+@dataclasses.dataclass(frozen=True)
+class BinaryFocal(Loss):
+  """See `binary_focal_loss`."""
+
+  gamma: float = 2.0
+  of_mean: bool = True
+  ignored_as_negative: bool = True
+  function = staticmethod(binary.binary_focal_loss)
+
+
+@dataclasses.dataclass(frozen=True)
+class BinaryDice(Loss):
+  """See `binary_dice_loss`."""
+
+  smooth: float = 1.0
+  ignored_as_negative: bool = True
+  function = staticmethod(binary.binary_dice_loss)
+
+
+LOSSES = {
+  "abce": Annealed,
+  "bce": BinaryCrossEntropy,
+  "bce_dice": BinaryDice,
+  "bce_focal": BinaryFocal,
+  "ce": CrossEntropy,
+  "ce_dice": CrossEntropyDice,
+  "dice": Dice,
+  "focal": Focal,
+  "log_cosh_dice": LogCoshDice,
+  "lovasz_softmax": LovaszSoftmax,
+  "masked_ce": MaskedCrossEntropy,
+  "ohem": Ohem,
+}
+
+
+def _class_weights(weights: tuple, num_classes: int) -> jax.Array | None:
+  """As an array, None without any; ValueError unless there is one for each class."""
+  if not weights:
+    return None
+  if len(weights) != num_classes:
+    raise ValueError(f"class_weights has {len(weights)} numbers for {num_classes} classes")
+  return jnp.asarray(weights, jnp.float32)

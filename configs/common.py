@@ -17,6 +17,7 @@ _DEFAULTS = {
   "optimizer.schedule": "poly",
   "optimizer": "sgd",
   "evaluation.transform": "whole",
+  "rounds.labels.transform": "whole",
 }
 
 
@@ -85,6 +86,8 @@ def base_config() -> ConfigDict:
 
   config.evaluation = ConfigDict()
   config.evaluation.every = 200
+  config.evaluation.ahead = 0  # steps before each multiple of `every`, and before the end, at which
+  # it takes place (DST-CBC: 1)
   config.evaluation.network = config_dict.placeholder(str)  # which of them; None: as the method has
   config.evaluation.batch = 4
   config.evaluation.size = (513, 513)  # images are padded to it at the right and bottom
@@ -92,6 +95,19 @@ def base_config() -> ConfigDict:
   config.evaluation.subset = config_dict.placeholder(str)  # "dst_cbc/valtiny"; None: every image
   config.evaluation.ties_replace = True  # the best network, by one with the same score
   config.evaluation.panels = 4  # validation images drawn at each evaluation
+
+  config.rounds = ConfigDict()  # self-training in rounds (semiseg_jax/training/rounds.py)
+  config.rounds.count = 0  # behind the supervised one; 0: an ordinary run
+  config.rounds.start = config_dict.placeholder(str)  # a working directory whose network stands for
+  # the supervised round ("A,B" of two networks)
+  config.rounds.ratio = 0.2  # share of each class's pixels that is labelled in the first round
+  config.rounds.increment = 0.2  # of that share from round to round
+  config.rounds.first = ConfigDict()  # sections of the config as the supervised round has them
+  config.rounds.second = ConfigDict()  # and a second network, which the first teaches and learns
+  # from; empty: one network
+  config.rounds.online = False  # no labels are written: the method makes its own at every step
+  config.rounds.labels = ConfigDict()  # how images are labelled, see training/labelling.py
+  config.rounds.labels.transform = ConfigDict()  # as evaluation.transform
   for path, name in _DEFAULTS.items():
     choose(config, path, name)
   return config

@@ -22,6 +22,7 @@ from semiseg_jax.runtime.mesh import make_mesh, replicate
 from semiseg_jax.runtime.report import jsonable, print_scores
 from semiseg_jax.training import loop
 from semiseg_jax.training.evaluator import score
+from semiseg_jax.training.rounds import train_in_rounds
 from semiseg_jax.training.setup import build
 from semiseg_jax.training.start import compute_dtype
 
@@ -71,6 +72,8 @@ def domains(config: ConfigDict) -> tuple[ConfigDict, ConfigDict]:
 def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
   """Trains, or goes on; returns what result.json holds."""
   processes.check_agreement(config)
+  if config.rounds.count:
+    return train_in_rounds(config, workdir)
   return loop.train(build(config, open_data(config)), workdir)
 
 

@@ -137,7 +137,8 @@ def test_compiles_for_all_devices(name):
 # What :batch=N divides, by docs/scaling.md; it leaves all that is not named in these two.
 IN_STEPS = {
   "training.steps", "training.checkpoint_every", "training.reload_best_after",
-  "training.refresh_batch_stats", "evaluation.every", "optimizer.schedule.steps_per_epoch",
+  "training.refresh_batch_stats", "training.stop_after", "evaluation.every",
+  "optimizer.schedule.steps_per_epoch",
   "optimizer.schedule.warmup_steps", "method.ramp_steps", "method.bank_lead",
   "method.unlabeled_start", "method.consistency_ramp", "method.contrast_start",
   "method.contrast_ramp",

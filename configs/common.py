@@ -52,6 +52,8 @@ def base_config() -> ConfigDict:
   config.data.domain.variant = config_dict.placeholder(str)
   config.data.domain.batch = 2
   config.data.domain.transform = ConfigDict()
+  config.data.replacement = False  # each place of a batch takes any image, and not each image once
+  # an epoch
   config.data.sharding = "batch"  # of several hosts each reads: its share of every batch, of all
   # images | records: its own images alone, in an order of its own (docs/scaling.md)
   config.data.threads = 2  # that read and decode, per host or per worker process
@@ -79,6 +81,8 @@ def base_config() -> ConfigDict:
   config.training.steps = 40_000
   config.training.accumulate = 1  # batches per update
   config.training.reload_best_after = config_dict.placeholder(int)  # steps without a better score
+  # after which it goes on from the best network; None: never
+  config.training.stop_after = config_dict.placeholder(int)  # the same, after which the run ends
   config.training.refresh_batch_stats = 0  # passes that re-estimate the best one's statistics
   config.training.log_every = 50
   config.training.checkpoint_every = 1_000
@@ -93,6 +97,8 @@ def base_config() -> ConfigDict:
   config.evaluation.size = (513, 513)  # images are padded to it at the right and bottom
   config.evaluation.transform = ConfigDict()  # what is done before padding, as in data
   config.evaluation.subset = config_dict.placeholder(str)  # "dst_cbc/valtiny"; None: every image
+  config.evaluation.monitor = "miou_present"  # the score that chooses the best network:
+  # miou_present | miou | miou_zero (docs/fidelity.md) | accuracy | loss
   config.evaluation.ties_replace = True  # the best network, by one with the same score
   config.evaluation.panels = 4  # validation images drawn at each evaluation
 
@@ -167,8 +173,9 @@ def c3_experiment(config: ConfigDict, method: str, *, epoch: int, epochs: int) -
   # the original lists the trunk's tensors several times, and each time they are moved
   groups = ((r"downsample", 0.1, None, 4), (r"^trunk\.layer", 0.1, None, 3), (r"^trunk", 0.1, None))
   choose(config, "optimizer", "adam", learning_rate=1.2e-4, groups=groups)
-  config.training.update(steps=epochs * epoch, checkpoint_every=1_000)
-  config.evaluation.update(every=epoch, batch=4, ties_replace=False)
+  config.data.replacement = True
+  config.training.update(steps=epochs * epoch, stop_after=200 * epoch, checkpoint_every=1_000)
+  config.evaluation.update(every=epoch, batch=4, monitor="miou_zero", ties_replace=False)
   return config
 
 

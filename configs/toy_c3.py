@@ -2,7 +2,8 @@
 
 python launch.py --config=configs/toy_c3.py --workdir=runs/toy_c3
 
-Arguments: labels, split and batch as in the other toy configs; contrast=false: without that term.
+Arguments: labels, split and batch as in the other toy configs; method=c3|supervised (the labelled
+images alone); contrast=false: without that term.
 The network and its optimiser are the other toy configs'. Its BatchNorms are trained from scratch,
 so the teacher averages their statistics too, which the original's frozen ones don't need.
 """
@@ -10,18 +11,25 @@ so the teacher averages their statistics too, which the original's frozen ones d
 from ml_collections import ConfigDict
 
 from configs import common, toy
+from semiseg_jax.fields import require
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-  args = common.parse(arg, labels=8, split=0, contrast=True)
+  args = common.parse(arg, labels=8, split=0, method="c3", contrast=True)
+  require("method", args.method, ("c3", "supervised"))
   config = toy.toy_config(f"labels={args.labels},split={args.split}")
-  for stream, name in (("labeled", "c3"), ("unlabeled", "c3_unlabeled")):
-    scales = (0.75, 1.0, 1.25, 1.5)
-    common.choose(config, f"data.{stream}_transform", name, height=96, scales=scales)
+  views = {"height": 96, "scales": (0.75, 1.0, 1.25, 1.5)}
+  common.choose(config, "data.labeled_transform", "c3", **views, jitter=0.3)
   common.choose(
-    config, "method", "c3", average_statistics=True, unlabeled_start=300, consistency_ramp=500,
-    contrast_ramp=100, pixels=4, embedding_dim=32, gpus=1,
+    config, "data.unlabeled_transform", "c3_unlabeled", **views, jitter=0.5, rand_augment=False
+  )  # colours tell these scenes' classes apart
+  common.choose(
+    config, "method", "c3", average_statistics=True, unlabeled_start=500, consistency_ramp=500,
+    consistency_weight=10.0, contrast_ramp=100, pixels=4, embedding_dim=32, gpus=1,
   )  # fmt: skip
-  if not args.contrast:
+  if args.method == "supervised":
+    config.method.unlabeled_start = None
+    config.data.labeled_batch *= 2
+  if args.method == "supervised" or not args.contrast:
     config.method.contrast = None
   return config

@@ -137,7 +137,8 @@ def test_compiles_for_all_devices(name):
 # What :batch=N divides, by docs/scaling.md; it leaves all that is not named in these two.
 IN_STEPS = {
   "training.steps", "training.checkpoint_every", "training.reload_best_after",
-  "training.refresh_batch_stats", "evaluation.every", "optimizer.schedule.steps_per_epoch",
+  "training.refresh_batch_stats", "training.stop_after", "evaluation.every",
+  "optimizer.schedule.steps_per_epoch",
   "optimizer.schedule.warmup_steps", "method.ramp_steps", "method.bank_lead",
   "method.unlabeled_start", "method.consistency_ramp", "method.contrast_start",
   "method.contrast_ramp",
@@ -360,3 +361,43 @@ def test_bad_arguments(name, arg, message):
 def test_bad_method_values(change, message):
   with pytest.raises(ValueError, match=message):
     make_method({**get("city_reco").method, **change})
+
+
+@pytest.mark.parametrize(("name", "labels"), [("city_c3", 744), ("bdd_c3", None)])
+def test_numbers_of_c3s_script_and_files(name, labels):
+  """The script's, and for BDD100K, which has none, those of the authors' file."""
+  config, is_city = get(name), name == "city_c3"
+  data, method, optimizer, evaluation = (
+    config.data, make_method(config.method), config.optimizer, config.evaluation
+  )  # fmt: skip
+  epoch, epochs = (250, 100) if is_city else (500, 40)  # num_samples 4000 or 8000 in batches of 16
+  assert (data.labeled_batch, data.unlabeled_batch, data.replacement) == (16, 16, True)
+  assert config.training.steps == epoch * epochs and evaluation.every == epoch
+  assert data.crop == ((256, 512) if is_city else (512, 512)) and config.seed == 304
+  assert data.labeled == (f"c3/{labels}_seed12345" if is_city else "1/30_1")
+  for view in (data.labeled_transform, data.unlabeled_transform):
+    assert (view.height, view.rotation, view.flip) == (512 if is_city else 720, 10, True)
+  assert data.labeled_transform.scales == ((1.0,) if is_city else (0.75, 1.0, 1.25))
+  assert data.unlabeled_transform.scales == (1.0,)
+  unlabeled = data.unlabeled_transform
+  assert (unlabeled.jitter, unlabeled.gray, unlabeled.rand_augment) == (1.0, 0.0, is_city)
+  assert evaluation.size == ((512, 1024) if is_city else (720, 1280))
+  assert evaluation.transform.base_size == (1024 if is_city else 1280)
+  assert evaluation.monitor == "miou_zero" and config.training.stop_after == 200 * epoch
+  model = config.model
+  assert (model.name, model.trunk.name, model.freeze_bn) == ("deeplabv2_coco", "resnet101", True)
+  assert (optimizer.name, optimizer.learning_rate, optimizer.weight_decay) == ("adam", 1.2e-4, 0.0)
+  assert [group[1:] for group in optimizer.groups] == [(0.1, None, 4), (0.1, None, 3), (0.1, None)]
+  schedule = optimizer.schedule
+  assert (schedule.name, schedule.power, schedule.first, schedule.floor) == ("poly", 0.9, 1, 0.0)
+  start = 9 * epoch
+  assert (method.unlabeled_start, method.contrast_start) == (start, 0 if is_city else start)
+  assert (method.consistency_weight, method.consistency_ramp) == (50, 16_000 / 4)
+  assert (method.contrast, method.contrast_weight, method.contrast_ramp) == ("cross_set", 0.1, 250)
+  assert (method.temperature, method.head, method.embedding_dim) == (0.15, "mlp", 256)
+  assert (method.pixels, method.mining, method.mixing) == (20, True, "cross_set")
+  assert (method.thresholds, method.gamma, method.threshold_decay) == (True, 0, 0.9)
+  assert method.end_percent == (0.8 if is_city else 0.4)
+  assert (method.ema_decay, method.kld_weight, method.gpus) == (0.99, 0, 4)
+  baseline = get(name, "method=supervised")
+  assert make_method(baseline.method).streams == ("labeled",)

@@ -112,10 +112,10 @@ def test_several_processes_equal_one(method, processes, environments, tmp_path):
   finish_all(start_together([environments[1]] * processes, *evaluate))
   found = json.loads((several / "evaluation.json").read_text())
   best = json.loads((several / "result.json").read_text())["best"]
-  assert found["miou_present"] == pytest.approx(best["miou"], abs=1e-6)
+  assert found["miou_present"] == pytest.approx(best["score"], abs=1e-6)
   finish(start(environments[1], *evaluate))  # one device reads what several have written
   alone = json.loads((several / "evaluation.json").read_text())
-  assert alone["miou_present"] == pytest.approx(best["miou"], abs=1e-4)
+  assert alone["miou_present"] == pytest.approx(best["score"], abs=1e-4)
 
 
 @pytest.mark.slow  # three starts of two processes

@@ -247,8 +247,10 @@ def _short_hues() -> np.ndarray:
 def _box_radius(sigma: jax.Array, xp=jnp) -> jax.Array:
   """The radius, with a fraction, of three boxes whose variances add up to sigma's, in float32."""
   variance = sigma * sigma / xp.float32(_BOX_PASSES)
-  whole = xp.floor((xp.sqrt(12 * variance + 1) - 1) * xp.float32(0.5))
-  part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance)
+  # three times it as a sum: a product could be fused with what follows, and not be rounded
+  triple = variance + (variance + variance)
+  whole = xp.floor((xp.sqrt(4 * triple + 1) - 1) * xp.float32(0.5))
+  part = (2 * whole + 1) * (whole * (whole + 1) - triple)
   return whole + part / (6 * (variance - (whole + 1) * (whole + 1)))
 
 

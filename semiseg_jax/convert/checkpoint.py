@@ -46,7 +46,7 @@ def save_network(
   with Checkpoints(directory / "best", keep=1) as checkpoints:
     if checkpoints.latest_step() is not None:
       raise ValueError(f"{directory} holds a network already: name another directory")
-    known = {"network": "student", "model": model, "step": 0, "miou": None}
+    known = {"network": "student", "model": model, "step": 0, "score": None}
     checkpoints.save(0, variables, {**about, **known})
 
 

@@ -17,13 +17,14 @@ class Scores(NamedTuple):
   """What a confusion matrix says, all in 0..1.
 
   iou: float [K], NaN for a class in neither truth nor prediction. miou: their plain mean, NaN if
-  one of them is (the published definition). miou_present: the mean over the others. accuracy:
-  share of the counted pixels that are right.
+  one of them is (the published definition). miou_present: the mean over the others. miou_zero: the
+  mean with 0 for NaN (C3-SemiSeg). accuracy: share of the counted pixels that are right.
   """
 
   iou: np.ndarray
   miou: float
   miou_present: float
+  miou_zero: float
   accuracy: float
 
   def as_dict(self, class_names: Sequence[str] | None = None) -> dict[str, Any]:
@@ -33,6 +34,7 @@ class Scores(NamedTuple):
     return {
       "miou": value(self.miou),
       "miou_present": value(self.miou_present),
+      "miou_zero": value(self.miou_zero),
       "accuracy": value(self.accuracy),
       "iou": iou if class_names is None else dict(zip(class_names, iou, strict=True)),
     }
@@ -86,5 +88,6 @@ def scores(confusion: np.ndarray) -> Scores:
     iou=iou,
     miou=float(iou.mean()),
     miou_present=float(iou[present].mean()) if present.any() else float("nan"),
+    miou_zero=float(np.nan_to_num(iou).mean()) if total else float("nan"),
     accuracy=float(right.sum() / total) if total else float("nan"),
   )

@@ -80,11 +80,10 @@ def train_streams(
   others = unlabeled_indices(labeled, source, data.unlabeled)
   if data.partial:
     source = PartialLabels(source, data.partial, config.seed, dataset.info.num_classes)
-  streams = {
-    "labeled": Stream(
-      Subset(source, labeled), transform(data.labeled_transform), data.labeled_batch
-    )
-  }
+  stream = lambda source, name: Stream(
+    source, transform(data[f"{name}_transform"]), data[f"{name}_batch"], data.replacement
+  )
+  streams = {"labeled": stream(Subset(source, labeled), "labeled")}
   if "unlabeled" in names:
     rest = Subset(source, others)
     if data.extra_unlabeled:
@@ -94,7 +93,7 @@ def train_streams(
           "further unlabelled images"
         )
       rest = Joined(rest, dataset.extra)
-    streams["unlabeled"] = Stream(rest, transform(data.unlabeled_transform), data.unlabeled_batch)
+    streams["unlabeled"] = stream(rest, "unlabeled")
   if data.domain.name:
     other = domain_dataset or open_dataset(
       data.domain.name, data_dir=data.data_dir, variant=data.domain.variant

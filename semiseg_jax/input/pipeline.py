@@ -28,11 +28,15 @@ _NUMBERS = {"labeled": 0, "unlabeled": 1, "domain": 2}  # in a stream's seed
 
 
 class Stream(NamedTuple):
-  """An endless shuffled stream: what it reads, what happens to a record, rows of a global batch."""
+  """An endless shuffled stream: what it reads, what happens to a record, rows of a global batch.
+
+  replacement: every place takes any record, instead of each record once an epoch.
+  """
 
   source: Source
   transform: grain.transforms.RandomMap
   batch: int
+  replacement: bool = False
 
 
 def train_batches(
@@ -144,9 +148,20 @@ class EpochOrder:
 
 
 @dataclass(frozen=True)
+class DrawnOrder:
+  """Position in the endless stream -> row of the source, any with equal chance."""
+
+  n: int
+  seed: int
+
+  def __call__(self, position: int) -> int:
+    return int(np.random.default_rng([self.seed, position]).integers(self.n))
+
+
+@dataclass(frozen=True)
 class _Read:
   source: Source
-  order: EpochOrder
+  order: EpochOrder | DrawnOrder
   own: tuple[int, int]
 
   def __call__(self, position: int) -> Record:
@@ -205,7 +220,7 @@ def _own_records(name: str, stream: Stream, index: int, hosts: int) -> Stream:
       "config.data.sharding='batch'"
     )
   rows = range(index, len(stream.source), hosts)
-  return Stream(Subset(stream.source, rows), stream.transform, stream.batch // hosts)
+  return stream._replace(source=Subset(stream.source, rows), batch=stream.batch // hosts)
 
 
 def _grouped(
@@ -217,9 +232,10 @@ def _grouped(
   """
   # Hashed: seeds 0 and 1, or two streams of one seed, must not share permutations.
   order, draws = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
+  ordered = DrawnOrder if stream.replacement else EpochOrder
   return (
     grain.MapDataset.range(_ENDLESS * group)
-    .map(_Read(stream.source, EpochOrder(len(stream.source), order), own))
+    .map(_Read(stream.source, ordered(len(stream.source), order), own))
     .random_map(stream.transform, seed=draws)
     .batch(group)
   )

@@ -268,6 +268,8 @@ class Method(contract.Method):
     at = lambda mask: consistency_loss(logits, views["teacher_logits"], mask, DATA_AXIS)
     known = views["guess"] != IGNORE
     losses = {"consistency_loss": (self.consistency_weight * rise, at(known))}
+    if self.thresholds:  # for the log: what it would be without them
+      losses["unmasked_consistency_loss"] = (0.0, lax.stop_gradient(at(views["is_unlabeled"])))
     if self.kld_weight:
       loss = kld_loss(logits, views["is_unlabeled"], DATA_AXIS)
       losses["kld_loss"] = (self.kld_weight * rise, loss)
@@ -334,6 +336,7 @@ class Method(contract.Method):
     metrics = {name: loss for name, (_, loss) in losses.items()}
     if self.unlabeled_start is not None:
       names = ["consistency_loss", *(["kld_loss"] if self.kld_weight else [])]
+      names += ["unmasked_consistency_loss"] if self.thresholds else []
       metrics = dict.fromkeys(names, jnp.full((), jnp.nan)) | metrics
       metrics |= {"thresholds": thresholds} if self.thresholds else {}
     total = sum(weight * loss for weight, loss in losses.values())

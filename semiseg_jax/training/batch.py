@@ -13,7 +13,9 @@ from semiseg_jax.runtime.mesh import listed
 from semiseg_jax.schedules import SCHEDULES
 from semiseg_jax.training.optimizers import OPTIMIZERS
 
-_TRAINING = ("steps", "reload_best_after", "refresh_batch_stats", "checkpoint_every")
+_TRAINING = (
+  "steps", "reload_best_after", "stop_after", "refresh_batch_stats", "checkpoint_every",
+)  # fmt: skip
 
 
 def scale_batch(config: ConfigDict, labeled: int) -> None:

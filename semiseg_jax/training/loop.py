@@ -18,7 +18,7 @@ from semiseg_jax.runtime.signals import StopSignal
 from semiseg_jax.runtime.workdir import claim
 from semiseg_jax.training.evaluator import Evaluation, Evaluator
 from semiseg_jax.training.refresh import refresh
-from semiseg_jax.training.selection import Selection, judge
+from semiseg_jax.training.selection import Selection, judge, monitored
 from semiseg_jax.training.setup import Run
 from semiseg_jax.training.start import compute_dtype
 from semiseg_jax.training.streams import TrainStream
@@ -108,17 +108,17 @@ class _Training:
     self.best = Selection(**about["best"])
     kept = self.best_checkpoints.about() or {}
     if refreshed := kept.get("refreshed"):  # kept after the last checkpoint of its run
-      self.best = self.best._replace(step=kept["step"], miou=kept["miou"])
-      self.refreshed = refreshed if refreshed["step"] == run.config.training.steps else None
+      self.best = self.best._replace(step=kept["step"], score=kept["score"])
+      is_over = self.is_over(refreshed["step"])
+      self.refreshed = refreshed if is_over and refreshed["step"] == arrays["step"] else None
     return state.replace(**arrays)
 
   def run_to_end(self) -> dict[str, Any]:
-    steps, due = self.config.training.steps, lambda step, every: step % every == 0 or step == steps
-    step = self.first_step
+    due, step = self.due, self.first_step
     try:
       self.window.restart()
       stops = False
-      while step < steps and not stops:
+      while not stops and not self.is_over(step):
         self.update()
         step += 1
         stops = self.stop.stops_after(step)  # once a step, so that a stop never goes unsaved
@@ -130,19 +130,32 @@ class _Training:
           self.evaluate(step)
           # so that a resumed run never goes back to a network that is ahead of it
           saves |= self.best.step == step and self.config.training.reload_best_after is not None
+          saves |= self.is_over(step)
         if saves:
           self.save(step)
-      if self.first_step == steps:  # resumed at the very end, where everything is reported already
+      is_over = self.is_over(step)
+      if is_over and step == self.first_step:  # resumed at the end, where all is reported already
         self.last = self.evaluator(self.evaluator.network(self.state))
       self.checkpoints.wait()
-      if step == steps and self.config.training.refresh_batch_stats and not self.refreshed:
-        self.refresh()
-      result = self.finish(step)
+      if is_over and self.config.training.refresh_batch_stats and not self.refreshed:
+        self.refresh(step)
+      result = self.finish(step, is_over)
       self.reporter.note(self.ending(result))
       return result
     finally:
       self.stream.close()
       self.reporter.close()
+
+  def due(self, step: int, every: int) -> bool:
+    return step % every == 0 or step == self.config.training.steps
+
+  def is_over(self, step: int) -> bool:
+    """Whether all steps are done, or the score has not risen for so long that no more are worth it
+    (checked where it was taken)."""
+    training, evaluation = self.config.training, self.config.evaluation
+    if step >= training.steps or training.stop_after is None:
+      return step >= training.steps
+    return self.due(step, evaluation.every) and step - self.best.since > training.stop_after
 
   def update(self) -> None:
     """One step; nothing waits for the device."""
@@ -178,7 +191,7 @@ class _Training:
     self.best, is_best, goes_back = judge(
       self.best,
       step,
-      float(scores.miou_present),
+      self.score(self.last),
       ties_replace=self.config.evaluation.ties_replace,
       patience=self.config.training.reload_best_after,
     )
@@ -188,8 +201,11 @@ class _Training:
       self.go_back(step)
     self.window.restart()
 
+  def score(self, found: Evaluation) -> float:
+    return monitored(self.config.evaluation.monitor, found.scores, found.loss)
+
   def keep_best(self, step: int, variables: Variables) -> None:
-    about = {"step": self.best.step, "miou": self.best.miou, "refreshed": self.refreshed}
+    about = {"step": self.best.step, "score": self.best.score, "refreshed": self.refreshed}
     self.best_checkpoints.save(step, variables, {**self.evaluator.about(), **about})
 
   def best_variables(self) -> Variables:
@@ -208,10 +224,10 @@ class _Training:
       f"back to the network of step {self.best.step}"
     )
 
-  def refresh(self) -> None:
+  def refresh(self, step: int) -> None:
     """Re-estimates the best network's statistics; keeps them if they score better."""
     passes, run = self.config.training.refresh_batch_stats, self.run
-    steps, before, best = self.config.training.steps, self.best.miou, self.best_variables()
+    before, best = self.best.score, self.best_variables()
     batches = train_batches(
       {"unlabeled": run.streams.get("unlabeled", run.streams["labeled"])},
       seed=run.config.seed,
@@ -222,14 +238,15 @@ class _Training:
     images = (next(batches)["unlabeled"]["image"] for _ in range(passes))
     refreshed = refresh(run.start.network, best, images, run.mesh)
     batches.close()
-    miou = float(self.evaluator(refreshed).scores.miou_present)
-    self.best, is_better, _ = judge(self.best, steps, miou, ties_replace=False, patience=None)
-    self.refreshed = {"step": steps, "before": before, "miou": miou}
+    score = self.score(self.evaluator(refreshed))
+    self.best, is_better, _ = judge(self.best, step, score, ties_replace=False, patience=None)
+    self.refreshed = {"step": step, "before": before, "score": score}
     # a step on, so that the network it comes from stays until this one is written
-    self.keep_best(steps + 1, refreshed if is_better else best)
+    self.keep_best(step + 1, refreshed if is_better else best)
     self.best_checkpoints.wait()
     self.reporter.note(
-      f"statistics re-estimated by {passes} passes: mIoU {100 * before:.2f} -> {100 * miou:.2f}"
+      f"statistics re-estimated by {passes} passes: {self.config.evaluation.monitor} "
+      f"{100 * before:.2f} -> {100 * score:.2f}"
     )
 
   def save(self, step: int) -> None:
@@ -241,13 +258,13 @@ class _Training:
     self.checkpoints.save(step, arrays_of(self.state), about)
     self.window.restart()
 
-  def finish(self, step: int) -> dict[str, Any]:
-    done = step == self.config.training.steps
+  def finish(self, step: int, is_over: bool) -> dict[str, Any]:
     result = {
-      "status": "finished" if done else "interrupted",
+      "status": "finished" if is_over else "interrupted",
       "step": step,
       "network": self.run.scored,
-      "best": {"step": self.best.step, "miou": self.best.miou},
+      "best": {"step": self.best.step, "score": self.best.score},
+      "monitor": self.config.evaluation.monitor,
     }
     if self.refreshed is not None:
       result["refreshed"] = self.refreshed
@@ -261,8 +278,12 @@ class _Training:
   def ending(self, result: dict[str, Any]) -> str:
     if result["status"] == "interrupted":
       return f"stopped and saved at step {result['step']}; the same command goes on from there"
-    best = self.best
-    return f"best mIoU {100 * best.miou:.2f} at step {best.step}; all of it is in {self.workdir}"
+    training = self.config.training
+    early = ""
+    if result["step"] < training.steps:
+      early = f"ended early, no better score for more than {training.stop_after} steps; "
+    best = f"best {self.config.evaluation.monitor} {100 * self.best.score:.2f}"
+    return f"{early}{best} at step {self.best.step}; all of it is in {self.workdir}"
 
 
 class Window:

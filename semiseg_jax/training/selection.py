@@ -1,13 +1,18 @@
 """Which network is kept as the best, and when training goes back to it."""
 
+import math
 from typing import NamedTuple
+
+from semiseg_jax.evaluation.metrics import Scores
+
+MONITORS = ("miou_present", "miou", "miou_zero", "accuracy", "loss")
 
 
 class Selection(NamedTuple):
   """The best score so far and its step; since: the step of the last best one, or of going back."""
 
   step: int | None = None
-  miou: float | None = None
+  score: float | None = None
   since: int = 0
 
 
@@ -17,14 +22,20 @@ class Verdict(NamedTuple):
   goes_back: bool
 
 
+def monitored(name: str, scores: Scores, loss: float) -> float:
+  """One of MONITORS, of which more is better: the loss with its sign turned."""
+  return -loss if name == "loss" else float(getattr(scores, name))
+
+
 def judge(
-  selection: Selection, step: int, miou: float, *, ties_replace: bool, patience: int | None
+  selection: Selection, step: int, score: float, *, ties_replace: bool, patience: int | None
 ) -> Verdict:
-  """What a score means. patience: steps without a better score after which training goes back to
-  the best network, None = never (Alonso et al. 2021)."""
-  best = selection.miou
-  if best is None or miou > best or (ties_replace and miou == best):
-    return Verdict(Selection(step, miou, step), True, False)
+  """What a score means; NaN is worse than any number. patience: steps without a better score after
+  which training goes back to the best network, None = never (Alonso et al. 2021)."""
+  best = selection.score
+  is_first = best is None or (math.isnan(best) and not math.isnan(score))
+  if is_first or score > best or (ties_replace and score == best):
+    return Verdict(Selection(step, score, step), True, False)
   if patience is not None and step - selection.since > patience:
     return Verdict(selection._replace(since=step), False, True)
   return Verdict(selection, False, False)

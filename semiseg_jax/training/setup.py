@@ -15,6 +15,7 @@ from semiseg_jax.input.sources import Dataset, DatasetInfo
 from semiseg_jax.methods import make_method
 from semiseg_jax.runtime.mesh import make_mesh, sharing_devices
 from semiseg_jax.training.optimizers import make_optimizer
+from semiseg_jax.training.selection import MONITORS
 from semiseg_jax.training.start import Start, make_start
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import Metrics, make_train_step
@@ -94,6 +95,11 @@ def check(config: ConfigDict, method: Method) -> None:
                        ("evaluation", "every"), ("data", "labeled_batch")):  # fmt: skip
     if config[section][key] < 1:
       raise ValueError(f"config.{section}.{key}={config[section][key]} must be at least 1")
+  require("config.evaluation.monitor", config.evaluation.monitor, MONITORS)
+  if None not in (config.training.stop_after, config.training.reload_best_after):
+    raise ValueError(
+      "config.training.stop_after and reload_best_after both wait for a better score: set one"
+    )
   if config.evaluation.network is not None:
     require("config.evaluation.network", config.evaluation.network, method.networks)
 

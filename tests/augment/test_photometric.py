@@ -12,6 +12,7 @@ from semiseg_jax.augment import photometric
 from semiseg_jax.augment.photometric import (
   Blur,
   ColorJitter,
+  _box_weights,
   color_jitter,
   draw_blur,
   draw_color_jitter,
@@ -109,6 +110,13 @@ def test_blur_equals_pillow(max_sigma, seed):
   blur = jax.jit(gaussian_blur, static_argnames="max_sigma")
   got = blur(images.astype(np.float32), Blur(on, sigma), max_sigma=max_sigma)
   np.testing.assert_array_equal(got, wanted)
+
+
+def test_weights_of_a_blur_are_those_without_fused_products():
+  """A compiler may round a product and a sum once, where Pillow rounds each."""
+  sigma = np.random.default_rng(0).uniform(0, 3.5, 100_000).astype(np.float32)
+  fused = jax.jit(_box_weights, static_argnames="reach")(sigma, reach=4)
+  np.testing.assert_array_equal(fused, _box_weights(sigma, 4))
 
 
 def test_blur_of_a_single_pixel():

@@ -62,7 +62,7 @@ def check_evaluate_and_predict(environment, workdir, options, tmp_path):
   out, _ = finish(start(environment, *launch(workdir, *options, "--mode=evaluate")))
   best = json.loads((workdir / "result.json").read_text())["best"]
   again = json.loads((workdir / "evaluation.json").read_text())
-  assert again["miou_present"] == pytest.approx(best["miou"]) and f"step {best['step']}" in out
+  assert again["miou_present"] == pytest.approx(best["score"]) and f"step {best['step']}" in out
 
   pictures = tmp_path / "pictures"
   pictures.mkdir()

@@ -40,6 +40,28 @@ def test_equal_to_the_original(case, count):
   np.testing.assert_allclose(found.miou_present, np.nanmean(case["iou"]), rtol=FLOAT32)
 
 
+@golden.cases("c3_semiseg/metrics*", holding="logits_f16")
+def test_equal_to_c3s(case):
+  """Running scores, rounded to three decimals; a class that is absent counts 0."""
+  classes, total = int(case["num_classes"]), 0
+  for step, (logits, target) in enumerate(zip(case["logits_f16"], case["target"], strict=True)):
+    prediction = jnp.asarray(np.float32(logits)).argmax(1)
+    matrix = np.asarray(confusion_matrix(prediction, jnp.asarray(target), classes), np.int64)
+    total = total + matrix
+    right, labeled, *areas = case["per_batch_correct_labeled_inter_union"][step].astype(int)
+    assert (np.trace(matrix), matrix.sum()) == (right, labeled)
+    union = matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
+    np.testing.assert_array_equal([*np.diag(matrix), *union], areas)
+    found = scores(total)
+    row = [found.accuracy, found.miou_zero, *np.nan_to_num(found.iou)]
+    wanted = case["running_pixacc_miou_classiou"][step]
+    np.testing.assert_allclose(row, wanted, rtol=0, atol=5.001e-4)
+  found = confusion_matrix(
+    jnp.asarray(case["cm_pred"]), jnp.asarray(case["cm_gt"]), len(case["cm"])
+  )
+  np.testing.assert_array_equal(found, case["cm"])
+
+
 @pytest.mark.parametrize("count", COUNTS.values(), ids=COUNTS)
 def test_rows_are_truth_and_foreign_labels_are_left_out(count):
   label = jnp.asarray([[[0, 0, 1], [2, IGNORE, 7]]], jnp.uint8)

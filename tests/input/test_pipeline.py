@@ -28,11 +28,14 @@ class Tiny(Source):
     return {"image": image, "label": np.full(size, index, np.uint8)}
 
 
-def batches(labeled=4, unlabeled=4, domain=0, *, seed=0, sizes=(5, 7, 3), crops=None, **kwargs):
+def batches(
+  labeled=4, unlabeled=4, domain=0, *, seed=0, sizes=(5, 7, 3), crops=None, replacement=False,
+  **kwargs,
+):  # fmt: skip
   """Of every stream with a batch size; crops: the streams' transforms."""
   names = ("labeled", "unlabeled", "domain")
   streams = {
-    name: pipeline.Stream(Tiny(size), crop, batch)
+    name: pipeline.Stream(Tiny(size), crop, batch, replacement)
     for name, size, crop, batch in zip(
       names, sizes, crops or [CROP] * 3, (labeled, unlabeled, domain), strict=True
     )
@@ -254,3 +257,29 @@ def test_hosts_with_records_of_their_own():
     batches(labeled=8, unlabeled=8, host=(0, 8), sharding="records")
   with pytest.raises(ValueError, match="choose from batch, records"):
     batches(sharding="images")
+
+
+def test_drawn_with_replacement():
+  rows, others = (
+    [order(i) for i in range(5000)] for order in map(pipeline.DrawnOrder, (5, 5), (3, 4))
+  )
+  counts = np.bincount(rows, minlength=5)
+  assert len(counts) == 5 and abs(counts - 1000).max() < 5 * np.sqrt(1000)
+  assert any(len(set(rows[i : i + 5])) < 5 for i in range(0, 100, 5))
+  assert np.mean(np.equal(rows, others)) < 0.3
+
+
+def test_draws_with_replacement_are_the_same_for_any_hosts_and_after_a_restart():
+  whole = batches(replacement=True)
+  seen = take(whole, 4)
+  shares = [batches(replacement=True, host=(i, 2)) for i in range(2)]
+  for batch in seen:
+    assert_equal(batch, joined([next(share) for share in shares]))
+  labels = np.concatenate([batch["labeled"]["label"][:, 0, 0] for batch in seen])
+  epochs = labels[: 3 * 5].reshape(3, 5)
+  assert any(len(set(epoch)) < 5 for epoch in epochs.tolist())
+  state = whole.get_state()
+  after = next(whole)
+  again = batches(replacement=True)
+  again.set_state(state)
+  assert_equal(next(again), after)

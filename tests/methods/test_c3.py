@@ -330,3 +330,43 @@ def test_weights_and_the_teachers_decay(case):
       np.testing.assert_allclose(method.teacher_decay(jnp.int32(step)), expected, rtol=1e-6)
     else:
       assert method.teacher_decay(jnp.int32(step)) == 1.0
+
+
+def flattened(names, vector):
+  """{name: array} of PyTorch's tensors, laid out one behind the other."""
+  found, start = {}, 0
+  for name, shape in names.items():
+    size = int(np.prod(shape, dtype=int))
+    found[name] = jnp.asarray(vector[start : start + size])
+    start += size
+  return found
+
+
+@golden.cases("c3_semiseg/ema*", holding="params")
+def test_recorded_teacher(case):
+  layout = golden.load_json("c3_semiseg/ema.layout.json")
+  gpus, each, unlabeled, decay, _ = case["params"].tolist()
+  start = int((unlabeled - 1) * each / gpus)
+  parts = {"": layout["student_and_teacher"], "embed": layout["embed"]}
+
+  def variables(prefix, who, row=()):
+    network, head = (f"{prefix}__{who}", f"{prefix}__embed{'_t' if who == 'teacher' else ''}")
+    if row == ():
+      network, head = f"{network}_initial", f"{head}_initial"
+    own = flattened(parts[""], case[network][row])
+    own |= {f"embed.{k}": v for k, v in flattened(parts["embed"], case[head][row]).items()}
+    own.pop("1.num_batches_tracked")
+    stats = {name: own.pop(name) for name in list(own) if "running" in name}
+    return Variables(own, stats)
+
+  for prefix, ema_decay in (("ema", decay), ("copy", None)):
+    method = c3.Method(unlabeled_start=start, gpus=int(gpus), ema_decay=ema_decay)
+    teacher = variables(prefix, "teacher")
+    for row, count in enumerate(case[f"{prefix}__iters"].tolist()):
+      networks = {"student": variables(prefix, "student", row), "teacher": teacher}
+      # the state of the step before, of which the original speaks at this one's beginning
+      state = TrainState(count / gpus - 2, networks, None, None, None, FrozenDict(), None)
+      teacher = method.after(state, None).networks["teacher"]
+      wanted = variables(prefix, "teacher", row)
+      close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+      jax.tree.map(close, teacher, wanted)

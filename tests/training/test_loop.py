@@ -105,11 +105,11 @@ def test_interrupted_and_resumed_equals_unbroken(
 ):
   config, went_back = tiny_config(method, **values), []
 
-  def judge_step_4(selection, step, miou, **rule):
+  def judge_step_4(selection, step, score, **rule):
     if rule["patience"] and step == 4:
       went_back.append(step)
       return selection_rule.Verdict(selection._replace(since=step), False, True)
-    return selection_rule.judge(selection, step, miou, **rule)
+    return selection_rule.judge(selection, step, score, **rule)
 
   monkeypatch.setattr(loop, "judge", judge_step_4)
   workdirs = {"unbroken": tmp_path / "unbroken", "broken": tmp_path / "broken"}
@@ -184,6 +184,22 @@ def test_diverged_run_stops_and_names_the_last_good_checkpoint(tiny_config, tmp_
   assert good.is_dir() and not (tmp_path / "checkpoints" / "8").exists()
 
 
+def test_a_run_ends_early_and_stays_ended(tiny_config, tmp_path, capsys):
+  """No score is better than the first one of a network that doesn't move."""
+  values = {"optimizer.learning_rate": 0.0, "optimizer.weight_decay": 0.0, "evaluation.every": 1,
+            "evaluation.ties_replace": False, "training.stop_after": 2,
+            "evaluation.monitor": "loss", "training.refresh_batch_stats": 1,
+            "training.checkpoint_every": 100}  # fmt: skip
+  config = tiny_config("supervised", steps=50, **values)
+  result = run.train(config, tmp_path)
+  assert result["status"] == "finished" and result["monitor"] == "loss"
+  best, end = result["best"]["step"], result["step"]
+  assert end < 50 and "ended early, no better score for more than 2" in capsys.readouterr().out
+  assert result["refreshed"]["step"] == end and rows(tmp_path, "eval")[-1]["step"] == end
+  assert run.train(config, tmp_path) == result
+  assert [row["step"] for row in rows(tmp_path, "eval")] == list(range(1, end + 1)) and best <= end
+
+
 def test_workdir_of_another_run_is_refused(finished, tiny_config, tmp_path, caplog):
   workdir = shutil.copytree(finished[1], tmp_path / "copy")
   other = {**SUPERVISED, "model.trunk.width": 8}
@@ -199,7 +215,7 @@ def test_evaluate_gives_the_best_score_again(finished, tmp_path):
   config = copy.deepcopy(config)
   again = run.evaluate(config, workdir)
   assert again["step"] == result["best"]["step"]
-  assert again["miou_present"] == pytest.approx(result["best"]["miou"], abs=1e-6)
+  assert again["miou_present"] == pytest.approx(result["best"]["score"], abs=1e-6)
   with pytest.raises(ValueError, match=r"knows 10 classes.*has 2 \(sky, road\)"):
     run.evaluate(folder_config(config, tmp_path / "folder"), workdir)
   config.model.normalization = "half_bgr"  # shapes alone would not tell

@@ -1,6 +1,10 @@
 """Which network is the best, and when training goes back to it: the original's scripted scores."""
 
-from semiseg_jax.training.selection import Selection, judge
+import numpy as np
+import pytest
+
+from semiseg_jax.evaluation.metrics import scores
+from semiseg_jax.training.selection import MONITORS, Selection, judge, monitored
 from tests import golden
 
 
@@ -23,3 +27,21 @@ def test_ties():
   assert judge(first, 20, 0.5, ties_replace=True, patience=None).selection.step == 20
   assert judge(first, 20, 0.5, ties_replace=False, patience=None).selection.step == 10
   assert judge(first, 99, 0.1, ties_replace=True, patience=None) == (first, False, False)
+
+
+def test_nan_is_worse_than_any_number():
+  rule = {"ties_replace": True, "patience": None}
+  first, is_best, _ = judge(Selection(), 10, float("nan"), **rule)
+  assert is_best and first.step == 10  # so that there is a network at all
+  assert not judge(first, 20, float("nan"), **rule).is_best
+  better, is_best, _ = judge(first, 20, 0.0, **rule)
+  assert is_best and not judge(better, 30, float("nan"), **rule).is_best
+
+
+def test_what_may_be_monitored():
+  found = scores(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]))
+  values = {name: monitored(name, found, 0.7) for name in MONITORS}
+  mean = (3 / 4 + 4 / 5) / 2
+  assert np.isnan(values.pop("miou"))
+  wanted = {"miou_present": mean, "miou_zero": mean * 2 / 3, "accuracy": 7 / 8, "loss": -0.7}
+  assert values == pytest.approx(wanted)

@@ -4,8 +4,10 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from semiseg_jax import fields
 from semiseg_jax.fields import nearest, require
 from semiseg_jax.training.choices import choose
+from semiseg_jax.training.labelling import Labelling
 
 _DEFAULTS = {
   "data.labeled_transform": "scale_crop",
@@ -38,6 +40,10 @@ def base_config() -> ConfigDict:
   config.data.rule = "balanced"  # how "reco/..." chooses: balanced | sun
   config.data.min_classes = 1  # classes that an image must show to be chosen by "balanced"
   config.data.unlabeled = "rest"  # rest | all | a published split | a file of ids
+  config.data.pseudo_labels = config_dict.placeholder(
+    str
+  )  # a folder of them, for unlabelled images
+  # (training/labelling.py): rounds set it themselves
   config.data.extra_unlabeled = False  # add the set's images without labels (cityscapes)
   config.data.palette = config_dict.placeholder(str)  # folder: "4682b4,804080", as dataset.toml
   config.data.resize = config_dict.placeholder(int)  # shorter side of all images; None: native
@@ -112,7 +118,7 @@ def base_config() -> ConfigDict:
   config.rounds.second = ConfigDict()  # and a second network, which the first teaches and learns
   # from; empty: one network
   config.rounds.online = False  # no labels are written: the method makes its own at every step
-  config.rounds.labels = ConfigDict()  # how images are labelled, see training/labelling.py
+  config.rounds.labels = ConfigDict(fields.section(Labelling))  # see training/labelling.py
   config.rounds.labels.transform = ConfigDict()  # as evaluation.transform
   for path, name in _DEFAULTS.items():
     choose(config, path, name)

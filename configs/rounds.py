@@ -137,7 +137,7 @@ def dst_cbc(dataset: Dataset, args: ConfigDict) -> ConfigDict:
 
 
 def ablated(config: ConfigDict, name: str, epoch: int) -> ConfigDict:
-  """One round of 30 epochs that labels every pixel, or five rounds of six, with one part changed."""
+  """One round of 30 epochs with every pixel labelled, or five of six, with one part changed."""
   values = dict(_ABLATIONS[name])
   config.rounds.labels.per_class = values.pop("per_class", True)
   if values.pop("squash", False):

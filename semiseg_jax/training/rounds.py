@@ -193,7 +193,7 @@ def label(config: ConfigDict, stage: Stage, results: Results) -> Mapping[str, An
   """The stage's pseudo-labels on disk, made unless they are there; what labels.json says."""
   by = best_of(results, stage.labeled_by)
   unlabeled = copy.deepcopy(config)
-  unlabeled.data.pseudo_labels = None
+  unlabeled.data.pseudo_labels, unlabeled.rounds.count = None, 0  # the images, and what is known
   dataset = open_data(unlabeled)
   names = dataset.info.class_names
   streams = train_streams(unlabeled, dataset, ("labeled", "unlabeled"))

@@ -87,7 +87,7 @@ def supervised(config: ConfigDict, table: Supervised, learning_rate: float) -> N
 
 def alone(config: ConfigDict) -> ConfigDict:
   """The supervised round as an ordinary run."""
-  config.update(config.rounds.first)
+  config.update(config.rounds.first.to_dict())
   config.rounds.update(count=0, first=ConfigDict())
   return config
 

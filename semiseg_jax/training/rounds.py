@@ -153,9 +153,9 @@ def stage_config(
   """The config of one stage's own run."""
   own = copy.deepcopy(config)
   if stage.network:
-    own.update(config.rounds.second)
+    own.update(config.rounds.second.to_dict())
   if not stage.round:
-    own.update(config.rounds.first)
+    own.update(config.rounds.first.to_dict())
     return own
   # round 0 is the run that it would be alone; the others draw numbers of their own
   own.seed = int(np.random.SeedSequence([own.seed, stage.round]).generate_state(1)[0] >> 1)

@@ -40,13 +40,13 @@ def report(
 def stage_table(results: Mapping[str, Mapping[str, Any]], console: Console) -> Table:
   """A line for each stage: whose labels it learnt from, how many, how right, what came of it."""
   table = _table(console, "stage", "labelled by", "ratio", "pixels kept", "of them right",
-                 "best mIoU", "last mIoU")  # fmt: skip
+                 "best score", "last mIoU")  # fmt: skip
   for name, result in results.items():
     labels, last = result["labels"], result.get("last") or {}
-    cells = [labels.get("about", {}).get("stage", "-")]
+    cells = [labels["about"]["stage"] if labels else "-"]
     cells += [_percent(labels.get(key)) for key in ("ratio", "kept", "right")]
     table.add_row(
-      name, *cells, _percent(result["best"]["miou"]), _percent(last.get("miou_present"))
+      name, *cells, _percent(result["best"]["score"]), _percent(last.get("miou_present"))
     )
   return table
 
@@ -67,13 +67,13 @@ def class_table(
 
 
 def curves(results: Mapping[str, Mapping[str, Any]], info: DatasetInfo) -> np.ndarray:
-  """uint8 [H,W,3]: the best mIoU of every round, and below it the share of pixels kept of each
+  """uint8 [H,W,3]: the best score of every round, and below it the share of pixels kept of each
   class, a plot for each network's rounds."""
   plots, networks = [], sorted({result["network_number"] for result in results.values()})
   of = lambda number: [r for r in results.values() if r["network_number"] == number]
-  scores = np.stack([[r["best"]["miou"] for r in of(number)] for number in networks], axis=-1)
-  names = [f"network {'ab'[number]}" for number in networks] if len(networks) > 1 else ["mIoU"]
-  plots.append(class_curves("best mIoU by round", range(len(scores)), scores, _INK, names))
+  scores = np.stack([[r["best"]["score"] for r in of(number)] for number in networks], axis=-1)
+  names = [f"network {'ab'[number]}" for number in networks] if len(networks) > 1 else ["score"]
+  plots.append(class_curves("best score by round", range(len(scores)), scores, _INK, names))
   for number in networks:
     labelled = [r for r in of(number) if r["labels"]]
     if labelled:

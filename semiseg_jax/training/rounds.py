@@ -10,6 +10,7 @@ workdir/round_1_labels/  those (input/pseudo_labels.py)   pictures/     the same
 
 import copy
 import json
+import math
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ from semiseg_jax.runtime.workdir import claim
 from semiseg_jax.training import loop
 from semiseg_jax.training.evaluator import score
 from semiseg_jax.training.labelling import Labelling, label_images
+from semiseg_jax.training.selection import monitored
 from semiseg_jax.training.setup import build
 from semiseg_jax.training.start import compute_dtype
 from semiseg_jax.transforms import make_eval_transform
@@ -86,8 +88,13 @@ def outcome(config: ConfigDict, results: Results) -> str:
 
 
 def best_of(results: Results, names: Sequence[str]) -> str:
-  """The first of the stages with the best score."""
-  return max(names, key=lambda name: results[name]["best"]["miou"])
+  """The first of the stages with the best score; NaN, null in JSON, is the worst."""
+
+  def score(name: str) -> float:
+    value = results[name]["best"]["score"]
+    return -math.inf if value is None or math.isnan(value) else value
+
+  return max(names, key=score)
 
 
 def train_in_rounds(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
@@ -183,10 +190,14 @@ def scored(config: ConfigDict, start: pathlib.Path) -> dict[str, Any]:
     start, config.model, compute_dtype(config.model.dtype), dataset.info.class_names
   )
   step = make_evaluate_step(network, dataset.info.num_classes, mesh)
-  scores = score(step, replicate(variables, mesh), config, dataset, mesh).scores
-  best = {"step": about["step"], "miou": float(scores.miou_present)}
-  named = {"status": "finished", "step": about["step"], "network": about["network"]}
-  return {**named, "best": best, "last": scores.as_dict(dataset.info.class_names)}
+  found = score(step, replicate(variables, mesh), config, dataset, mesh)
+  value = monitored(config.evaluation.monitor, found.scores, found.loss)
+  return {
+    "status": "finished",
+    "step": about["step"],
+    "best": {"step": about["step"], "score": value},
+    "last": found.scores.as_dict(dataset.info.class_names),
+  }
 
 
 def label(config: ConfigDict, stage: Stage, results: Results) -> Mapping[str, Any]:

@@ -161,6 +161,12 @@ class Phases(NamedTuple):
   every: int
 
 
+_DMT_ABLATIONS = {
+  "flip": {},
+  "naive": {"rule": "dynamic", "gamma": 5.0},
+  "cbst": {"rule": "dynamic", "gamma": 0.0},
+  "online": {"threshold": 0.9},
+}
 DMT_VOC = {
   8: (Supervised(1322, 85, 350), 4), 20: (Supervised(530, 134, 220), 4),
   50: (Supervised(211, 134, 220), 4), 106: (Supervised(100, 300, 100), 4),
@@ -175,9 +181,11 @@ def dmt(
   """Two networks that label for each other in five phases.
 
   args: labels, split; pair=weights (they start from different ones) | samples (they learn from
-  different four fifths of the labelled images) | none (one that labels for itself); rule.
+  different four fifths of the labelled images) | none (one that labels for itself); rule=mutual,
+  or an ablation: flip | naive | cbst | online.
   """
   require("labels", args.labels, table)
+  require("rule", args.rule, ("mutual", *_DMT_ABLATIONS))
   require("pair", args.pair, ("weights", "samples", "none"))
   first, epochs = table[args.labels]
   phases = phases._replace(epochs=epochs)
@@ -187,10 +195,10 @@ def dmt(
     "voc/train" if args.labels == 1464 else f"dst_cbc/{args.labels}_{args.split}"
   )
   config.data.update(labeled_batch=phases.labeled, unlabeled_batch=phases.unlabeled)
-  gammas = {"gamma": phases.gamma, "gamma2": phases.gamma}
-  common.choose(config, "method", "dst_cbc", rule=args.rule, **gammas)
-  unlabeled = dataset.images - first.images
-  config.training.steps = phases.epochs * -(-unlabeled // phases.unlabeled)
+  values = {"rule": args.rule, "gamma": phases.gamma, "gamma2": phases.gamma}
+  common.choose(config, "method", "dst_cbc", **{**values, **_DMT_ABLATIONS.get(args.rule, {})})
+  epoch = -(-(dataset.images - first.images) // phases.unlabeled)
+  config.training.steps = phases.epochs * epoch
   config.evaluation.every = phases.every
   config.optimizer.learning_rate = phases.learning_rate
   config.rounds.count = 5
@@ -209,4 +217,9 @@ def dmt(
   if args.pair != "none":
     config.rounds.second = second
   supervised(config, first, dataset.learning_rate)
+  if args.rule == "online":
+    if args.pair != "none":
+      raise ValueError("rule=online has no labeller: pair=none")
+    config.rounds.update(count=1, online=True)
+    config.training.steps = 20 * epoch
   return config

@@ -10,7 +10,7 @@ Published mIoU, baseline and DMT: 46.66 and 63.04 with 1/106 of the labels, 55.6
 
 Arguments: labels=20|8|50|106 (1/labels of the images) or 1464 (VOC's own train list), split=1|0|2,
 pair=weights|samples|none: how the networks differ, none for one network that labels for itself;
-rule=mutual|naive|flip of the loss; batch (docs/scaling.md).
+rule=mutual, or an ablation: flip|naive|cbst|online; batch (docs/scaling.md).
 """
 
 from ml_collections import ConfigDict

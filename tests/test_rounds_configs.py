@@ -83,7 +83,7 @@ def test_dst_cbc(row, version):
 def test_valtiny_is_for_all_stages():
   config = get("voc_dst_cbc", "valtiny=true")
   for stage in stages(config)[:2]:
-    results = {"round_0": {"best": {"miou": 0.5}, "folder": "there"}}
+    results = {"round_0": {"best": {"score": 0.5}, "folder": "there"}}
     own = stage_config(config, stage, pathlib.Path("runs"), results)
     assert own.evaluation.subset == "dst_cbc/valtiny"
 
@@ -139,9 +139,14 @@ def test_dmt(row):
 
 
 def test_one_network_that_labels_for_itself():
-  config = get("voc_dmt", "labels=50,split=2,pair=none,rule=naive")
+  config = get("voc_dmt", "labels=50,split=2,pair=none,rule=cbst")
   assert [stage.name for stage in stages(config)] == [f"round_{i}" for i in range(6)]
-  assert config.method.rule == "naive"
+  assert (config.method.rule, config.method.gamma) == ("dynamic", 0.0)
+  assert get("voc_dmt", "rule=naive").method.gamma == 5.0
+  assert get("voc_dmt", "rule=flip").method.rule == "flip"
+  online = get("voc_dmt", "labels=50,split=2,pair=none,rule=online")
+  assert (online.rounds.count, online.rounds.online, online.method.threshold) == (1, True, 0.9)
+  assert online.training.steps == 20 * 1482
 
 
 @pytest.mark.parametrize(
@@ -151,6 +156,8 @@ def test_one_network_that_labels_for_itself():
     ("city_dst_cbc", "ablation=cbc", "choose from '', 'st'"),
     ("voc_dst_cbc", "version=dmt", "choose from 'scale', 'published'"),
     ("voc_dmt", "pair=both", "choose from 'weights', 'samples', 'none'"),
+    ("voc_dmt", "rule=online", "has no labeller: pair=none"),
+    ("voc_dmt", "rule=mutal", "choose from 'mutual', 'flip'"),
     ("city_dmt", "pair=samples", "there are such samples of VOC"),
   ],
 )

@@ -20,14 +20,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
+from rich.progress import track
 
 from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.evaluation.decide import argmax_with_confidence
 from semiseg_jax.evaluation.inference import whole
+from semiseg_jax.evaluation.pictures import write_palette_png
 from semiseg_jax.fields import require
 from semiseg_jax.input import class_balance, pseudo_labels
 from semiseg_jax.input.pipeline import EvalBatches
-from semiseg_jax.input.pseudo_labels import ChunkWriter
+from semiseg_jax.input.pseudo_labels import ChunkWriter, PseudoLabels
 from semiseg_jax.input.sources import Source, Subset, Wrapped, largest_size
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.models.network import Network, Variables
@@ -106,6 +108,16 @@ def label_images(
   if there := [f"{k}: {index[k]} there, {v} now" for k, v in request.items() if index[k] != v]:
     raise ValueError(f"{directory} holds other pseudo-labels, {'; '.join(there)}: move it away")
   return {key: value for key, value in index.items() if key != "ids"}
+
+
+def export_labels(labels: PseudoLabels, out: pathlib.Path, palette: np.ndarray) -> None:
+  """Writes out/ID.png, each image's pseudo-label in its own size and the dataset's colours."""
+  for row, name in enumerate(track(labels.ids, description="exporting")):
+    record = labels[row]
+    path = out / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    label = geometry.floor_nearest(record["label"], record["image"].shape[:2])
+    write_palette_png(path, label, palette)
 
 
 class _Sized(Wrapped):

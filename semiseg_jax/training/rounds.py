@@ -24,6 +24,8 @@ from semiseg_jax import fields
 from semiseg_jax.convert.checkpoint import trained_network
 from semiseg_jax.evaluation.evaluate import make_evaluate_step
 from semiseg_jax.input.build import open_data, train_streams
+from semiseg_jax.input.pseudo_labels import PseudoLabels
+from semiseg_jax.input.sources import Dataset, Source
 from semiseg_jax.methods import make_method
 from semiseg_jax.runtime import processes
 from semiseg_jax.runtime.checkpoints import write_json
@@ -33,7 +35,7 @@ from semiseg_jax.runtime.rounds_report import report
 from semiseg_jax.runtime.workdir import claim
 from semiseg_jax.training import loop
 from semiseg_jax.training.evaluator import score
-from semiseg_jax.training.labelling import Labelling, label_images
+from semiseg_jax.training.labelling import Labelling, export_labels, label_images
 from semiseg_jax.training.selection import monitored
 from semiseg_jax.training.setup import build
 from semiseg_jax.training.start import compute_dtype
@@ -97,11 +99,14 @@ def best_of(results: Results, names: Sequence[str]) -> str:
   return max(names, key=score)
 
 
-def train_in_rounds(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+def train_in_rounds(
+  config: ConfigDict, workdir: pathlib.Path, exports: bool = False
+) -> dict[str, Any]:
   """Does all stages, going on where an earlier start stopped; returns what result.json holds.
 
-  The result's status is "interrupted" after a signal, as in `loop.train`. Raises ValueError for
-  rounds that don't fit together.
+  Of the pseudo-labels those of the last round stay; exports: they are written as PNGs, too, beside
+  the images of a folder, else into workdir/pseudo_labels. The result's status is "interrupted"
+  after a signal, as in `loop.train`. Raises ValueError for rounds that don't fit together.
   """
   check(config)
   claim(workdir, config)
@@ -119,12 +124,37 @@ def train_in_rounds(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]
     publish(results[outcome(config, results)]["folder"], workdir)
     if jax.process_index() == 0:
       write_json(workdir / "summary.json", jsonable(results))
+      if stage.round < config.rounds.count:  # they take gigabytes, and were learnt from
+        shutil.rmtree(labels_of(workdir, stage), ignore_errors=True)
   best = outcome(config, results)
   result = {"stage": best, **{key: results[best][key] for key in ("status", "step", "best")}}
   if jax.process_index() == 0:
     write_json(workdir / "result.json", result)
     report(workdir, results, open_data(config).info)
+    if exports and not config.rounds.online:
+      export(config, labels_of(workdir, stage), workdir)
   return result
+
+
+def labels_of(workdir: pathlib.Path, stage: Stage) -> pathlib.Path:
+  """Where the pseudo-labels are that a stage learns from."""
+  return workdir / f"{stage.name}_labels"
+
+
+def export(config: ConfigDict, labels: pathlib.Path, workdir: pathlib.Path) -> None:
+  """Writes pseudo-labels as PNGs for people."""
+  dataset = open_data(config)
+  source = unlabeled_images(config, dataset)
+  root = pathlib.Path(config.data.root) if config.data.name == "folder" else workdir
+  export_labels(PseudoLabels(source, labels), root / "pseudo_labels", dataset.info.palette)
+  print(f"the last pseudo-labels of {len(source)} images are in {root / 'pseudo_labels'}")
+
+
+def unlabeled_images(config: ConfigDict, dataset: Dataset) -> Source:
+  """The images that are to be labelled, with what is known of them."""
+  plain = copy.deepcopy(config)
+  plain.data.pseudo_labels, plain.rounds.count = None, 0
+  return train_streams(plain, dataset, ("labeled", "unlabeled"))["unlabeled"].source
 
 
 def read_summary(workdir: pathlib.Path) -> Results:
@@ -168,7 +198,7 @@ def stage_config(
   own.seed = int(np.random.SeedSequence([own.seed, stage.round]).generate_state(1)[0] >> 1)
   own.model.init_from = results[best_of(results, stage.starts_from)]["folder"]
   if not own.rounds.online:
-    own.data.pseudo_labels = str(workdir / f"{stage.name}_labels")
+    own.data.pseudo_labels = str(labels_of(workdir, stage))
   return own
 
 
@@ -203,11 +233,8 @@ def scored(config: ConfigDict, start: pathlib.Path) -> dict[str, Any]:
 def label(config: ConfigDict, stage: Stage, results: Results) -> Mapping[str, Any]:
   """The stage's pseudo-labels on disk, made unless they are there; what labels.json says."""
   by = best_of(results, stage.labeled_by)
-  unlabeled = copy.deepcopy(config)
-  unlabeled.data.pseudo_labels, unlabeled.rounds.count = None, 0  # the images, and what is known
-  dataset = open_data(unlabeled)
+  dataset = open_data(config)
   names = dataset.info.class_names
-  streams = train_streams(unlabeled, dataset, ("labeled", "unlabeled"))
   variables, network, about = trained_network(
     pathlib.Path(results[by]["folder"]),
     dtype=compute_dtype(config.model.dtype),
@@ -215,7 +242,7 @@ def label(config: ConfigDict, stage: Stage, results: Results) -> Mapping[str, An
   )
   return label_images(
     pathlib.Path(config.data.pseudo_labels),
-    streams["unlabeled"].source,
+    unlabeled_images(config, dataset),
     variables,
     network,
     names,

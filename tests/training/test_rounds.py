@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from PIL import Image
 
 from semiseg_jax.commands import run
 from semiseg_jax.input import pseudo_labels
@@ -105,7 +106,13 @@ def test_started_again_it_does_nothing_again(finished, monkeypatch):
   config, workdir, result = finished
   monkeypatch.setattr(loop, "train", None)
   monkeypatch.setattr(rounds, "label_images", None)
-  assert run.train(config, workdir) == result
+  assert run.train(config, workdir, export_labels=True) == result
+  assert not (workdir / "round_1_labels").exists()
+  source = rounds.unlabeled_images(config, rounds.open_data(config))
+  labels = PseudoLabels(source, workdir / "round_2_labels")
+  assert len(list((workdir / "pseudo_labels").glob("*.png"))) == len(labels) == 392
+  with Image.open(workdir / "pseudo_labels" / f"{labels.ids[7]}.png") as picture:
+    np.testing.assert_array_equal(np.asarray(picture), labels[7]["label"])
 
 
 @pytest.mark.slow
@@ -138,8 +145,8 @@ def test_killed_in_a_labelling_pass_and_in_a_round(finished, tiny_config, tmp_pa
   for name in ("round_1", "round_2"):
     ours, theirs = (last_state(path / name) for path in (tmp_path, workdir))
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    labels = f"{name}_labels/chunk_00001.arrayrecord"
-    assert (tmp_path / labels).read_bytes() == (workdir / labels).read_bytes()
+  labels = "round_2_labels/chunk_00001.arrayrecord"
+  assert (tmp_path / labels).read_bytes() == (workdir / labels).read_bytes()
 
 
 @pytest.mark.slow
@@ -157,7 +164,7 @@ def test_two_networks_and_a_start_from_what_is_there(finished, tiny_config, tmp_
 def test_a_run_of_its_own_reads_labels_by_hand(finished, tiny_config, tmp_path):
   """config.data.pseudo_labels names a store; its records carry what the network learns from."""
   config = small(tiny_config, **{"rounds.count": 0})
-  config.data.pseudo_labels = str(finished[1] / "round_1_labels")
+  config.data.pseudo_labels = str(finished[1] / "round_2_labels")
   streams = rounds.build(config, rounds.open_data(config)).streams
   source = streams["unlabeled"].source
   assert isinstance(source, PseudoLabels) and len(source) == 392

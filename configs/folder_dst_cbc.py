@@ -26,5 +26,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.rounds.ratio = config.rounds.increment = 0.25
   config.rounds.first = ConfigDict({
     "data": {"labeled_batch": 2 * config.data.labeled_batch}, "method": {"rule": None},
+    "training": {"steps": config.training.steps},
   })  # fmt: skip
   return config

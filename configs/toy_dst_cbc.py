@@ -21,5 +21,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
   config.evaluation.ties_replace = False
   config.rounds.update(count=2, ratio=0.5, increment=0.5)
   config.rounds.labels.update(batch=10, size=(96, 128))
-  config.rounds.first = ConfigDict({"data": {"labeled_batch": 8}, "method": {"rule": None}})
+  first = {"data": {"labeled_batch": 8}, "method": {"rule": None}, "training": {"steps": 500}}
+  config.rounds.first = ConfigDict(first)
   return config

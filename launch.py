@@ -35,6 +35,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
   text("out", None, "predict: where to; default WORKDIR/predictions.")
   switch("overlays", False, "predict: also the colours over each picture.")
   switch("skip_bad", False, "predict: leave out damaged pictures and go on.")
+  switch("export_labels", False, "train in rounds: the last pseudo-labels as PNGs, too.")
   text("topology", None, "plan: the TPU slice, such as v5e:2x4.")
   switch("search", False, "plan: also look for the largest batch that fits.")
   switch("full_effort", False, "plan: compile as for a real run; slow.")

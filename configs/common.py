@@ -4,8 +4,10 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from semiseg_jax import fields
 from semiseg_jax.fields import nearest, require
 from semiseg_jax.training.choices import choose
+from semiseg_jax.training.labelling import Labelling
 
 _DEFAULTS = {
   "data.labeled_transform": "scale_crop",
@@ -17,6 +19,7 @@ _DEFAULTS = {
   "optimizer.schedule": "poly",
   "optimizer": "sgd",
   "evaluation.transform": "whole",
+  "rounds.labels.transform": "whole",
 }
 
 
@@ -37,6 +40,10 @@ def base_config() -> ConfigDict:
   config.data.rule = "balanced"  # how "reco/..." chooses: balanced | sun
   config.data.min_classes = 1  # classes that an image must show to be chosen by "balanced"
   config.data.unlabeled = "rest"  # rest | all | a published split | a file of ids
+  config.data.pseudo_labels = config_dict.placeholder(
+    str
+  )  # a folder of them, for unlabelled images
+  # (training/labelling.py): rounds set it themselves
   config.data.extra_unlabeled = False  # add the set's images without labels (cityscapes)
   config.data.palette = config_dict.placeholder(str)  # folder: "4682b4,804080", as dataset.toml
   config.data.resize = config_dict.placeholder(int)  # shorter side of all images; None: native
@@ -89,6 +96,8 @@ def base_config() -> ConfigDict:
 
   config.evaluation = ConfigDict()
   config.evaluation.every = 200
+  config.evaluation.ahead = 0  # steps before each multiple of `every`, and before the end, at which
+  # it takes place (DST-CBC: 1)
   config.evaluation.network = config_dict.placeholder(str)  # which of them; None: as the method has
   config.evaluation.batch = 4
   config.evaluation.size = (513, 513)  # images are padded to it at the right and bottom
@@ -98,6 +107,19 @@ def base_config() -> ConfigDict:
   # miou_present | miou | miou_zero (docs/fidelity.md) | accuracy | loss
   config.evaluation.ties_replace = True  # the best network, by one with the same score
   config.evaluation.panels = 4  # validation images drawn at each evaluation
+
+  config.rounds = ConfigDict()  # self-training in rounds (semiseg_jax/training/rounds.py)
+  config.rounds.count = 0  # behind the supervised one; 0: an ordinary run
+  config.rounds.start = config_dict.placeholder(str)  # a working directory whose network stands for
+  # the supervised round ("A,B" of two networks)
+  config.rounds.ratio = 0.2  # share of each class's pixels that is labelled in the first round
+  config.rounds.increment = 0.2  # of that share from round to round
+  config.rounds.first = ConfigDict()  # sections of the config as the supervised round has them
+  config.rounds.second = ConfigDict()  # and a second network, which the first teaches and learns
+  # from; empty: one network
+  config.rounds.online = False  # no labels are written: the method makes its own at every step
+  config.rounds.labels = ConfigDict(fields.section(Labelling))  # see training/labelling.py
+  config.rounds.labels.transform = ConfigDict()  # as evaluation.transform
   for path, name in _DEFAULTS.items():
     choose(config, path, name)
   return config

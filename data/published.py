@@ -6,6 +6,7 @@ permutations as far as its labelled sets reach. docs/splits.md has the table of 
 """
 
 import gzip
+import math
 import pathlib
 import random
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,8 @@ _DST_CBC = {  # name -> divisor; 106 and 30 are rounded names of those that give
   "cityscapes": {"1": 1, "4": 4, "8": 8, "30": 29.75},
   "pascal": {"1": 1, "2": 2, "4": 4, "8": 8, "20": 20, "50": 50, "106": 105.82},
 }
+_DMT = ("8", "20", "50", "106")  # the sets of Pascal of which DMT samples, in its order
+_DMT_SHARE = 0.2  # of a set that a sample leaves out
 _MEMORY_BANK = {"cityscapes": (100, 372, 744), "pascal": (212, 530, 1323)}  # labelled images
 _C3_COUNTS, _C3_SEEDS = (100, 372, 744), (12345, 23456, 34567)
 
@@ -41,7 +44,7 @@ def lists(dataset: str, split: str, ids: Sequence[str]) -> Lists:
     return {"dst_cbc/valtiny": _read(dataset, "valtiny")}
   rows = np.loadtxt(_path(dataset, "memory_bank"), np.int64)
   found = dst_cbc(ids, _DST_CBC[dataset]) | memory_bank(ids, rows, _MEMORY_BANK[dataset])
-  return found | c3(ids) if dataset == "cityscapes" else found
+  return found | (c3(ids) if dataset == "cityscapes" else dmt(found))
 
 
 def listing(dataset: str, split: str) -> list[str]:
@@ -64,6 +67,22 @@ def dst_cbc(ids: Sequence[str], divisors: Mapping[str, float]) -> Lists:
     for name, divisor in divisors.items():
       count = int(len(ids) / divisor)
       found[f"dst_cbc/{name}_{number}"] = shuffled[: count + (count % 8 == 1)]
+  return found
+
+
+def dmt(sets: Lists) -> Lists:
+  """DMT's two samples of a set of DST-CBC's, for two networks that are to differ.
+
+  Each leaves out a fifth of the set, one its end and one its start, after a shuffle.
+  """
+  generator, found = random.Random(_DST_CBC_SEED), {}
+  for number in _SETS:
+    for name in _DMT:
+      ids = list(sets[f"dst_cbc/{name}_{number}"])
+      generator.shuffle(ids)
+      out = math.ceil(_DMT_SHARE * len(ids))
+      found[f"dmt/{name}_{number}_left"] = ids[: len(ids) - out]
+      found[f"dmt/{name}_{number}_right"] = ids[out:]
   return found
 
 

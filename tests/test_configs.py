@@ -162,7 +162,10 @@ def test_batch_for_all_devices_and_what_follows_it(name, machine):
     factor = after["data.labeled_batch"] / before["data.labeled_batch"]
     assert used == {stream: batch * factor for stream, batch in rows(get(name)).items()}
     for key in before.keys() - WITH_BATCH - {"optimizer.learning_rate"}:
-      scales = key in IN_STEPS and before[key]
+      own = key.removeprefix("rounds.first.")  # the supervised round follows the same rule
+      if own in WITH_BATCH or own == "optimizer.learning_rate":
+        continue
+      scales = own in IN_STEPS and before[key]
       assert after[key] == (max(1, round(before[key] / factor)) if scales else before[key]), key
     power = {"sgd": 1.0, "adam": 0.5}[before["optimizer.name"]]
     rate = before["optimizer.learning_rate"] * factor**power
@@ -401,3 +404,12 @@ def test_numbers_of_c3s_script_and_files(name, labels):
   assert (method.ema_decay, method.kld_weight, method.gpus) == (0.99, 0, 4)
   baseline = get(name, "method=supervised")
   assert make_method(baseline.method).streams == ("labeled",)
+
+
+def test_a_batch_of_the_supervised_round():
+  config = get("voc_dst_cbc")
+  scale_batch(config, 8)
+  first = config.rounds.first
+  assert (config.data.labeled_batch, config.data.unlabeled_batch) == (8, 8)
+  assert first.data.labeled_batch == 16 and first.optimizer.learning_rate == 0.004
+  assert (first.training.steps, first.evaluation.every) == (1950, 50)

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -176,3 +177,54 @@ def test_missing_process_ends_the_wait(environments, tmp_path):
     args = [*command("reco", tmp_path), *late, f"--coordinator={where}", f"--process_id={index}"]
     _, err = finish(start(environments[1], *args), code=75)
     assert f"process {index} of 2 waited 4 s for the others; {message}" in err
+
+
+ROUNDS = [
+  *NETWORK, "--config.training.steps=6", "--config.rounds.first.training.steps=4",
+  "--config.training.checkpoint_every=2", "--config.evaluation.every=3",
+  "--config.rounds.count=1", "--peer_timeout=20",
+]  # fmt: skip
+
+
+def wait_for(process, path, seconds: float = 300) -> None:
+  """Until something that fits the pattern is there."""
+  end = time.monotonic() + seconds
+  while not list(path.parent.glob(path.name)):
+    assert process.poll() is None and time.monotonic() < end, f"no {path}"
+    time.sleep(0.02)
+
+
+@pytest.mark.slow  # several starts
+@pytest.mark.parametrize("processes", [1, 2])
+def test_rounds_killed_while_labelling_and_in_a_round(processes, environments, tmp_path):
+  """Every rerun goes on, and all ends as if nothing had happened."""
+  unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+
+  def started(workdir):
+    args = launch(workdir, *ROUNDS, config="configs/toy_dst_cbc.py")
+    if processes == 1:
+      return [start(environments[2], *args)]
+    return start_together([environments[1]] * processes, *args)
+
+  finish_all(started(unbroken))
+  parts = (killed / "round_1_labels" / "*.part", killed / "round_1" / "checkpoints" / "2")
+  for part in parts:
+    running = started(killed)
+    wait_for(running[0], part)
+    for process in running:
+      process.send_signal(signal.SIGKILL)
+    for process in running:
+      process.communicate()
+    assert not (killed / "round_1" / "result.json").exists()
+  finish_all(started(killed))
+  assert_same_bits(arrays(killed / "round_1", 6), arrays(unbroken / "round_1", 6), "killed twice")
+  labels = [
+    {path.name: path.read_bytes() for path in (workdir / "round_1_labels").glob("chunk_*d")}
+    for workdir in (killed, unbroken)
+  ]
+  assert labels[0] == labels[1] and len(labels[0]) == 2
+  summaries = [json.loads((path / "summary.json").read_text()) for path in (killed, unbroken)]
+  for found in summaries:
+    for stage in found.values():
+      del stage["folder"]
+  assert summaries[0] == summaries[1]

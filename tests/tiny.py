@@ -119,8 +119,10 @@ def random_batch(
     }
 
   batch = {name: part() for name in streams}
-  if "unlabeled" in batch:  # a second view, which some transforms make
-    batch["unlabeled"]["strong"] = 255 - batch["unlabeled"]["image"]
+  if "unlabeled" in batch:  # a second view, which some transforms make, and pseudo-labels' maps
+    images = batch["unlabeled"]["image"]
+    batch["unlabeled"]["strong"] = 255 - images
+    batch["unlabeled"]["confidence"] = np.float32(images[..., 0] / 255)
   return batch
 
 

@@ -22,6 +22,7 @@ from semiseg_jax.runtime.mesh import make_mesh, replicate
 from semiseg_jax.runtime.report import jsonable, print_scores
 from semiseg_jax.training import loop
 from semiseg_jax.training.evaluator import score
+from semiseg_jax.training.rounds import train_in_rounds
 from semiseg_jax.training.setup import build
 from semiseg_jax.training.start import compute_dtype
 
@@ -53,7 +54,10 @@ def launch(values: flags.FlagValues, ensure: Callable, known: Callable) -> int:
         for domain in domains(config):
           if domain.name and domain.name != "folder":
             ensure(domain.name, domain.variant, config.data.data_dir)
-        result = (train if values.mode == "train" else evaluate)(config, workdir)
+        if values.mode == "train":
+          result = train(config, workdir, values.export_labels)
+        else:
+          result = evaluate(config, workdir)
       return processes.RETRY if result.get("status") == "interrupted" else 0
   except (ValueError, FileNotFoundError, loop.DivergedError) as error:
     if logging.level_debug():
@@ -68,9 +72,16 @@ def domains(config: ConfigDict) -> tuple[ConfigDict, ConfigDict]:
   return config.data, config.data.domain
 
 
-def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
-  """Trains, or goes on; returns what result.json holds."""
+def train(config: ConfigDict, workdir: pathlib.Path, export_labels: bool = False) -> dict[str, Any]:
+  """Trains, or goes on; returns what result.json holds.
+
+  export_labels: see `train_in_rounds`; ValueError for a run without rounds.
+  """
   processes.check_agreement(config)
+  if config.rounds.count:
+    return train_in_rounds(config, workdir, export_labels)
+  if export_labels:
+    raise ValueError("--export_labels is for runs in rounds: config.rounds.count is 0 here")
   return loop.train(build(config, open_data(config)), workdir)
 
 

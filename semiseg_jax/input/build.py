@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from semiseg_jax.input.datasets import open_dataset
 from semiseg_jax.input.partial import PartialLabels
 from semiseg_jax.input.pipeline import Stream
+from semiseg_jax.input.pseudo_labels import PseudoLabels, Unlabeled
 from semiseg_jax.input.sources import (
   Dataset,
   DatasetInfo,
@@ -93,6 +94,10 @@ def train_streams(
           "further unlabelled images"
         )
       rest = Joined(rest, dataset.extra)
+    if data.pseudo_labels:
+      rest = PseudoLabels(rest, data.pseudo_labels)
+    elif config.rounds.count:
+      rest = Unlabeled(rest)
     streams["unlabeled"] = stream(rest, "unlabeled")
   if data.domain.name:
     other = domain_dataset or open_dataset(

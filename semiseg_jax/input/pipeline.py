@@ -209,7 +209,8 @@ class _PaddedRecord:
     if row < 0:
       label = np.full_like(label, IGNORE)
     valid_size = np.asarray(valid_size, np.int32)
-    return {"image": image, "label": label, "valid_size": valid_size, "index": np.int32(row)}
+    found = {"image": image, "label": label, "valid_size": valid_size, "index": np.int32(row)}
+    return {**record, **found}
 
 
 def _own_records(name: str, stream: Stream, index: int, hosts: int) -> Stream:

@@ -54,8 +54,9 @@ def unlabeled_indices(labeled: np.ndarray, source: Source, spec: str = "rest") -
   """int64 rows to be used without their labels.
 
   spec: "rest", what is not labelled in listing order, or every image if all are labelled (as the
-  originals have it); "all", labelled ones included (C3 on BDD100K); or a subset or file of ids as
-  in labeled_indices, ValueError if it has a labelled image.
+  originals have it); "rest of SUBSET", what is not in that one, of which the labelled ones are a
+  part (DMT); "all", labelled ones included (C3 on BDD100K); or a subset or file of ids as in
+  labeled_indices. ValueError if a labelled image is in any but "all".
   """
   everything = np.arange(len(source))
   if spec == "all":
@@ -63,7 +64,11 @@ def unlabeled_indices(labeled: np.ndarray, source: Source, spec: str = "rest") -
   if spec == "rest":
     rest = np.setdiff1d(everything, labeled)
     return rest if rest.size else everything
-  rows = _listed(spec, source, "unlabeled images", "rest, all, ")
+  what, others = "unlabeled images", "rest, rest of SUBSET, all, "
+  if spec.startswith("rest of "):
+    rows = np.setdiff1d(everything, _listed(spec[len("rest of ") :], source, what, others))
+  else:
+    rows = _listed(spec, source, what, others)
   if shared := [source.ids[row] for row in np.intersect1d(rows, labeled)]:
     raise ValueError(
       f'{spec}: {len(shared)} of the images are labelled ones, first {shared[:3]}; take "rest", or '

@@ -1,8 +1,10 @@
 """Another batch: what `:batch=N` behind a config's file does (docs/scaling.md)."""
 
 import dataclasses
+import functools
 import math
 import typing
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 from ml_collections import ConfigDict
@@ -13,6 +15,7 @@ from semiseg_jax.runtime.mesh import listed
 from semiseg_jax.schedules import SCHEDULES
 from semiseg_jax.training.optimizers import OPTIMIZERS
 
+_ROWS = ("data.labeled_batch", "data.unlabeled_batch", "data.domain.batch")
 _TRAINING = (
   "steps", "reload_best_after", "stop_after", "refresh_batch_stats", "checkpoint_every",
 )  # fmt: skip
@@ -22,7 +25,8 @@ def scale_batch(config: ConfigDict, labeled: int) -> None:
   """Makes the global batch one of `labeled` labelled images, and all that depends on it follow.
 
   The other streams' batches are multiplied by the same factor, the learning rate by that factor to
-  the optimiser's `batch_power`; what is counted in steps is divided by it. Raises ValueError if a
+  the optimiser's `batch_power`; what is counted in steps is divided by it; so in what rounds have
+  of their own. Raises ValueError if a
   batch that the run uses does not come out whole.
   """
   data, batches = config.data, batches_of(config)
@@ -32,12 +36,15 @@ def scale_batch(config: ConfigDict, labeled: int) -> None:
       f"batch={labeled}: the config's {listed(batches)} images keep their proportion at multiples "
       f"of {data.labeled_batch // math.gcd(*batches.values())}"
     )
-  for section, key in ((data, "labeled_batch"), (data, "unlabeled_batch"), (data.domain, "batch")):
-    section[key] = max(1, round(section[key] * factor))
-  for section, key in _counted_in_steps(config):
-    if section[key]:
+  rate = float(factor) ** OPTIMIZERS[config.optimizer.name].batch_power
+  in_steps = _counted_in_steps(config)
+  for part in (config, config.rounds.first, config.rounds.second):
+    for section, key in _set(part, _ROWS):
+      section[key] = max(1, round(section[key] * factor))
+    for section, key in _set(part, in_steps):
       section[key] = max(1, round(section[key] / factor))
-  config.optimizer.learning_rate *= float(factor) ** OPTIMIZERS[config.optimizer.name].batch_power
+    for section, key in _set(part, ["optimizer.learning_rate"]):
+      section[key] *= rate
 
 
 def batches_of(config: ConfigDict) -> dict[str, int]:
@@ -47,11 +54,23 @@ def batches_of(config: ConfigDict) -> dict[str, int]:
   return rows | ({"domain": data.domain.batch} if data.domain.name else {})
 
 
-def _counted_in_steps(config: ConfigDict) -> list[tuple[ConfigDict, str]]:
-  """Sections and keys; a method and a schedule say of their fields which."""
-  found = [(config.training, key) for key in _TRAINING] + [(config.evaluation, "every")]
-  for section, table in ((config.method, METHODS), (config.optimizer.schedule, SCHEDULES)):
-    fields = dataclasses.fields(table[section.name])
+def _counted_in_steps(config: ConfigDict) -> list[str]:
+  """Keys; a method and a schedule say of their fields which."""
+  found = [f"training.{key}" for key in _TRAINING] + ["evaluation.every"]
+  for path, name, table in (
+    ("method", config.method.name, METHODS),
+    ("optimizer.schedule", config.optimizer.schedule.name, SCHEDULES),
+  ):
+    fields = dataclasses.fields(table[name])
     types = {field.name: (field.type, *typing.get_args(field.type)) for field in fields}
-    found += [(section, name) for name, kinds in types.items() if Steps in kinds]
+    found += [f"{path}.{key}" for key, kinds in types.items() if Steps in kinds]
   return found
+
+
+def _set(part: ConfigDict, paths: Iterable[str]) -> Iterator[tuple[ConfigDict, str]]:
+  """(section, key) of those keys that have a value in a config or a part of one."""
+  for path in paths:
+    *above, key = path.split(".")
+    section = functools.reduce(lambda at, name: at.get(name, ConfigDict()), above, part)
+    if section.get(key):
+      yield section, key

@@ -21,6 +21,7 @@ CHOICES = {
   "data.unlabeled_transform": TRAINING,
   "data.domain.transform": TRAINING,
   "evaluation.transform": EVALUATION,
+  "rounds.labels.transform": EVALUATION,
 }
 _ELSEWHERE = ("name", "crop")  # fields that are no keys of a section: crop is config.data.crop
 

@@ -122,7 +122,7 @@ class _Training:
         self.update()
         step += 1
         stops = self.stop.stops_after(step)  # once a step, so that a stop never goes unsaved
-        evaluates = due(step, self.config.evaluation.every)
+        evaluates = due(step + self.config.evaluation.ahead, self.config.evaluation.every)
         saves = due(step, self.config.training.checkpoint_every) or stops
         if due(step, self.config.training.log_every) or evaluates or saves:
           self.log(step)

@@ -191,11 +191,12 @@ def test_unlabeled(tmp_path):
   assert choose([4, 1], "rest").tolist() == choose([4, 1]).tolist() == [0, 2, 3, 5]
   assert choose([4, 1], "all").tolist() == [0, 1, 2, 3, 4, 5]
   assert choose([0, 5], "dst_cbc/30_0").tolist() == [4, 1]
+  assert choose([4], "rest of dst_cbc/30_0").tolist() == [0, 2, 3, 5]
   (tmp_path / "ids").write_text("image_5\nimage_2\n")
   assert choose([4, 1], str(tmp_path / "ids")).tolist() == [5, 2]
   with pytest.raises(ValueError, match=r"1 of the images are labelled ones, first \['image_1'\]"):
     choose([0, 1], "dst_cbc/30_0")
-  with pytest.raises(ValueError, match="'res' is neither rest, all, a published split nor a file"):
+  with pytest.raises(ValueError, match="'res' is neither rest, rest of SUBSET, all, a published"):
     choose([0], "res")
 
 

@@ -1,0 +1,270 @@
+"""Self-training in rounds: train, label the unlabelled images, select, train on (DST-CBC, DMT).
+
+Every training stage is an ordinary run in a folder of its own, which starts from the network of an
+earlier one; what was done is not done again, so that a run that was killed anywhere goes on there.
+
+workdir/round_0/    the supervised run            workdir/best/         the outcome, to be used
+workdir/round_1/    the first on pseudo-labels    workdir/summary.json  scores and shares of labels
+workdir/round_1_labels/  those (input/pseudo_labels.py)   pictures/     the same, drawn
+"""
+
+import copy
+import json
+import math
+import pathlib
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from semiseg_jax import fields
+from semiseg_jax.convert.checkpoint import trained_network
+from semiseg_jax.evaluation.evaluate import make_evaluate_step
+from semiseg_jax.input.build import open_data, train_streams
+from semiseg_jax.input.pseudo_labels import PseudoLabels
+from semiseg_jax.input.sources import Dataset, Source
+from semiseg_jax.methods import make_method
+from semiseg_jax.runtime import processes
+from semiseg_jax.runtime.checkpoints import write_json
+from semiseg_jax.runtime.mesh import make_mesh, replicate
+from semiseg_jax.runtime.report import jsonable
+from semiseg_jax.runtime.rounds_report import report
+from semiseg_jax.runtime.workdir import claim
+from semiseg_jax.training import loop
+from semiseg_jax.training.evaluator import score
+from semiseg_jax.training.labelling import Labelling, export_labels, label_images
+from semiseg_jax.training.selection import monitored
+from semiseg_jax.training.setup import build
+from semiseg_jax.training.start import compute_dtype
+from semiseg_jax.transforms import make_eval_transform
+
+Results = dict[str, dict[str, Any]]  # result.json of the stages that are done
+
+
+class Stage(NamedTuple):
+  """One training run.
+
+  name: its folder. starts_from, labeled_by: earlier stages, of which the best network is taken, to
+  start with and to label the unlabelled images; () in the supervised round. ratio: the share of
+  each class's pixels that is labelled. network: 0, or 1 for the second of two.
+  """
+
+  name: str
+  round: int
+  starts_from: tuple[str, ...] = ()
+  labeled_by: tuple[str, ...] = ()
+  ratio: float = 0.0
+  network: int = 0
+
+
+def stages(config: ConfigDict) -> list[Stage]:
+  """What config.rounds asks for, in the order in which it is done.
+
+  One network goes on from the best of all before, and labels for itself; of two each goes on from
+  its own last one and learns from the other's labels.
+  """
+  rounds = config.rounds
+  pair = bool(rounds.second)
+  names = [[f"round_{i}{'ab'[n] if pair else ''}" for n in range(1 + pair)]
+           for i in range(rounds.count + 1)]  # fmt: skip
+  made = [Stage(name, 0, network=n) for n, name in enumerate(names[0])]
+  ratio = rounds.ratio
+  for i in range(1, rounds.count + 1):
+    for n, name in enumerate(names[i]):
+      before = tuple(own[0] for own in names[:i])
+      starts, labels = ((names[i - 1][n],), (names[i - 1][1 - n],)) if pair else (before, before)
+      made.append(Stage(name, i, starts, labels, ratio, n))
+    ratio += rounds.increment  # added up in floating point, as the original does
+  return made
+
+
+def outcome(config: ConfigDict, results: Results) -> str:
+  """The stage whose best network is that of the whole run so far."""
+  if not config.rounds.second:
+    return best_of(results, tuple(results))
+  last = max(result["round"] for result in results.values())
+  return best_of(results, tuple(name for name in results if results[name]["round"] == last))
+
+
+def best_of(results: Results, names: Sequence[str]) -> str:
+  """The first of the stages with the best score; NaN, null in JSON, is the worst."""
+
+  def score(name: str) -> float:
+    value = results[name]["best"]["score"]
+    return -math.inf if value is None or math.isnan(value) else value
+
+  return max(names, key=score)
+
+
+def train_in_rounds(
+  config: ConfigDict, workdir: pathlib.Path, exports: bool = False
+) -> dict[str, Any]:
+  """Does all stages, going on where an earlier start stopped; returns what result.json holds.
+
+  Of the pseudo-labels those of the last round stay; exports: they are written as PNGs, too, beside
+  the images of a folder, else into workdir/pseudo_labels. The result's status is "interrupted"
+  after a signal, as in `loop.train`. Raises ValueError for rounds that don't fit together.
+  """
+  check(config)
+  claim(workdir, config)
+  results = read_summary(workdir)
+  for stage in stages(config):
+    if stage.name in results:
+      continue
+    own = stage_config(config, stage, workdir, results)
+    labels = {} if own.data.pseudo_labels is None else label(own, stage, results)
+    where, result = trained(own, stage, workdir)
+    if result["status"] == "interrupted":
+      return result
+    about = {"round": stage.round, "network_number": stage.network, "folder": str(where)}
+    results[stage.name] = {**result, **about, "labels": labels}
+    publish(results[outcome(config, results)]["folder"], workdir)
+    if jax.process_index() == 0:
+      write_json(workdir / "summary.json", jsonable(results))
+      if stage.round < config.rounds.count:  # they take gigabytes, and were learnt from
+        shutil.rmtree(labels_of(workdir, stage), ignore_errors=True)
+  best = outcome(config, results)
+  result = {"stage": best, **{key: results[best][key] for key in ("status", "step", "best")}}
+  if jax.process_index() == 0:
+    write_json(workdir / "result.json", result)
+    report(workdir, results, open_data(config).info)
+    if exports and not config.rounds.online:
+      export(config, labels_of(workdir, stage), workdir)
+  return result
+
+
+def labels_of(workdir: pathlib.Path, stage: Stage) -> pathlib.Path:
+  """Where the pseudo-labels are that a stage learns from."""
+  return workdir / f"{stage.name}_labels"
+
+
+def export(config: ConfigDict, labels: pathlib.Path, workdir: pathlib.Path) -> None:
+  """Writes pseudo-labels as PNGs for people."""
+  dataset = open_data(config)
+  source = unlabeled_images(config, dataset)
+  root = pathlib.Path(config.data.root) if config.data.name == "folder" else workdir
+  export_labels(PseudoLabels(source, labels), root / "pseudo_labels", dataset.info.palette)
+  print(f"the last pseudo-labels of {len(source)} images are in {root / 'pseudo_labels'}")
+
+
+def unlabeled_images(config: ConfigDict, dataset: Dataset) -> Source:
+  """The images that are to be labelled, with what is known of them."""
+  plain = copy.deepcopy(config)
+  plain.data.pseudo_labels, plain.rounds.count = None, 0
+  return train_streams(plain, dataset, ("labeled", "unlabeled"))["unlabeled"].source
+
+
+def read_summary(workdir: pathlib.Path) -> Results:
+  """What is known of the stages that are done, on every process."""
+  path = workdir / "summary.json"
+  return json.loads(path.read_text()) if path.exists() else {}
+
+
+def check(config: ConfigDict) -> None:
+  """ValueError, before anything is trained, for what can be known of all stages."""
+  rounds = config.rounds
+  if not 0 < rounds.ratio <= 1 or rounds.increment < 0:
+    raise ValueError(
+      f"config.rounds.ratio={rounds.ratio} and increment={rounds.increment} should be a share of "
+      "the pixels and what is added to it from round to round"
+    )
+  networks = 1 + bool(rounds.second)
+  if rounds.start and len(rounds.start.split(",")) != networks:
+    raise ValueError(
+      f"config.rounds.start={rounds.start!r} should name {networks} working directories, one for "
+      "each network"
+    )
+  if "unlabeled" not in make_method(config.method).streams:
+    raise ValueError(
+      f"config.rounds.count={rounds.count}, but config.method learns from labelled images alone"
+    )
+  make_labelling(config)
+
+
+def stage_config(
+  config: ConfigDict, stage: Stage, workdir: pathlib.Path, results: Results
+) -> ConfigDict:
+  """The config of one stage's own run."""
+  own = copy.deepcopy(config)
+  if stage.network:
+    own.update(config.rounds.second.to_dict())
+  if not stage.round:
+    own.update(config.rounds.first.to_dict())
+    return own
+  # round 0 is the run that it would be alone; the others draw numbers of their own
+  own.seed = int(np.random.SeedSequence([own.seed, stage.round]).generate_state(1)[0] >> 1)
+  own.model.init_from = results[best_of(results, stage.starts_from)]["folder"]
+  if not own.rounds.online:
+    own.data.pseudo_labels = str(labels_of(workdir, stage))
+  return own
+
+
+def trained(
+  config: ConfigDict, stage: Stage, workdir: pathlib.Path
+) -> tuple[pathlib.Path, dict[str, Any]]:
+  """Where the stage's best network is, and the result of its run."""
+  if config.rounds.start and not stage.round:
+    start = pathlib.Path(config.rounds.start.split(",")[stage.network])
+    return start, scored(config, start)
+  where = workdir / stage.name
+  return where, loop.train(build(config, open_data(config)), where)
+
+
+def scored(config: ConfigDict, start: pathlib.Path) -> dict[str, Any]:
+  """What the result of a run would say of a network that is there already."""
+  dataset, mesh = open_data(config), make_mesh()
+  variables, network, about = trained_network(
+    start, config.model, compute_dtype(config.model.dtype), dataset.info.class_names
+  )
+  step = make_evaluate_step(network, dataset.info.num_classes, mesh)
+  found = score(step, replicate(variables, mesh), config, dataset, mesh)
+  value = monitored(config.evaluation.monitor, found.scores, found.loss)
+  return {
+    "status": "finished",
+    "step": about["step"],
+    "best": {"step": about["step"], "score": value},
+    "last": found.scores.as_dict(dataset.info.class_names),
+  }
+
+
+def label(config: ConfigDict, stage: Stage, results: Results) -> Mapping[str, Any]:
+  """The stage's pseudo-labels on disk, made unless they are there; what labels.json says."""
+  by = best_of(results, stage.labeled_by)
+  dataset = open_data(config)
+  names = dataset.info.class_names
+  variables, network, about = trained_network(
+    pathlib.Path(results[by]["folder"]),
+    dtype=compute_dtype(config.model.dtype),
+    class_names=names,
+  )
+  return label_images(
+    pathlib.Path(config.data.pseudo_labels),
+    unlabeled_images(config, dataset),
+    variables,
+    network,
+    names,
+    make_labelling(config),
+    make_eval_transform(config.rounds.labels.transform),
+    stage.ratio,
+    {"stage": by, "step": about["step"]},
+  )
+
+
+def make_labelling(config: ConfigDict) -> Labelling:
+  """How images are labelled, from config.rounds.labels."""
+  values = {key: value for key, value in config.rounds.labels.items() if key != "transform"}
+  return fields.make(Labelling, "config.rounds.labels", "labels", values)
+
+
+def publish(source: str, workdir: pathlib.Path) -> None:
+  """Makes the best network of a stage's folder that of the whole run."""
+  if jax.process_index() == 0:
+    part, best = workdir / "best.part", workdir / "best"
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(pathlib.Path(source) / "best", part)
+    shutil.rmtree(best, ignore_errors=True)
+    part.rename(best)
+  processes.barrier("published")

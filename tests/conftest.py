@@ -10,7 +10,7 @@ import importlib  # noqa: E402
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
-from tests import toy  # noqa: E402
+from tests import tiny, toy  # noqa: E402
 
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("fixed")  # the same examples every time, whoever runs them
@@ -26,6 +26,13 @@ def pytest_collection_finish():
 @pytest.fixture(scope="session")
 def data_dir():
   return toy.prepared_scenes()
+
+
+@pytest.fixture(scope="module")
+def traced_fast():
+  """Steps with colours by few operations, as `tests.tiny.plain_colors` says."""
+  with tiny.plain_colors():
+    yield
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import importlib  # noqa: E402
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
-from data import prepare  # noqa: E402
+from tests import tiny, toy  # noqa: E402
 
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("fixed")  # the same examples every time, whoever runs them
@@ -25,8 +25,14 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="session")
 def data_dir():
-  prepare.ensure("toy_scenes", None, environment.data_directory())
-  return environment.data_directory()
+  return toy.prepared_scenes()
+
+
+@pytest.fixture(scope="module")
+def traced_fast():
+  """Steps with colours by few operations, as `tests.tiny.plain_colors` says."""
+  with tiny.plain_colors():
+    yield
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +54,7 @@ def tiny_config(data_dir):
     config.training.steps = steps
     config.training.log_every = 2
     config.training.checkpoint_every = config.evaluation.every = 4
-    config.evaluation.batch = 37  # raised to 40, which 4 devices can share
+    config.evaluation.batch = 7  # raised to 8, which 4 devices can share; the last is not full
     config.evaluation.panels = 1
     config.update_from_flattened_dict(values)
     return config

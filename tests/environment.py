@@ -40,7 +40,7 @@ def data_directory() -> pathlib.Path:
   folder = _ROOT / "data"
   code = sorted(
     path for kind in ("*.py", "toy_scenes/*.py", "toy_scenes/*.tsv") for path in folder.glob(kind)
-  )
+  ) + [_ROOT / "tests" / "toy.py"]
   digest = hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()
   return _ROOT / ".pytest_cache" / "data" / digest[:16]
 

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from tests.environment import data_directory, xla_flags
+from tests.environment import xla_flags
+from tests.toy import prepared_scenes
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = (
@@ -29,7 +30,7 @@ def clean_environment(home: pathlib.Path, devices: int = 1) -> dict[str, str]:
   return kept | {
     "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": xla_flags(devices),
-    "SEMISEG_DATA": str(data_directory()),
+    "SEMISEG_DATA": str(prepared_scenes()),
     "HOME": str(home),
   }
 

@@ -1,6 +1,7 @@
 """Several real processes on this machine as one run, started as a user starts them."""
 
 import json
+import shutil
 import signal
 import time
 
@@ -25,7 +26,7 @@ from tests.processes import (
 
 NETWORK = [option for option in SMALL if ".method." not in option]
 RUN = ["--config.training.steps=12", "--config.training.checkpoint_every=2",
-       "--config.evaluation.every=6", "--config.evaluation.batch=20",
+       "--config.evaluation.every=6", "--config.evaluation.batch=8",
        "--peer_timeout=20"]  # fmt: skip
 METHODS = {
   "supervised": [],
@@ -74,13 +75,15 @@ def assert_same_run(several, one, processes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 4])
-def test_every_method_by_several_processes(processes, environments, tmp_path):
+@pytest.mark.parametrize(
+  ("processes", "methods"), [(2, list(worker.METHODS)), (4, ["reco", "memory_bank"])]
+)
+def test_every_method_by_several_processes(processes, methods, environments, tmp_path):
   """Steps, checkpoints there and back, and evaluation, with a tiny network."""
-  work = ["-m", "tests.worker"]
+  work = ["-m", "tests.worker", "--methods", *methods, "--directory"]
   finish(start(environments[processes], *work, str(tmp_path / "one")))
   finish_all(start_together([environments[1]] * processes, *work, str(tmp_path / "several")))
-  for method in worker.METHODS:
+  for method in methods:
     one, several = tmp_path / "one" / method, tmp_path / "several" / method
     assert_same(arrays(several, 4), arrays(one, 4))
     counts = [json.loads((path / "counts.json").read_text()) for path in (several, one)]
@@ -141,12 +144,13 @@ def test_killed_process_is_named_and_the_rerun_is_bit_identical(environments, tm
 @pytest.mark.slow
 def test_stopped_on_8_devices_goes_on_on_2_and_on_16(environments, tmp_path):
   work = lambda name, steps: [
-    "-m", "tests.worker", str(tmp_path / name), f"--steps={steps}", "--methods", "reco",
-    "memory_bank",
+    "-m", "tests.worker", "--directory", str(tmp_path / name), f"--steps={steps}", "--methods",
+    "reco", "memory_bank",
   ]  # fmt: skip
   finish(start(environments[8], *work("unbroken", 5)))
+  finish(start(environments[8], *work("stopped", 2)))
   for name, later in (("fewer", [environments[2]]), ("more", [environments[4]] * 4)):
-    finish(start(environments[8], *work(name, 2)))
+    shutil.copytree(tmp_path / "stopped", tmp_path / name)
     finish_all(start_together(later, *work(name, 5)))
     for method in ("reco", "memory_bank"):
       ours, theirs = (arrays(tmp_path / n / method, 5) for n in (name, "unbroken"))
@@ -155,6 +159,14 @@ def test_stopped_on_8_devices_goes_on_on_2_and_on_16(environments, tmp_path):
       assert_same(ours, theirs)
 
 
+def test_processes_compare_their_configs(environments):
+  each = lambda index: [f"--temperature={(0.5, 0.3)[index]}"]
+  started = start_together([environments[1]] * 2, "-m", "tests.agreement", each=each)
+  for _, err in finish_all(started, code=1):
+    assert "method.temperature: 0.5 on process 0, 0.3 there" in err
+
+
+@pytest.mark.slow  # the same by the command itself
 def test_different_configs_are_told_apart(environments, tmp_path):
   other = lambda index: ["--config.method.temperature=0.3"] if index else []
   started = start_together([environments[1]] * 2, *command("reco", tmp_path), each=other)
@@ -182,7 +194,7 @@ def test_missing_process_ends_the_wait(environments, tmp_path):
 ROUNDS = [
   *NETWORK, "--config.training.steps=6", "--config.rounds.first.training.steps=4",
   "--config.training.checkpoint_every=2", "--config.evaluation.every=3",
-  "--config.rounds.count=1", "--peer_timeout=20",
+  "--config.rounds.count=1", "--config.rounds.labels.chunk=10", "--peer_timeout=20",
 ]  # fmt: skip
 
 
@@ -222,7 +234,7 @@ def test_rounds_killed_while_labelling_and_in_a_round(processes, environments, t
     {path.name: path.read_bytes() for path in (workdir / "round_1_labels").glob("chunk_*d")}
     for workdir in (killed, unbroken)
   ]
-  assert labels[0] == labels[1] and len(labels[0]) == 2
+  assert labels[0] == labels[1] and len(labels[0]) == 6
   summaries = [json.loads((path / "summary.json").read_text()) for path in (killed, unbroken)]
   for found in summaries:
     for stage in found.values():

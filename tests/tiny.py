@@ -1,16 +1,20 @@
 """A network of a few thousand weights, and runs of the train step with it on any device count."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
 
+from semiseg_jax.augment import memory_bank, views
 from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Facts, Method, TrainState
 from semiseg_jax.labels import IGNORE
@@ -149,7 +153,45 @@ def run_steps(
 @functools.cache
 def compiled_step(method: Method, optimizer, devices: int):
   """The train step of a method on so many devices, shared by all tests of a process."""
-  return make_train_step(method, optimizer, make_mesh(jax.devices()[:devices]))
+  step = make_train_step(method, optimizer, make_mesh(jax.devices()[:devices]))
+
+  def with_plain_colors(state, batch):
+    with plain_colors():
+      return step(state, batch)
+
+  with_plain_colors._cache_size = step._cache_size
+  return with_plain_colors
+
+
+@contextlib.contextmanager
+def plain_colors() -> Iterator[None]:
+  """What is traced here changes colours by a few operations instead of a thousand.
+
+  They depend on all that is drawn for an image. tests/augment has the real ones on N devices.
+  """
+
+  def changed(images, factors, order):
+    brightness, contrast, saturation, hue = (x[:, None, None, None] for x in factors)
+    turned = jnp.where(order[..., :1, None, None] < 2, images, images[..., ::-1])
+    return turned * brightness * contrast * saturation / 2 + 255 * hue
+
+  def jitter(images, draws):
+    return jnp.where(draws.on[:, None, None, None], changed(images, draws[1:5], draws[5]), images)
+
+  def blur(images, draws):
+    return jnp.where(
+      draws.on[:, None, None, None], images * draws.sigma[:, None, None, None], images
+    )
+
+  with (
+    mock.patch.multiple(views, color_jitter=jitter, gaussian_blur=blur),
+    mock.patch.multiple(
+      memory_bank,
+      jitter_colors=lambda images, colors: changed(images, colors[:4], colors.order),
+      gaussian_blur=lambda images, sigma: images * sigma.mean(),
+    ),
+  ):
+    yield
 
 
 def small_methods() -> dict[str, dict[str, Any]]:

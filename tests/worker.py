@@ -18,7 +18,16 @@ from semiseg_jax.runtime.mesh import make_mesh, shard_batch
 from semiseg_jax.training.loop import arrays_of
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import make_train_step
-from tests.tiny import CLASSES, OPTIMIZER, SIZE, facts_of, random_batch, small_methods, tiny_start
+from tests.tiny import (
+  CLASSES,
+  OPTIMIZER,
+  SIZE,
+  facts_of,
+  plain_colors,
+  random_batch,
+  small_methods,
+  tiny_start,
+)
 
 METHODS: dict[str, dict] = {}  # each with the first of its variants
 for variant, values in small_methods().items():
@@ -66,14 +75,17 @@ def train(values: dict, directory: pathlib.Path, steps: int) -> None:
 
 def main() -> None:
   parser = argparse.ArgumentParser()
-  parser.add_argument("directory", type=pathlib.Path)
+  parser.add_argument("--directory", type=pathlib.Path, required=True)
   parser.add_argument("--steps", type=int, default=4)
   parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
   parser.add_argument("--coordinator")
   parser.add_argument("--num_processes", type=int)
   parser.add_argument("--process_id", type=int)
   args = parser.parse_args()
-  with processes.joined(args.coordinator, args.num_processes, args.process_id, timeout=60):
+  with (
+    processes.joined(args.coordinator, args.num_processes, args.process_id, timeout=60),
+    plain_colors(),
+  ):
     for name in args.methods:
       train(METHODS[name], args.directory / name, args.steps)
 

@@ -41,7 +41,6 @@ from semiseg_jax.transforms import geometry
 from semiseg_jax.transforms.evaluation import EvalTransform
 from semiseg_jax.transforms.geometry import Record
 
-_IMAGES = 256  # of a chunk, about
 _IN_FLIGHT = 2  # batches that wait to be counted and written
 
 
@@ -51,7 +50,8 @@ class Labelling:
 
   version: of the rule, scale | published. batch: images at a time. size: (height, width) that
   images are padded to, None for the largest. label_size: of the maps, None for the images' own.
-  stride: of the pixels that thresholds are taken from. per_class: a threshold for each class
+  chunk: images of a file, about, which a process makes, or loses, as a whole. stride: of the pixels
+  that thresholds are taken from. per_class: a threshold for each class
   instead of one for all. exact: thresholds from all those pixels' values instead of a histogram.
   """
 
@@ -59,13 +59,14 @@ class Labelling:
   batch: int = 8
   size: tuple[int, int] | None = None
   label_size: tuple[int, int] | None = None
+  chunk: int = 64
   stride: int = 16
   per_class: bool = True
   exact: bool = False
 
   def __post_init__(self):
     require("config.rounds.labels.version", self.version, class_balance.VERSIONS)
-    for key in ("batch", "stride"):
+    for key in ("batch", "chunk", "stride"):
       if getattr(self, key) < 1:
         raise ValueError(f"config.rounds.labels.{key}={getattr(self, key)} must be at least 1")
 
@@ -153,7 +154,7 @@ class _Pass:
     self.mesh = make_mesh(jax.local_devices())
     self.variables = replicate(variables, self.mesh)
     self.predict = _make_predict(network, self.mesh, settings.label_size)
-    images = settings.batch * -(-_IMAGES // settings.batch)  # no batch lies in two chunks
+    images = settings.batch * -(-settings.chunk // settings.batch)  # no batch lies in two chunks
     self.chunks = [
       range(start, min(start + images, len(source))) for start in range(0, len(source), images)
     ]

@@ -75,6 +75,7 @@ def rows_of(table) -> list[list[str]]:
   return [list(row) for row in zip(*(column.cells for column in table.columns), strict=True)]
 
 
+@pytest.mark.usefixtures("traced_fast")
 def test_tables_and_page(folder, tmp_path, monkeypatch, capsys):
   root, _ = folder
   monkeypatch.setenv("COLUMNS", "120")

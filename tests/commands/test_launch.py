@@ -104,6 +104,7 @@ def test_sigterm_saves_and_ends_cleanly(environment, tmp_path):
   assert int(arrays(tmp_path, result["step"])["step"]) == result["step"] >= 3
 
 
+@pytest.mark.usefixtures("traced_fast")
 def test_folder_from_check_to_prediction(tmp_path, capsys):
   make_folder(tmp_path / "mine")
   assert check.main([str(tmp_path / "mine")]) == 0

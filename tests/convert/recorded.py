@@ -64,6 +64,11 @@ def settings_of(name: str, recorded: golden.Vector) -> dict[str, int]:
 
 def tensors_of(manifest: str) -> dict[str, np.ndarray]:
   """By rule; those that a file such as MANIFEST.scaled_by_0p2.json lists, times that."""
+  return dict(_tensors_of(manifest))
+
+
+@functools.lru_cache(maxsize=1)
+def _tensors_of(manifest: str) -> dict[str, np.ndarray]:
   tensors = fill(golden.load_json(f"{manifest}.manifest.json"))
   for path in golden.FOLDER.glob(f"{manifest}.scaled_by_*.json"):
     factor = np.float32(path.stem.rpartition("_")[2].replace("p", "."))

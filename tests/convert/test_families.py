@@ -60,7 +60,12 @@ def assert_agrees(logits, recorded: np.ndarray):
   assert (np.argmax(logits, -1) == recorded).mean() > AGREEING
 
 
-@pytest.mark.parametrize("name", RECO)
+def trained_too(name: str) -> tuple:
+  """In the default suite a network that was recorded in both modes runs in training."""
+  return (pytest.mark.slow,) if any(other.startswith(f"{name}_train") for other in RECO) else ()
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=trained_too(name)) for name in RECO])
 def test_reco(name):
   recorded = RECO[name]
   case = recorded_case("reco", name, recorded)
@@ -83,6 +88,7 @@ def test_reco(name):
     jax.tree.map(np.testing.assert_array_equal, batch_stats, case.done.variables.batch_stats)
 
 
+@pytest.mark.slow  # the same weights and statistics are in training below
 @pytest.mark.parametrize(("name", "run"), runs(BANK, r"(eval\d+)\.logits"))
 def test_memory_bank_in_evaluation(name, run):
   """An even size tells the layouts apart; odd sides are trained on below."""

@@ -147,9 +147,10 @@ def shares_state(iterator, steps):
   return iterator.get_state()
 
 
-def test_workers_change_nothing_and_restore_each_others_state():
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_workers_change_nothing_and_restore_each_others_state(workers):
   whole = take(batches(), 4)
-  worker = batches(workers=2)
+  worker = batches(workers=workers)
   for batch, expected in zip(take(worker, 2), whole, strict=False):
     assert_equal(batch, expected)
   resumed = batches(workers=0)

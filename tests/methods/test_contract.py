@@ -94,7 +94,9 @@ class PerturbedFeatures(contract.Method):
 METHODS = {"two students": TwoStudents(), "perturbed features": PerturbedFeatures()}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+  "name", ["two students", pytest.param("perturbed features", marks=pytest.mark.slow)]
+)
 def test_law_of_n_devices(name):
   assert_same_on(4, METHODS[name])
 

@@ -9,29 +9,37 @@ from tests.methods.laws import assert_resumes, assert_same_on
 from tests.tiny import facts_of, small_methods, tiny_start
 
 SMALL = small_methods()
-FIRST = [next(name for name in SMALL if name.startswith(f"{method}/")) for method in METHODS]
+FIRST = {method: next(n for n in SMALL if n.startswith(f"{method}/")) for method in METHODS}
+# what another method is made of runs in that one's steps
+LAST = [
+  name
+  for method, name in FIRST.items()
+  if sum(issubclass(kind, METHODS[method]) for kind in METHODS.values()) == 1
+]
 
 
-def in_turn(*devices: int):
-  """Every variant on so many devices; in the default suite each method's first on 8."""
-  marks = lambda name, count: [] if name in FIRST and count == 8 else pytest.mark.slow
-  return [
-    pytest.param(name, count, marks=marks(name, count)) for name in SMALL for count in devices
-  ]
+def marks(name: str, devices: int = 8):
+  return [] if name in LAST and devices == 8 else pytest.mark.slow
 
 
-@pytest.mark.parametrize(("name", "devices"), in_turn(2, 4, 8))
+def in_turn():
+  """Each method's first variant with four images and with one on a device, the others with two."""
+  counts = lambda name: (2, 8) if name in FIRST.values() else (4,)
+  return [pytest.param(name, n, marks=marks(name, n)) for name in SMALL for n in counts(name)]
+
+
+@pytest.mark.parametrize(("name", "devices"), in_turn())
 def test_law_of_n_devices(name, devices):
   assert_same_on(devices, make_method(SMALL[name]))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FIRST)
+@pytest.mark.parametrize("name", FIRST.values())
 def test_a_second_domain_obeys_the_law_too(name):
   assert_same_on(8, make_method(SMALL[name]), domain=True)
 
 
-@pytest.mark.parametrize("name", FIRST)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=marks(n)) for n in FIRST.values()])
 def test_exact_resume(name, tmp_path):
   assert_resumes(make_method(SMALL[name]), tmp_path)
 

@@ -174,23 +174,22 @@ def moved(params, grads):
   return jax.tree.map(lambda x, grad: x - rate * grad, params, grads)
 
 
-@every_module
-def test_it_learns_as_one_on_any_number_of_devices(model):
-  """One device and eight agree on a batch; five steps make its loss less; what is frozen stays."""
-  (params, batch_stats), network = build(model)
+def batch_of_eight() -> tuple[np.ndarray, np.ndarray, jax.Array]:
   images = levels(8)
-  batch = (images, (images[..., 0] // 52).astype(np.int32), keys(8))
-  step = jax.jit(jax.value_and_grad(functools.partial(loss_and_statistics, network), has_aux=True))
-  (value, first), grads = step(params, batch_stats, *batch)
+  return images, (images[..., 0] // 52).astype(np.int32), keys(8)
 
-  _, synchronised = build(model, axis_name=DATA_AXIS)
-  per_device = lambda *args: pmean(loss_and_statistics(synchronised, *args), DATA_AXIS)
-  specs = (P(), P(), *[P(DATA_AXIS)] * len(batch))
-  mapped = jax.shard_map(per_device, mesh=make_mesh(), in_specs=specs, out_specs=P())
-  loss, after = jax.jit(mapped)(params, batch_stats, *batch)
-  np.testing.assert_allclose(loss, value, rtol=LOSS)
-  near = functools.partial(np.testing.assert_allclose, rtol=STATISTICS, atol=STATISTICS)
-  jax.tree.map(near, after, first)
+
+@functools.cache
+def step_of(network: Network):
+  return jax.jit(jax.value_and_grad(functools.partial(loss_and_statistics, network), has_aux=True))
+
+
+@every_module
+def test_it_learns(model):
+  """Five steps make the loss of a batch less; what is frozen stays."""
+  (params, batch_stats), network = build(model)
+  batch, step = batch_of_eight(), step_of(network)
+  (value, first), grads = step(params, batch_stats, *batch)
   assert_all(lambda new, old: (new != old).any(), *(moving(x, model) for x in (first, batch_stats)))
 
   learns = lambda names: names[0] not in ON_ROWS and names not in network.frozen
@@ -202,3 +201,20 @@ def test_it_learns_as_one_on_any_number_of_devices(model):
     params = moved(params, grads)
     (last, batch_stats), grads = step(params, batch_stats, *batch)
   assert last < value
+
+
+@pytest.mark.slow  # by default tests/methods runs steps on eight devices, with a network of its own
+@every_module
+def test_eight_devices_agree_with_one(model):
+  (params, batch_stats), network = build(model)
+  batch = batch_of_eight()
+  (value, first), _ = step_of(network)(params, batch_stats, *batch)
+
+  _, synchronised = build(model, axis_name=DATA_AXIS)
+  per_device = lambda *args: pmean(loss_and_statistics(synchronised, *args), DATA_AXIS)
+  specs = (P(), P(), *[P(DATA_AXIS)] * len(batch))
+  mapped = jax.shard_map(per_device, mesh=make_mesh(), in_specs=specs, out_specs=P())
+  loss, after = jax.jit(mapped)(params, batch_stats, *batch)
+  np.testing.assert_allclose(loss, value, rtol=LOSS)
+  near = functools.partial(np.testing.assert_allclose, rtol=STATISTICS, atol=STATISTICS)
+  jax.tree.map(near, after, first)

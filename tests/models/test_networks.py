@@ -311,6 +311,7 @@ def test_rematerialised_blocks_change_nothing(what, tree_mode):
   assert (convolutions[0] < convolutions[1]) == (what == "blocks")
 
 
+@pytest.mark.slow  # tests/methods has that of the tiny network
 def test_the_gradient_on_eight_devices_equals_that_on_one():
   heads = {"representation": 4}
   network, params, batch_stats = _toy("deeplabv3p", heads=heads, remat="blocks")

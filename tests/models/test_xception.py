@@ -50,7 +50,7 @@ def test_a_shortcut_sees_the_rectified_input():
   np.testing.assert_allclose(block(x, False), np.maximum(x, 0), atol=1e-3)  # and its bias
 
 
-@pytest.mark.parametrize("remat", ["elementwise", "blocks"])
+@pytest.mark.parametrize("remat", [pytest.param("elementwise", marks=pytest.mark.slow), "blocks"])
 def test_blocks_can_be_rematerialised(remat):
   network, params, batch_stats = parts.split(trunk(16, remat, middle_blocks=0))
   images = np.zeros((2, 33, 33, 3), np.float32)

@@ -51,17 +51,13 @@ class Brightness:
 
 
 def label(directory, source=None, ratio=0.4, transform=None, names=NAMES, **values):
-  settings = Labelling(**{"batch": 2, "size": (12, 12), "stride": 3, **values})
+  values = {"batch": 2, "chunk": 3, "size": (12, 12), "stride": 3, **values}  # 4 to a chunk
+  settings = Labelling(**values)
   transform = transform or transforms.EVALUATION["whole"]()
   variables = Variables({"softness": jnp.float32(40.0)}, {})
   return label_images(
     directory, source or Noise(), variables, Brightness(), names, settings, transform, ratio, ABOUT
   )
-
-
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch):
-  monkeypatch.setattr(labelling, "_IMAGES", 3)  # in whole batches: 4
 
 
 def expected(source):

@@ -21,6 +21,8 @@ from semiseg_jax.training import loop, setup, step
 from semiseg_jax.training import selection as selection_rule
 from tests.processes import rows
 
+pytestmark = pytest.mark.usefixtures("traced_fast")
+
 
 def last_state(workdir):
   """The newest checkpoint's arrays, as numpy by name."""
@@ -43,7 +45,7 @@ SUPERVISED = {
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_config, tmp_path_factory):
+def finished(tiny_config, tmp_path_factory, traced_fast):
   """(config, workdir, result) of a run that nothing disturbed."""
   config, workdir = tiny_config("supervised", **SUPERVISED), tmp_path_factory.mktemp("finished")
   return config, workdir, trained_once(config, workdir)
@@ -180,7 +182,7 @@ def test_diverged_run_stops_and_names_the_last_good_checkpoint(tiny_config, tmp_
   monkeypatch.setattr(loop._Training, "update", poisoned)
   good = tmp_path / "checkpoints" / "4"
   with pytest.raises(loop.DivergedError, match=rf"step 6 is not finite.*{good}"):
-    run.train(tiny_config("supervised"), tmp_path)
+    run.train(tiny_config("supervised", **SUPERVISED), tmp_path)
   assert good.is_dir() and not (tmp_path / "checkpoints" / "8").exists()
 
 
@@ -200,14 +202,15 @@ def test_a_run_ends_early_and_stays_ended(tiny_config, tmp_path, capsys):
   assert [row["step"] for row in rows(tmp_path, "eval")] == list(range(1, end + 1)) and best <= end
 
 
-def test_workdir_of_another_run_is_refused(finished, tiny_config, tmp_path, caplog):
+def test_workdir_of_another_run_is_refused(finished, tiny_config, tmp_path, caplog, monkeypatch):
   workdir = shutil.copytree(finished[1], tmp_path / "copy")
   other = {**SUPERVISED, "model.trunk.width": 8}
   with pytest.raises(ValueError, match=r"another config: model\.trunk\.width: 4 there, 8 now"):
     run.train(tiny_config("supervised", **other), workdir)
+  monkeypatch.setattr(loop._Training, "run_to_end", lambda training: training.first_step)
   with caplog.at_level(logging.WARNING):
-    result = run.train(tiny_config("supervised", steps=9, **SUPERVISED), workdir)
-  assert "training.steps: 8 there, 9 now" in caplog.text and result["step"] == 9
+    goes_on_from = run.train(tiny_config("supervised", steps=9, **SUPERVISED), workdir)
+  assert "training.steps: 8 there, 9 now" in caplog.text and goes_on_from == 8
 
 
 def test_evaluate_gives_the_best_score_again(finished, tmp_path):

@@ -24,6 +24,7 @@ STEPS = 4
 def small(tiny_config, **values):
   config = tiny_config("dst_cbc", steps=STEPS, **{"evaluation.every": 2, **values})
   config.rounds.first = ConfigDict({"method": {"rule": None}, "training": {"steps": 6}})
+  config.rounds.labels.chunk = 20
   return config
 
 
@@ -110,7 +111,7 @@ def test_started_again_it_does_nothing_again(finished, monkeypatch):
   assert not (workdir / "round_1_labels").exists()
   source = rounds.unlabeled_images(config, rounds.open_data(config))
   labels = PseudoLabels(source, workdir / "round_2_labels")
-  assert len(list((workdir / "pseudo_labels").glob("*.png"))) == len(labels) == 392
+  assert len(list((workdir / "pseudo_labels").glob("*.png"))) == len(labels) == 52
   with Image.open(workdir / "pseudo_labels" / f"{labels.ids[7]}.png") as picture:
     np.testing.assert_array_equal(np.asarray(picture), labels[7]["label"])
 
@@ -124,7 +125,7 @@ def test_killed_in_a_labelling_pass_and_in_a_round(finished, tiny_config, tmp_pa
   def dying(self, *args):
     nonlocal writes
     writes += 1
-    if writes == 300:  # in the second chunk
+    if writes == 30:  # in the second chunk
       raise KeyboardInterrupt
     write(self, *args)
 
@@ -167,7 +168,7 @@ def test_a_run_of_its_own_reads_labels_by_hand(finished, tiny_config, tmp_path):
   config.data.pseudo_labels = str(finished[1] / "round_2_labels")
   streams = rounds.build(config, rounds.open_data(config)).streams
   source = streams["unlabeled"].source
-  assert isinstance(source, PseudoLabels) and len(source) == 392
+  assert isinstance(source, PseudoLabels) and len(source) == 52
   record = source[3]
   assert record["confidence"].dtype == np.float32
   assert record["label"].shape == record["image"].shape[:2]

@@ -11,9 +11,19 @@ from semiseg_jax.runtime.mesh import shard_batch
 from semiseg_jax.training.step import gradients, make_train_step, state_spec, train_step
 from tests.compare import assert_same
 from tests.methods.laws import TOLERANCE
-from tests.tiny import OPTIMIZER, batches_of, random_batch, run_steps, small_methods, tiny_state
+from tests.tiny import (
+  OPTIMIZER,
+  batches_of,
+  random_batch,
+  run_steps,
+  small_methods,
+  tiny_state,
+)
 
 SMALL = small_methods()
+
+
+pytestmark = pytest.mark.usefixtures("traced_fast")
 
 
 def pmap_step(method, optimizer, state, devices: int):
@@ -71,21 +81,21 @@ def test_accumulated_gradients_are_the_mean_over_batches():
   state, metrics = step(state, shard_batch(stacked, mesh, leading=1))
   moved = jax.tree.map(lambda a, b: np.asarray(a) - b, state.networks["student"].params, start)
 
-  grads = []
+  grads, gradient = [], gradient_of(method, mesh)
   for index, batch in enumerate(pair):
     fresh, _ = tiny_state(method, optax.sgd(1.0), 2)
     key = jax.random.fold_in(jax.random.fold_in(fresh.rng, 0), index)
-    grads.append(gradient_of(method, mesh, fresh.replace(rng=key), batch))
+    grads.append(gradient(fresh.replace(rng=key), shard_batch(batch, mesh)))
   mean = jax.tree.map(lambda a, b: -(a + b) / 2, *grads)
   assert_same(moved, mean)
   assert int(state.step) == 1 and np.isfinite(metrics["loss"])
 
 
-def gradient_of(method, mesh, state, batch):
-  """The student's gradient of one batch with state.rng as the step's own key."""
+def gradient_of(method, mesh):
+  """The student's gradient of a state and one batch, with state.rng as the step's own key."""
   per_device = lambda state, batch: gradients(state, batch, state.rng, method)[1]["student"]
   mapped = jax.shard_map(per_device, mesh=mesh, in_specs=(P(), P("data")), out_specs=P())
-  return jax.jit(mapped)(state, shard_batch(batch, mesh))
+  return jax.jit(mapped)
 
 
 @pytest.mark.slow
@@ -108,8 +118,9 @@ def test_drawing_on_the_device_runs():
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.networks))
 
 
+@pytest.mark.slow  # the rule itself is in tests/methods/test_mean_teacher.py
 def test_teacher_copies_the_student_at_the_first_update():
-  method = make_method(SMALL["mean_teacher/classmix"])
+  method = make_method(SMALL["reco/classmix"])
   state, _ = run_steps(method, 8, batches_of(method, 1))
   student, teacher = state.networks["student"], state.networks["teacher"]
   assert_same(teacher.params, student.params, 0.0)
@@ -117,10 +128,11 @@ def test_teacher_copies_the_student_at_the_first_update():
   assert max(jax.tree.leaves(different)) > 1e-3  # its statistics are its own
 
 
+@pytest.mark.slow
 def test_images_of_another_domain_are_learnt_from():
   method = make_method(SMALL["supervised/plain"])
   both = batches_of(method, 1, domain=True)
   alone = [{"labeled": both[0]["labeled"]}]
-  params = [run_steps(method, 2, b)[0].networks["student"].params for b in (both, alone)]
+  params = [run_steps(method, 8, b)[0].networks["student"].params for b in (both, alone)]
   moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), *params)
   assert max(jax.tree.leaves(moved)) > 1e-3

@@ -115,18 +115,19 @@ def train_in_rounds(
     if stage.name in results:
       continue
     own = stage_config(config, stage, workdir, results)
-    labels = {} if own.data.pseudo_labels is None else label(own, stage, results)
+    labels = label(own, stage, workdir, results) if own.data.pseudo_labels else {}
     where, result = trained(own, stage, workdir)
     if result["status"] == "interrupted":
       return result
-    about = {"round": stage.round, "network_number": stage.network, "folder": str(where)}
+    about = {"round": stage.round, "network_number": stage.network, "folder": where}
     results[stage.name] = {**result, **about, "labels": labels}
-    publish(results[outcome(config, results)]["folder"], workdir)
+    publish(workdir / results[outcome(config, results)]["folder"], workdir)
     if jax.process_index() == 0:
       write_json(workdir / "summary.json", jsonable(results))
       if stage.round < config.rounds.count:  # they take gigabytes, and were learnt from
         shutil.rmtree(labels_of(workdir, stage), ignore_errors=True)
   best = outcome(config, results)
+  publish(workdir / results[best]["folder"], workdir)  # again, for a kill just there
   result = {"stage": best, **{key: results[best][key] for key in ("status", "step", "best")}}
   if jax.process_index() == 0:
     write_json(workdir / "result.json", result)
@@ -196,21 +197,21 @@ def stage_config(
     return own
   # round 0 is the run that it would be alone; the others draw numbers of their own
   own.seed = int(np.random.SeedSequence([own.seed, stage.round]).generate_state(1)[0] >> 1)
-  own.model.init_from = results[best_of(results, stage.starts_from)]["folder"]
+  start = results[best_of(results, stage.starts_from)]["folder"]
+  own.model.init_from = str(workdir / start)
   if not own.rounds.online:
     own.data.pseudo_labels = str(labels_of(workdir, stage))
   return own
 
 
-def trained(
-  config: ConfigDict, stage: Stage, workdir: pathlib.Path
-) -> tuple[pathlib.Path, dict[str, Any]]:
-  """Where the stage's best network is, and the result of its run."""
+def trained(config: ConfigDict, stage: Stage, workdir: pathlib.Path) -> tuple[str, dict[str, Any]]:
+  """Where in workdir, or else in the file system, the stage's best network is, and the result of
+  its run."""
   if config.rounds.start and not stage.round:
-    start = pathlib.Path(config.rounds.start.split(",")[stage.network])
-    return start, scored(config, start)
-  where = workdir / stage.name
-  return where, loop.train(build(config, open_data(config)), where)
+    start = pathlib.Path(config.rounds.start.split(",")[stage.network]).absolute()
+    return str(start), scored(config, start)
+  run = build(config, open_data(config))
+  return stage.name, loop.train(run, workdir / stage.name)
 
 
 def scored(config: ConfigDict, start: pathlib.Path) -> dict[str, Any]:
@@ -230,13 +231,15 @@ def scored(config: ConfigDict, start: pathlib.Path) -> dict[str, Any]:
   }
 
 
-def label(config: ConfigDict, stage: Stage, results: Results) -> Mapping[str, Any]:
+def label(
+  config: ConfigDict, stage: Stage, workdir: pathlib.Path, results: Results
+) -> Mapping[str, Any]:
   """The stage's pseudo-labels on disk, made unless they are there; what labels.json says."""
   by = best_of(results, stage.labeled_by)
   dataset = open_data(config)
   names = dataset.info.class_names
   variables, network, about = trained_network(
-    pathlib.Path(results[by]["folder"]),
+    workdir / results[by]["folder"],
     dtype=compute_dtype(config.model.dtype),
     class_names=names,
   )
@@ -259,12 +262,12 @@ def make_labelling(config: ConfigDict) -> Labelling:
   return fields.make(Labelling, "config.rounds.labels", "labels", values)
 
 
-def publish(source: str, workdir: pathlib.Path) -> None:
+def publish(source: pathlib.Path, workdir: pathlib.Path) -> None:
   """Makes the best network of a stage's folder that of the whole run."""
   if jax.process_index() == 0:
     part, best = workdir / "best.part", workdir / "best"
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(pathlib.Path(source) / "best", part)
+    shutil.copytree(source / "best", part)
     shutil.rmtree(best, ignore_errors=True)
     part.rename(best)
   processes.barrier("published")

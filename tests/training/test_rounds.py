@@ -60,7 +60,7 @@ def test_two_networks_go_on_from_their_own_and_label_for_each_other(tiny_config)
   assert (later.starts_from, later.labeled_by) == (("round_1a",), ("round_1b",))
   scores = scores_of(round_0a=0.9, round_1a=0.3, round_1b=0.4)
   assert outcome(config, scores) == "round_1b"
-  results = {name: {**value, "folder": f"runs/{name}"} for name, value in scores.items()}
+  results = {name: {**value, "folder": name} for name, value in scores.items()}
   own = stage_config(config, made["round_2b"], pathlib.Path("runs"), results)
   assert own.model.init_from == "runs/round_1b" and own.data.labeled == "1/8_0"
   assert own.data.pseudo_labels == "runs/round_2b_labels"

@@ -69,7 +69,7 @@ def eight_images():
   return jax.random.split(jax.random.key(0), 8), images, labels, rng.random((8, 16, 16), np.float32)
 
 
-@pytest.mark.parametrize("strength", [WEAK, STRONG])
+@pytest.mark.parametrize("strength", [pytest.param(WEAK, marks=pytest.mark.slow), STRONG])
 def test_gates_follow_their_probabilities(strength):
   keys, _, labels, _ = eight_images()
   draw = lambda key: draw_view(key, keys[:2], labels[:2], strength)
@@ -145,6 +145,7 @@ def test_views_on_devices():
   check_views(jax.jit(mapped)(jax.random.key(2), *eight_images()))
 
 
+@pytest.mark.slow  # whole steps run under pmap in tests/training/test_step.py
 def test_views_under_pmap():
   mapped = jax.pmap(
     lambda *x: drawn_view(*x, axis_name="data"), axis_name="data", in_axes=(None, 0, 0, 0, 0)

@@ -12,8 +12,8 @@ from semiseg_jax.augment import mix
 from semiseg_jax.augment.mix import Boxes
 from semiseg_jax.labels import IGNORE
 from tests import golden
+from tests.devices import DEVICES
 
-DEVICE_COUNTS = (1, 2, 4, 8)
 DEVIATIONS = 5  # standard ones, by which a statistic of random draws may be off
 draw_boxes = jax.jit(mix.draw_boxes, static_argnames="shape")
 
@@ -209,7 +209,7 @@ def on_devices(count, function, *arrays):
   return jax.jit(mapped)(*arrays)
 
 
-@pytest.mark.parametrize("count", DEVICE_COUNTS)
+@pytest.mark.parametrize("count", DEVICES)
 @pytest.mark.parametrize("mixing", ["cutmix", "classmix"])
 def test_global_partner_on_devices(count, mixing):
   arrays = eight_images()
@@ -218,7 +218,7 @@ def test_global_partner_on_devices(count, mixing):
   jax.tree.map(np.testing.assert_array_equal, got, wanted)
 
 
-@pytest.mark.parametrize("count", DEVICE_COUNTS)
+@pytest.mark.parametrize("count", DEVICES)
 def test_pasting_across_devices(count):
   def pasted(keys, images, labels, confidence):
     mask = mix.class_mask(labels, mix.draw_pasted_classes(keys, labels, 0))
@@ -232,7 +232,7 @@ def test_pasting_across_devices(count):
     np.testing.assert_array_equal(got, np.where(at, np.roll(own, -1, axis=0), own))
 
 
-@pytest.mark.parametrize("count", DEVICE_COUNTS)
+@pytest.mark.parametrize("count", DEVICES)
 def test_partner_of_the_device(count):
   images = np.arange(8.0)
   got = on_devices(count, mix.roll_partner, images)

@@ -28,6 +28,10 @@ ENHANCERS = {
 BATCH, SHAPE = 8, (13, 18)
 
 
+blur = jax.jit(gaussian_blur, static_argnames="max_sigma")
+jitter = jax.jit(color_jitter)
+
+
 def random_images(seed, shape=SHAPE):
   rng = np.random.default_rng(seed)
   images = rng.integers(0, 256, (BATCH, *shape, 3), dtype=np.uint8)
@@ -64,7 +68,7 @@ def test_recorded_operation(name, case):
 def test_recorded_blur(case):
   sigma = case["blur_sigma"].astype(np.float32)
   images = np.stack([golden.nhwc(case["image"])] * len(sigma)).astype(np.float32)
-  got = jax.jit(gaussian_blur, static_argnames="max_sigma")(
+  got = blur(
     images, Blur(np.ones(len(sigma), bool), sigma), max_sigma=max(1.15, sigma.max().item())
   )
   np.testing.assert_array_equal(got, golden.nhwc(case["blur"]))
@@ -107,7 +111,6 @@ def test_blur_equals_pillow(max_sigma, seed):
   on = np.arange(BATCH) != 3
   wanted = each(lambda x, s: x.filter(ImageFilter.GaussianBlur(s)), images, sigma)
   wanted[3] = images[3]
-  blur = jax.jit(gaussian_blur, static_argnames="max_sigma")
   got = blur(images.astype(np.float32), Blur(on, sigma), max_sigma=max_sigma)
   np.testing.assert_array_equal(got, wanted)
 
@@ -131,7 +134,7 @@ def test_jitter_applies_the_operations_in_each_order(seed):
   images = random_images(seed).astype(np.float32)
   keys = jax.random.split(jax.random.key(seed), BATCH)
   draws = jax.jit(draw_color_jitter)(keys)
-  got = jax.jit(color_jitter)(images, draws)
+  got = jitter(images, draws)
   names = ("brightness", "contrast", "saturation", "hue")
   apply = jax.jit(operation, static_argnums=0)
   for i in range(BATCH):
@@ -146,7 +149,7 @@ def test_an_image_that_is_off_ignores_its_draws():
   nothing = np.full(BATCH, np.nan, np.float32)
   order = np.tile(np.arange(4), (BATCH, 1))
   draws = ColorJitter(np.zeros(BATCH, bool), nothing, nothing, nothing, nothing, order)
-  np.testing.assert_array_equal(color_jitter(images, draws), images)
+  np.testing.assert_array_equal(jitter(images, draws), images)
 
 
 def test_draws():
@@ -160,7 +163,7 @@ def test_draws():
   assert (np.sort(jitter.order, axis=1) == np.arange(4)).all()
   orders, counts = np.unique(jitter.order, axis=0, return_counts=True)
   assert len(orders) == 24 and counts.min() > 100
-  blur = jax.tree.map(np.asarray, draw_blur(keys))
-  np.testing.assert_allclose(blur.on.mean(), 0.5, atol=0.03)
-  assert blur.sigma.min() >= 0.15 and blur.sigma.max() <= 1.15
-  np.testing.assert_allclose(blur.sigma.mean(), 0.65, atol=0.02)
+  drawn = jax.tree.map(np.asarray, draw_blur(keys))
+  np.testing.assert_allclose(drawn.on.mean(), 0.5, atol=0.03)
+  assert drawn.sigma.min() >= 0.15 and drawn.sigma.max() <= 1.15
+  np.testing.assert_allclose(drawn.sigma.mean(), 0.65, atol=0.02)

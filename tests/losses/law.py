@@ -1,22 +1,12 @@
 """A loss on N devices: its value and gradient as the train step sees them."""
 
 from collections.abc import Callable
-from unittest import mock
 
 import jax
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from semiseg_jax.collectives import as_varying
-
-
-def assert_one_program(loss: Callable, batches) -> None:
-  """loss(*batch) is traced, and so compiled, once for all batches."""
-  traced = mock.Mock(side_effect=loss)
-  program = jax.jit(lambda *batch: traced(*batch))
-  for batch in batches:
-    program(*batch)
-  assert traced.call_count == 1
 
 
 def value_and_grad(loss: Callable, devices: int, weight: jax.Array, batch) -> tuple:

@@ -14,6 +14,7 @@ from semiseg_jax.losses.balance import (
   empty_tables,
 )
 from tests import golden
+from tests.devices import DEVICES
 
 FLOAT32 = 1e-6  # a root and a quotient
 
@@ -62,7 +63,7 @@ def test_weights_wait_for_both_tables():
     np.testing.assert_allclose(class_weights(tables), expected)
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("devices", DEVICES)
 def test_devices_count_one_batch(devices):
   labels = np.random.default_rng(0).choice([0, 1, 2, IGNORE], (8, 5, 6)).astype(np.int32)
   mesh = jax.make_mesh(

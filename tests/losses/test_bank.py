@@ -11,6 +11,7 @@ from semiseg_jax.losses import bank as banks
 from semiseg_jax.losses.bank import Bank, enqueue
 from semiseg_jax.losses.memory import remember
 from tests import golden
+from tests.devices import DEVICES
 from tests.losses.banks import contents, from_contents
 from tests.models import parts, stacked
 
@@ -116,7 +117,7 @@ def _follows_the_rule(step, elements, capacity, slots, sign=1):
   return wrapped
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("devices", DEVICES)
 @pytest.mark.parametrize(("elements", "capacity"), [(3, 16), (9, 8)])
 def test_devices_keep_one_bank(devices, elements, capacity):
   slots = banks.slots(capacity, elements, 8)

@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec as P
 from semiseg_jax.losses import class_thresholds
 from semiseg_jax.losses.class_thresholds import is_confident, update_thresholds
 from tests import golden
+from tests.devices import DEVICES
 
 _SEQUENCE = 1e-6  # thresholds are float32 here and float64 in the original
 _CLASSES = 5
@@ -39,7 +40,7 @@ def _batch() -> tuple[np.ndarray, np.ndarray]:
   return labels, np.where(labels == 1, rng.random(labels.shape, np.float32), confidence)
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("devices", DEVICES)
 @pytest.mark.parametrize("end_percent", [0.0, 0.35, 0.8, 0.999])
 def test_devices_find_the_quantile_that_sorting_would(devices, end_percent):
   labels, confidence = _batch()

@@ -1,5 +1,4 @@
 import functools
-import subprocess
 import sys
 
 import jax
@@ -11,7 +10,9 @@ from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.contrast import class_relation, reco_loss
 from semiseg_jax.losses.pools import draw_pixels
 from tests import golden
-from tests.losses.law import assert_one_program, value_and_grad
+from tests.benchmarks import reco_loss as reco_loss_benchmark
+from tests.devices import DEVICES
+from tests.losses.law import value_and_grad
 from tests.losses.replay import labels_of, recorded_draws
 
 _VALUE = {"rtol": 1e-5, "atol": 1e-7}
@@ -96,7 +97,7 @@ def _on_one_device() -> tuple[jax.Array, jax.Array]:
   return value, grad
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("devices", DEVICES)
 def test_devices_compute_what_one_would(devices):
   loss = functools.partial(_loss, axis_name="data")
   actual = value_and_grad(loss, devices, *_batch())
@@ -112,6 +113,7 @@ def test_two_streams_on_four_devices():
   jax.tree.map(_assert_close, actual, _on_one_device())
 
 
+@pytest.mark.slow  # whole steps run under pmap in tests/training/test_step.py
 def test_pmap_computes_what_one_device_would():
   weight, batch = _batch()
 
@@ -125,7 +127,7 @@ def test_pmap_computes_what_one_device_would():
   jax.tree.map(_assert_close, actual, _on_one_device())
 
 
-@pytest.mark.parametrize("devices", [2, 8])
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 8])
 def test_own_pixels_on_many_devices(devices):
   """With eight devices, some hold one class or nothing at all."""
   weight, batch = _batch()
@@ -250,14 +252,16 @@ def test_more_queries_than_are_looked_at_at_once():
 
   loss = functools.partial(reco_loss, strong_threshold=0.9, temperature=0.3)
   actual = jax.jit(jax.value_and_grad(loss))(embedding, labels, probs, draws=draws)
-  expected = jax.value_and_grad(_plain_reco)(
-    embedding, embedding, labels, probs, draws, strong_threshold=0.9, temperature=0.3
-  )
+  plain = lambda x: _plain_reco(x, embedding, labels, probs, draws, 0.9, 0.3)
+  expected = jax.jit(jax.value_and_grad(plain))(embedding)
   jax.tree.map(_assert_close, actual, expected)
 
 
 def test_one_program_for_every_batch():
-  assert_one_program(_loss, map(_batch, range(3)))
+  before = _value_and_grad._cache_size()
+  for seed in range(3):
+    _value_and_grad(*_batch(seed))
+  assert _value_and_grad._cache_size() <= before + 1
 
 
 @pytest.mark.parametrize("wrong", [{"scope": "local"}, {"key": None}])
@@ -268,7 +272,8 @@ def test_wrong_arguments_are_refused(wrong):
     reco_loss(batch["features"], batch["labels"], batch["probs"], **arguments)
 
 
-def test_the_benchmark_runs():
-  command = [sys.executable, "-m", "tests.benchmarks.reco_loss", "--small"]
-  result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-  assert "forward + backward" in result.stdout and "peak resident memory" in result.stdout
+def test_the_benchmark_runs(monkeypatch, capsys):
+  monkeypatch.setattr(sys, "argv", ["reco_loss", "--small"])
+  reco_loss_benchmark.main()
+  out = capsys.readouterr().out
+  assert "forward + backward" in out and "peak resident memory" in out

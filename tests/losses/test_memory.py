@@ -13,6 +13,7 @@ from semiseg_jax.losses.bank import Bank, filled
 from semiseg_jax.losses.memory import contrastive_loss, selected_contrast
 from tests import golden
 from tests.benchmarks import memory_bank
+from tests.devices import DEVICES
 from tests.losses.banks import from_contents
 from tests.losses.law import value_and_grad
 from tests.losses.pairwise import contrastive_loss_direct
@@ -234,7 +235,7 @@ def _law_case():
   return weight, batch, ring, statistics, jax.jit(jax.value_and_grad(loss))(weight, batch)
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("devices", DEVICES)
 def test_devices_share_one_loss(devices):
   weight, batch, ring, statistics, expected = _law_case()
   loss = lambda w, b: _law_loss(w, b, ring, statistics, "data")

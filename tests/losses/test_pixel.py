@@ -17,6 +17,7 @@ from semiseg_jax.losses.pixel import (
   supervised_loss,
 )
 from tests import golden
+from tests.devices import DEVICES
 from tests.losses.law import value_and_grad
 from tests.losses.recorded import check, names
 
@@ -182,7 +183,7 @@ def _on_one_device(name):
   return jax.jit(jax.value_and_grad(_LOSSES[name]))(*_batch())
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("devices", DEVICES)
 @pytest.mark.parametrize("name", _LOSSES)
 def test_devices_share_one_mean(name, devices):
   weight, batch = _batch()

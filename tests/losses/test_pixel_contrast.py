@@ -1,5 +1,4 @@
 import functools
-import subprocess
 import sys
 
 import jax
@@ -16,7 +15,9 @@ from semiseg_jax.losses.pixel_contrast import (
 )
 from semiseg_jax.models.resize import resize_nearest
 from tests import golden
-from tests.losses.law import assert_one_program, value_and_grad
+from tests.benchmarks import pixel_contrast as pixel_contrast_benchmark
+from tests.devices import DEVICES
+from tests.losses.law import value_and_grad
 from tests.losses.plain_contrast import find_groups, plain_contrast
 from tests.losses.replay import recorded_priorities
 
@@ -202,11 +203,11 @@ def test_the_loss_is_that_of_all_pairs(pair):
   plain = lambda weight: plain_contrast(
     flat(batch["features"]) @ weight, contrast, groups, _TEMPERATURE
   )
-  jax.tree.map(_assert_close, _on_one_device(pair), jax.value_and_grad(plain)(weight))
+  jax.tree.map(_assert_close, _on_one_device(pair), jax.jit(jax.value_and_grad(plain))(weight))
 
 
 @pytest.mark.parametrize("pair", [False, True])
-@pytest.mark.parametrize("devices", [2, 8])
+@pytest.mark.parametrize("devices", DEVICES)
 def test_devices_compute_what_one_would(devices, pair):
   loss = functools.partial(_loss, axis_name="data", pair=pair)
   actual = value_and_grad(loss, devices, *_batch())
@@ -222,6 +223,7 @@ def test_two_streams_on_four_devices():
   jax.tree.map(_assert_close, actual, _on_one_device(True))
 
 
+@pytest.mark.slow  # whole steps run under pmap in tests/training/test_step.py
 def test_pmap_computes_what_one_device_would():
   weight, batch = _batch()
 
@@ -299,14 +301,18 @@ def test_embeddings_of_zero_keep_the_gradient_finite():
 def test_half_precision_is_computed_in_full():
   _, batch = _batch()
   half = {name: jnp.asarray(batch[name], jnp.bfloat16) for name in ("features", "teacher")}
-  ours = _loss(jnp.eye(4, dtype=jnp.bfloat16), batch | half)
+  loss = jax.jit(_loss)
+  ours = loss(jnp.eye(4, dtype=jnp.bfloat16), batch | half)
   full = jax.tree.map(lambda x: x.astype(jnp.float32), half)
   assert ours.dtype == jnp.float32
-  np.testing.assert_allclose(ours, _loss(np.eye(4, dtype=np.float32), batch | full), rtol=1e-6)
+  np.testing.assert_allclose(ours, loss(np.eye(4, dtype=np.float32), batch | full), rtol=1e-6)
 
 
 def test_one_program_for_every_batch():
-  assert_one_program(_loss, map(_batch, range(3)))
+  before = _value_and_grad._cache_size()
+  for seed in range(3):
+    _value_and_grad(*_batch(seed), pair=False)
+  assert _value_and_grad._cache_size() <= before + 1
 
 
 @pytest.mark.parametrize("wrong", [{"scope": "local"}, {"key": None}, {"num_pixels": 1}])
@@ -319,7 +325,8 @@ def test_wrong_arguments_are_refused(wrong):
     )
 
 
-def test_the_benchmark_runs():
-  command = [sys.executable, "-m", "tests.benchmarks.pixel_contrast", "--small"]
-  result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-  assert "forward + backward" in result.stdout and "sampling" in result.stdout
+def test_the_benchmark_runs(monkeypatch, capsys):
+  monkeypatch.setattr(sys, "argv", ["pixel_contrast", "--small"])
+  pixel_contrast_benchmark.main()
+  out = capsys.readouterr().out
+  assert "forward + backward" in out and "sampling" in out

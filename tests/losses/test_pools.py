@@ -17,19 +17,25 @@ def _expected_list(classes: np.ndarray, c: int) -> np.ndarray:
   return np.flatnonzero(classes.reshape(-1) == c)
 
 
+@jax.jit
+def _found(classes):
+  """The pixels of every class by their positions, and the lists' lengths."""
+  lists = pools.list_pixels(classes, _CLASSES, jnp.arange(len(classes)), None)
+  c, position = jnp.arange(_CLASSES)[:, None], jnp.arange(classes.size)[None]
+  return lists.total, *pools.locate(lists, *jnp.broadcast_arrays(c, position))
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**31), images=st.sampled_from([1, 3]))
 def test_a_position_is_found_in_the_row_major_list(seed, images):
   rng = np.random.default_rng(seed)
   classes = rng.choice(_CLASSES + 1, (images, 12), p=rng.dirichlet([0.3] * (_CLASSES + 1)))
-  lists = pools.list_pixels(jnp.asarray(classes), _CLASSES, jnp.arange(images), None)
+  total, pixel, is_here = map(np.asarray, _found(classes))
   for c in range(_CLASSES):
     expected = _expected_list(classes, c)
-    assert lists.total[c] == len(expected)
-    position = jnp.arange(12 * images)
-    pixel, is_here = pools.locate(lists, jnp.full_like(position, c), position)
-    np.testing.assert_array_equal(is_here, position < len(expected))
-    np.testing.assert_array_equal(pixel[: len(expected)], expected)
+    assert total[c] == len(expected)
+    np.testing.assert_array_equal(is_here[c], np.arange(12 * images) < len(expected))
+    np.testing.assert_array_equal(pixel[c, : len(expected)], expected)
 
 
 @pytest.mark.parametrize("order", ["device after device", "two streams"])

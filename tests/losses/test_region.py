@@ -72,7 +72,7 @@ def test_lovasz_weights_equal_the_original(case):
   for name in (name for name in case if name.startswith("grad_gt")):
     foreground = case[name] == 1
     falling = -np.arange(foreground.size, dtype=np.float32)
-    found = lovasz_weights(falling[None], foreground[None])
+    found = jax.jit(lovasz_weights)(falling[None], foreground[None])
     np.testing.assert_allclose(
       found[0], case[name.replace("grad_gt", "lovasz_grad")], rtol=1e-5, atol=1e-7
     )
@@ -86,7 +86,7 @@ def test_lovasz_of_sure_predictions_is_one_minus_iou():
   hit = lambda c: ((labels == c) & (guesses == c)).sum()
   union = lambda c: (valid & ((labels == c) | (guesses == c))).sum()
   expected = np.mean([1 - hit(c) / union(c) for c in range(3)])
-  found = lovasz_softmax_loss(np.eye(3)[guesses], labels)
+  found = jax.jit(lovasz_softmax_loss)(np.eye(3)[guesses], labels)
   np.testing.assert_allclose(found, expected, **VALUE)
 
 

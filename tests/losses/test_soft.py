@@ -56,7 +56,8 @@ def test_consistency_equals_the_step_without_cutmix(case):
     unmasked = consistency_loss(logits[images:], teacher)
     return supervised + weight * consistency, (supervised, consistency, unmasked)
 
-  (_, found), grad = jax.value_and_grad(losses, has_aux=True)(logits.astype(np.float32))
+  differentiate = jax.jit(jax.value_and_grad(losses, has_aux=True))
+  (_, found), grad = differentiate(logits.astype(np.float32))
   expected = [run(f"loss_{name}_loss") for name in ("sup", "consist", "wo_cb")]
   np.testing.assert_allclose(found, expected, **VALUE)
   strided = golden.nhwc(run("grad_student_logits_strided"))
@@ -66,9 +67,10 @@ def test_consistency_equals_the_step_without_cutmix(case):
 def test_the_teacher_gets_no_gradient_and_an_empty_mask_none_at_all():
   rng = np.random.default_rng(0)
   logits, teacher = rng.normal(size=(2, 2, 3, 4, 5)).astype(np.float32)
-  grad = jax.grad(consistency_loss, argnums=1)(logits, teacher)
+  grad = jax.jit(jax.grad(consistency_loss, argnums=1))(logits, teacher)
   assert not grad.any()
-  value, grad = jax.value_and_grad(consistency_loss)(logits, teacher, np.zeros((2, 3, 4)))
+  differentiate = jax.jit(jax.value_and_grad(consistency_loss))
+  value, grad = differentiate(logits, teacher, np.zeros((2, 3, 4)))
   assert value == 0 and not grad.any()
 
 
@@ -76,5 +78,5 @@ def test_probabilities_that_vanish_stay_finite():
   assert np.array_equal(sharpen(np.float32([[0, 1e-25, 0]]), 0.25), [[0, 1, 0]])
   logits = np.float32([[[[1e4, 0, -1e4]]]])
   for loss in (kld_loss, lambda x: uncertainty_loss(x, np.zeros((1, 1, 1), np.int32))):
-    value, grad = jax.value_and_grad(loss)(logits)
+    value, grad = jax.jit(jax.value_and_grad(loss))(logits)
     assert np.isfinite(value) and np.isfinite(grad).all()

@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec as P
 from semiseg_jax.collectives import as_varying
 from semiseg_jax.models.layers import BatchNorm, Conv, Sequential, dropout, max_pool
 from tests import golden
+from tests.devices import DEVICES
 from tests.models import parts, torch_layout
 
 STATISTIC = 1e-5  # of float32: sums in another order
@@ -61,7 +62,7 @@ def test_batch_norm_refuses_to_train_on_one_value_per_channel():
   parts.forward(network, params, batch_stats, x, False)
 
 
-@pytest.mark.parametrize("count", [1, 2, 4, 8])
+@pytest.mark.parametrize("count", DEVICES)
 def test_synchronised_batch_norm_obeys_the_law_of_n_devices(count):
   rng = np.random.default_rng(1)
   x = (rng.normal(size=(8, 5, 7, 3)) + rng.normal(size=(8, 1, 1, 3)) * 2).astype(np.float32)

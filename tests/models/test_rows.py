@@ -8,6 +8,7 @@ import pytest
 from semiseg_jax.models.layers import Maker
 from semiseg_jax.models.rows import RowHead
 from tests import golden
+from tests.devices import DEVICES
 from tests.golden.fill import fill
 from tests.losses.law import value_and_grad
 from tests.models import parts, torch_layout
@@ -91,7 +92,7 @@ def _loss_and_statistics(network, params, batch_stats, rows, mask, weight):
   return jnp.where(mask[:, None], weight * y, 0).sum(), after
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("devices", DEVICES)
 def test_the_law_of_n_devices(devices):
   """Value, gradients and statistics, with rows that count unevenly and not at all on some."""
   rows, mask = _rows(32)

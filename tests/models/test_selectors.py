@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.models.selectors import block_rows
 from tests import golden
+from tests.devices import DEVICES
 from tests.golden.fill import fill
 from tests.losses.law import value_and_grad
 from tests.models import parts, stacked
@@ -147,7 +148,7 @@ def test_the_work_follows_the_rows_not_the_classes():
     assert shape[0] <= max(9.1 * num_classes, num_rows / 8 + num_classes)
 
 
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("devices", DEVICES)
 def test_devices_share_one_batch_of_each_class(devices):
   rows, classes = _rows()
   target = np.random.default_rng(2).normal(size=len(rows)).astype(np.float32)

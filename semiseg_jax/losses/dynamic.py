@@ -1,7 +1,7 @@
 """Cross-entropy with pseudo-labels, each pixel weighted by how sure the network itself is of it.
 
-Weights carry no gradient. logits: [B,H,W,C]; pseudo_label: [B,H,W] int32, IGNORE where there is
-none; confidence: [B,H,W], what its labeller gave it.
+Weights carry no gradient. logits: [B,H,W,C] float32; pseudo_label: [B,H,W] int32, IGNORE where
+there is none; confidence: [B,H,W], what its labeller gave it.
 Sources: DST-CBC (arXiv 2004.08514), section 3.1, `losses.py`; DMT, section 3.2.
 """
 
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.pixel import cross_entropy, mean_where
+from semiseg_jax.models.decision import most_likely
 
 
 def weighted_mean_loss(
@@ -26,7 +27,7 @@ def weighted_mean_loss(
 
 def dynamic_weights(logits: jax.Array, pseudo_label: jax.Array, gamma: float) -> jax.Array:
   """The label's probability to the power gamma: [B,H,W]."""
-  return _of_label(_probs(logits), pseudo_label) ** gamma
+  return _of_label(logits, pseudo_label) ** gamma
 
 
 def mutual_weights(
@@ -37,10 +38,11 @@ def mutual_weights(
   gamma2: float,
 ) -> jax.Array:
   """DMT's: the label's probability to the power gamma where the network agrees with it, gamma2
-  where it doesn't, 0 where it doesn't and is surer than the labeller was."""
-  probs = _probs(logits)
-  power = jnp.where(probs.argmax(-1) == pseudo_label, gamma, gamma2)
-  weights = _of_label(probs, pseudo_label) ** power
+  where it doesn't, 0 where it doesn't and is surer than the labeller was; all 1 if both are 0."""
+  if not gamma and not gamma2:
+    return jnp.ones(pseudo_label.shape, jnp.float32)
+  power = jnp.where(disagrees(logits, pseudo_label), gamma2, gamma)
+  weights = _of_label(logits, pseudo_label) ** power
   return jnp.where(is_won(logits, pseudo_label, confidence), 0.0, weights)
 
 
@@ -52,34 +54,33 @@ def flipped(
   gamma2: float,
 ) -> tuple[jax.Array, jax.Array]:
   """(labels, weights) of DMT's ablation: a surer network's own label replaces the labeller's, with
-  the weight (1 - confidence)^gamma2."""
+  the weight (1 - confidence)^gamma2; plain labels, all of weight 1, if both powers are 0."""
   weights = mutual_weights(logits, pseudo_label, confidence, gamma, gamma2)
+  if not gamma and not gamma2:
+    return pseudo_label, weights
   won = is_won(logits, pseudo_label, confidence)
-  labels = jnp.where(won, logits.argmax(-1), pseudo_label)
+  labels = jnp.where(won, most_likely(logits)[0], pseudo_label)
   return labels, jnp.where(won, (1 - confidence) ** gamma2, weights)
 
 
 def online_labels(logits: jax.Array, threshold: float) -> jax.Array:
   """The network's own most likely classes, IGNORE where their probability is below threshold."""
-  probs = _probs(logits)
-  return jnp.where(probs.max(-1) >= threshold, probs.argmax(-1), IGNORE).astype(jnp.int32)
+  label, confidence = most_likely(logits)
+  return jnp.where(confidence >= threshold, label, IGNORE)
 
 
 def disagrees(logits: jax.Array, pseudo_label: jax.Array) -> jax.Array:
   """bool [B,H,W], where there is a label and the network says another."""
-  return (logits.argmax(-1) != pseudo_label) & (pseudo_label != IGNORE)
+  return (most_likely(logits)[0] != pseudo_label) & (pseudo_label != IGNORE)
 
 
 def is_won(logits: jax.Array, pseudo_label: jax.Array, confidence: jax.Array) -> jax.Array:
   """Where the network disagrees and is surer than the labeller was."""
-  return disagrees(logits, pseudo_label) & (_probs(logits).max(-1) > confidence)
+  return disagrees(logits, pseudo_label) & (most_likely(logits)[1] > confidence)
 
 
-def _probs(logits: jax.Array) -> jax.Array:
-  return jax.nn.softmax(jax.lax.stop_gradient(logits).astype(jnp.float32), axis=-1)
-
-
-def _of_label(probs: jax.Array, labels: jax.Array) -> jax.Array:
-  """[B,H,W], the probability of each label, 0 without one."""
+def _of_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """[B,H,W], the probability of each label, without a gradient; 0 where there is none."""
+  probs = jax.nn.softmax(jax.lax.stop_gradient(logits), axis=-1)
   is_label = labels[..., None] == jnp.arange(probs.shape[-1])
   return jnp.where(is_label, probs, 0).sum(-1)

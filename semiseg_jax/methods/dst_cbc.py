@@ -35,10 +35,11 @@ class Method(contract.Method):
   """The weights of pseudo-labelled pixels; labelled ones have weight 1.
 
   rule: dynamic, the label's probability now (DST-CBC) | stored, the labeller's confidence | mutual,
-  the label's probability now, 0 where the network disagrees and is surer (DMT) | flip, the same but
-  with the network's own label there | online, no labels from disk but the network's own, of weight
-  1 | None, labelled images alone. gamma: the power of the weights. gamma2: that where the network
-  disagrees (mutual, flip). threshold: of the probability from which on a label counts (online).
+  the label's probability now, 0 where the network disagrees and is surer (DMT) | flip, as
+  mutual but with the network's own label there | online, no labels from disk but the network's own,
+  of weight 1 | None, labelled images alone. gamma: the power of the weights. gamma2: that where the
+  network disagrees (mutual, flip). threshold: of the probability from which on a label counts
+  (online).
   """
 
   rule: str | None = "dynamic"
@@ -48,6 +49,11 @@ class Method(contract.Method):
 
   def __post_init__(self):
     require("config.method.rule", self.rule, _RULES)
+    for key in ("gamma", "gamma2"):
+      if getattr(self, key) < 0:
+        raise ValueError(f"config.method.{key}={getattr(self, key)} must be at least 0")
+    if not 0 <= self.threshold <= 1:
+      raise ValueError(f"config.method.threshold={self.threshold} is no probability")
 
   @property
   def streams(self) -> tuple[str, ...]:
@@ -96,18 +102,16 @@ class Method(contract.Method):
     self, logits: jax.Array, pseudo_label: jax.Array, confidence: jax.Array | None
   ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
     """(labels, weights, metrics) of the pseudo-labelled images."""
-    ones = jnp.ones(pseudo_label.shape, jnp.float32)
     if self.rule == "online":
-      return online_labels(logits, self.threshold), ones, {}
+      labels = online_labels(logits, self.threshold)
+      return labels, jnp.ones(labels.shape, jnp.float32), {}
     if self.rule == "dynamic":
       return pseudo_label, dynamic_weights(logits, pseudo_label, self.gamma), {}
     if self.rule == "stored":
       return pseudo_label, confidence**self.gamma, {}
     counts = disagrees(logits, pseudo_label).sum(), is_won(logits, pseudo_label, confidence).sum()
     metrics = dict(zip(("disagreements", "won"), psum(counts, DATA_AXIS), strict=True))
-    if not self.gamma and not self.gamma2:  # the original then learns plainly
-      return pseudo_label, ones, metrics
-    rule = flipped if self.rule == "flip" else mutual_weights
-    found = rule(logits, pseudo_label, confidence, self.gamma, self.gamma2)
-    labels, weights = found if self.rule == "flip" else (pseudo_label, found)
-    return labels, weights, metrics
+    given = logits, pseudo_label, confidence, self.gamma, self.gamma2
+    if self.rule == "mutual":
+      return pseudo_label, mutual_weights(*given), metrics
+    return *flipped(*given), metrics

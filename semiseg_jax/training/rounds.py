@@ -32,6 +32,7 @@ from semiseg_jax.runtime.checkpoints import write_json
 from semiseg_jax.runtime.mesh import make_mesh, replicate
 from semiseg_jax.runtime.report import jsonable
 from semiseg_jax.runtime.rounds_report import report
+from semiseg_jax.runtime.signals import ends_with
 from semiseg_jax.runtime.workdir import claim
 from semiseg_jax.training import loop
 from semiseg_jax.training.evaluator import score
@@ -106,7 +107,8 @@ def train_in_rounds(
 
   Of the pseudo-labels those of the last round stay; exports: they are written as PNGs, too, beside
   the images of a folder, else into workdir/pseudo_labels. The result's status is "interrupted"
-  after a signal, as in `loop.train`. Raises ValueError for rounds that don't fit together.
+  after a signal, as in `loop.train`; while images are labelled it ends the process with the same
+  exit code. Raises ValueError for rounds that don't fit together.
   """
   check(config)
   claim(workdir, config)
@@ -243,17 +245,18 @@ def label(
     dtype=compute_dtype(config.model.dtype),
     class_names=names,
   )
-  return label_images(
-    pathlib.Path(config.data.pseudo_labels),
-    unlabeled_images(config, dataset),
-    variables,
-    network,
-    names,
-    make_labelling(config),
-    make_eval_transform(config.rounds.labels.transform),
-    stage.ratio,
-    {"stage": by, "step": about["step"]},
-  )
+  with ends_with(processes.RETRY):
+    return label_images(
+      pathlib.Path(config.data.pseudo_labels),
+      unlabeled_images(config, dataset),
+      variables,
+      network,
+      names,
+      make_labelling(config),
+      make_eval_transform(config.rounds.labels.transform),
+      stage.ratio,
+      {"stage": by, "step": about["step"]},
+    )
 
 
 def make_labelling(config: ConfigDict) -> Labelling:

@@ -246,7 +246,9 @@ def _short_hues() -> np.ndarray:
 
 def _box_radius(sigma: jax.Array, xp=jnp) -> jax.Array:
   """The radius, with a fraction, of three boxes whose variances add up to sigma's, in float32."""
-  variance = sigma * sigma / xp.float32(_BOX_PASSES)
+  # a divisor known to be one number would become a product with its rounded reciprocal
+  passes = xp.where(sigma >= 0, xp.float32(_BOX_PASSES), xp.float32(1))
+  variance = sigma * sigma / passes
   # three times it as a sum: a product could be fused with what follows, and not be rounded
   triple = variance + (variance + variance)
   whole = xp.floor((xp.sqrt(4 * triple + 1) - 1) * xp.float32(0.5))

@@ -12,6 +12,7 @@ from semiseg_jax.augment import photometric
 from semiseg_jax.augment.photometric import (
   Blur,
   ColorJitter,
+  _box_radius,
   _box_weights,
   color_jitter,
   draw_blur,
@@ -115,11 +116,14 @@ def test_blur_equals_pillow(max_sigma, seed):
   np.testing.assert_array_equal(got, wanted)
 
 
-def test_weights_of_a_blur_are_those_without_fused_products():
-  """A compiler may round a product and a sum once, where Pillow rounds each."""
+def test_weights_of_a_blur_are_those_of_rounded_operations():
+  """A compiler may round a product and a sum once, or multiply by a reciprocal; Pillow rounds each
+  product, sum and quotient."""
   sigma = np.random.default_rng(0).uniform(0, 3.5, 100_000).astype(np.float32)
-  fused = jax.jit(_box_weights, static_argnames="reach")(sigma, reach=4)
-  np.testing.assert_array_equal(fused, _box_weights(sigma, 4))
+  radius = _box_radius(sigma, np)
+  inner = (np.float32(1 << 24) / (2 * radius + 1)).astype(np.uint32)
+  found = jax.jit(_box_weights, static_argnames="reach")(sigma, reach=4)
+  np.testing.assert_array_equal(found[:, 4], inner)
 
 
 def test_blur_of_a_single_pixel():

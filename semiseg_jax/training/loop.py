@@ -122,7 +122,7 @@ class _Training:
         self.update()
         step += 1
         stops = self.stop.stops_after(step)  # once a step, so that a stop never goes unsaved
-        evaluates = due(step + self.config.evaluation.ahead, self.config.evaluation.every)
+        evaluates = self.evaluates(step)
         saves = due(step, self.config.training.checkpoint_every) or stops
         if due(step, self.config.training.log_every) or evaluates or saves:
           self.log(step)
@@ -149,13 +149,18 @@ class _Training:
   def due(self, step: int, every: int) -> bool:
     return step % every == 0 or step == self.config.training.steps
 
+  def evaluates(self, step: int) -> bool:
+    """Whether the network is scored after so many steps."""
+    evaluation = self.config.evaluation
+    return self.due(step + evaluation.ahead, evaluation.every)
+
   def is_over(self, step: int) -> bool:
     """Whether all steps are done, or the score has not risen for so long that no more are worth it
     (checked where it was taken)."""
-    training, evaluation = self.config.training, self.config.evaluation
+    training = self.config.training
     if step >= training.steps or training.stop_after is None:
       return step >= training.steps
-    return self.due(step, evaluation.every) and step - self.best.since > training.stop_after
+    return self.evaluates(step) and step - self.best.since > training.stop_after
 
   def update(self) -> None:
     """One step; nothing waits for the device."""

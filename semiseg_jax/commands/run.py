@@ -11,17 +11,15 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from semiseg_jax.convert.checkpoint import trained_network
-from semiseg_jax.evaluation.evaluate import make_evaluate_step
 from semiseg_jax.evaluation.predict import predict_folder
 from semiseg_jax.input.build import open_data
 from semiseg_jax.input.sources import Dataset
 from semiseg_jax.planning.plan import Plan, describe, make_plan
 from semiseg_jax.runtime import processes
 from semiseg_jax.runtime.checkpoints import write_json
-from semiseg_jax.runtime.mesh import make_mesh, replicate
 from semiseg_jax.runtime.report import jsonable, print_scores
 from semiseg_jax.training import loop
-from semiseg_jax.training.evaluator import score
+from semiseg_jax.training.evaluator import score_saved
 from semiseg_jax.training.rounds import train_in_rounds
 from semiseg_jax.training.setup import build
 from semiseg_jax.training.start import compute_dtype
@@ -92,12 +90,7 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
   """
   processes.check_agreement(config)
   dataset = open_data(config)
-  mesh, dtype = make_mesh(), compute_dtype(config.model.dtype)
-  variables, forward, about = trained_network(
-    workdir, config.model, dtype, dataset.info.class_names
-  )
-  step = make_evaluate_step(forward, dataset.info.num_classes, mesh)
-  found = score(step, replicate(variables, mesh), config, dataset, mesh)
+  found, about = score_saved(workdir, config, dataset)
   result = {"step": about["step"], "network": about["network"], "loss": found.loss}
   result |= found.scores.as_dict()
   if jax.process_index() == 0:

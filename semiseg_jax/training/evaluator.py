@@ -1,5 +1,6 @@
 """Evaluation during and after training: scores over the validation set, and pictures of a few."""
 
+import pathlib
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from semiseg_jax.contract import TrainState
+from semiseg_jax.convert.checkpoint import trained_network
 from semiseg_jax.evaluation.decide import argmax_with_confidence
 from semiseg_jax.evaluation.evaluate import evaluate, make_evaluate_step
 from semiseg_jax.evaluation.inference import whole
@@ -17,8 +19,9 @@ from semiseg_jax.evaluation.metrics import Scores
 from semiseg_jax.evaluation.pictures import panel
 from semiseg_jax.input.sources import Dataset
 from semiseg_jax.models.network import Variables
-from semiseg_jax.runtime.mesh import shard_batch
+from semiseg_jax.runtime.mesh import make_mesh, replicate, shard_batch
 from semiseg_jax.training.setup import Run
+from semiseg_jax.training.start import compute_dtype
 from semiseg_jax.training.streams import validation_batches
 
 
@@ -38,6 +41,21 @@ def score(
   put = lambda batch: shard_batch(batch, mesh)
   scores, loss = evaluate(step, *variables, validation_batches(config, dataset, mesh), put)
   return Evaluation(scores, loss, time.monotonic() - start)
+
+
+def score_saved(
+  workdir: pathlib.Path, config: ConfigDict, dataset: Dataset
+) -> tuple[Evaluation, dict[str, Any]]:
+  """Evaluates the best network of a working directory on all devices; what it says of itself, too.
+
+  Raises as `trained_network` does.
+  """
+  mesh, dtype = make_mesh(), compute_dtype(config.model.dtype)
+  variables, network, about = trained_network(
+    workdir, config.model, dtype, dataset.info.class_names
+  )
+  step = make_evaluate_step(network, dataset.info.num_classes, mesh)
+  return score(step, replicate(variables, mesh), config, dataset, mesh), about
 
 
 class Evaluator:

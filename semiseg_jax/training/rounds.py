@@ -22,20 +22,18 @@ from ml_collections import ConfigDict
 
 from semiseg_jax import fields
 from semiseg_jax.convert.checkpoint import trained_network
-from semiseg_jax.evaluation.evaluate import make_evaluate_step
 from semiseg_jax.input.build import open_data, train_streams
 from semiseg_jax.input.pseudo_labels import PseudoLabels
 from semiseg_jax.input.sources import Dataset, Source
 from semiseg_jax.methods import make_method
 from semiseg_jax.runtime import processes
 from semiseg_jax.runtime.checkpoints import write_json
-from semiseg_jax.runtime.mesh import make_mesh, replicate
 from semiseg_jax.runtime.report import jsonable
 from semiseg_jax.runtime.rounds_report import report
 from semiseg_jax.runtime.signals import ends_with
 from semiseg_jax.runtime.workdir import claim
 from semiseg_jax.training import loop
-from semiseg_jax.training.evaluator import score
+from semiseg_jax.training.evaluator import score_saved
 from semiseg_jax.training.labelling import Labelling, export_labels, label_images
 from semiseg_jax.training.selection import monitored
 from semiseg_jax.training.setup import build
@@ -117,8 +115,9 @@ def train_in_rounds(
     if stage.name in results:
       continue
     own = stage_config(config, stage, workdir, results)
-    labels = label(own, stage, workdir, results) if own.data.pseudo_labels else {}
-    where, result = trained(own, stage, workdir)
+    dataset = open_data(own)
+    labels = label(own, dataset, stage, workdir, results) if own.data.pseudo_labels else {}
+    where, result = trained(own, dataset, stage, workdir)
     if result["status"] == "interrupted":
       return result
     about = {"round": stage.round, "network_number": stage.network, "folder": where}
@@ -133,9 +132,10 @@ def train_in_rounds(
   result = {"stage": best, **{key: results[best][key] for key in ("status", "step", "best")}}
   if jax.process_index() == 0:
     write_json(workdir / "result.json", result)
-    report(workdir, results, open_data(config).info)
+    dataset = open_data(config)
+    report(workdir, results, dataset.info)
     if exports and not config.rounds.online:
-      export(config, labels_of(workdir, stage), workdir)
+      export(config, dataset, labels_of(workdir, stage), workdir)
   return result
 
 
@@ -144,9 +144,10 @@ def labels_of(workdir: pathlib.Path, stage: Stage) -> pathlib.Path:
   return workdir / f"{stage.name}_labels"
 
 
-def export(config: ConfigDict, labels: pathlib.Path, workdir: pathlib.Path) -> None:
+def export(
+  config: ConfigDict, dataset: Dataset, labels: pathlib.Path, workdir: pathlib.Path
+) -> None:
   """Writes pseudo-labels as PNGs for people."""
-  dataset = open_data(config)
   source = unlabeled_images(config, dataset)
   root = pathlib.Path(config.data.root) if config.data.name == "folder" else workdir
   export_labels(PseudoLabels(source, labels), root / "pseudo_labels", dataset.info.palette)
@@ -206,24 +207,20 @@ def stage_config(
   return own
 
 
-def trained(config: ConfigDict, stage: Stage, workdir: pathlib.Path) -> tuple[str, dict[str, Any]]:
+def trained(
+  config: ConfigDict, dataset: Dataset, stage: Stage, workdir: pathlib.Path
+) -> tuple[str, dict[str, Any]]:
   """Where in workdir, or else in the file system, the stage's best network is, and the result of
   its run."""
   if config.rounds.start and not stage.round:
     start = pathlib.Path(config.rounds.start.split(",")[stage.network]).absolute()
-    return str(start), scored(config, start)
-  run = build(config, open_data(config))
-  return stage.name, loop.train(run, workdir / stage.name)
+    return str(start), scored(config, dataset, start)
+  return stage.name, loop.train(build(config, dataset), workdir / stage.name)
 
 
-def scored(config: ConfigDict, start: pathlib.Path) -> dict[str, Any]:
+def scored(config: ConfigDict, dataset: Dataset, start: pathlib.Path) -> dict[str, Any]:
   """What the result of a run would say of a network that is there already."""
-  dataset, mesh = open_data(config), make_mesh()
-  variables, network, about = trained_network(
-    start, config.model, compute_dtype(config.model.dtype), dataset.info.class_names
-  )
-  step = make_evaluate_step(network, dataset.info.num_classes, mesh)
-  found = score(step, replicate(variables, mesh), config, dataset, mesh)
+  found, about = score_saved(start, config, dataset)
   value = monitored(config.evaluation.monitor, found.scores, found.loss)
   return {
     "status": "finished",
@@ -234,11 +231,10 @@ def scored(config: ConfigDict, start: pathlib.Path) -> dict[str, Any]:
 
 
 def label(
-  config: ConfigDict, stage: Stage, workdir: pathlib.Path, results: Results
+  config: ConfigDict, dataset: Dataset, stage: Stage, workdir: pathlib.Path, results: Results
 ) -> Mapping[str, Any]:
   """The stage's pseudo-labels on disk, made unless they are there; what labels.json says."""
   by = best_of(results, stage.labeled_by)
-  dataset = open_data(config)
   names = dataset.info.class_names
   variables, network, about = trained_network(
     workdir / results[by]["folder"],

@@ -26,8 +26,7 @@ def scale_batch(config: ConfigDict, labeled: int) -> None:
 
   The other streams' batches are multiplied by the same factor, the learning rate by that factor to
   the optimiser's `batch_power`; what is counted in steps is divided by it; so in what rounds have
-  of their own. Raises ValueError if a
-  batch that the run uses does not come out whole.
+  of their own. Raises ValueError if a batch that the run uses does not come out whole.
   """
   data, batches = config.data, batches_of(config)
   factor = Fraction(labeled, data.labeled_batch)

@@ -30,7 +30,7 @@ from semiseg_jax.fields import require
 from semiseg_jax.input import class_balance, pseudo_labels
 from semiseg_jax.input.pipeline import EvalBatches
 from semiseg_jax.input.pseudo_labels import ChunkWriter, PseudoLabels
-from semiseg_jax.input.sources import Source, Subset, Wrapped, largest_size
+from semiseg_jax.input.sources import Source, Subset, Transformed, largest_size
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.models.network import Network, Variables
 from semiseg_jax.runtime import processes
@@ -51,8 +51,8 @@ class Labelling:
   version: of the rule, scale | published. batch: images at a time. size: (height, width) that
   images are padded to, None for the largest. label_size: of the maps, None for the images' own.
   chunk: images of a file, about, which a process makes, or loses, as a whole. stride: of the pixels
-  that thresholds are taken from. per_class: a threshold for each class
-  instead of one for all. exact: thresholds from all those pixels' values instead of a histogram.
+  that thresholds are taken from. per_class: a threshold for each class instead of one for all.
+  exact: thresholds from all those pixels' values instead of a histogram.
   """
 
   version: str = "scale"
@@ -121,13 +121,8 @@ def export_labels(labels: PseudoLabels, out: pathlib.Path, palette: np.ndarray) 
     write_palette_png(path, label, palette)
 
 
-class _Sized(Wrapped):
+class _Sized(Transformed):
   """Images as the network sees them, and how large they were."""
-
-  def __init__(self, source: Source, transform: EvalTransform):
-    super().__init__(source)
-    self.transform = transform
-    self.sizes = sorted({transform.output_size(size) for size in source.sizes})
 
   def __getitem__(self, index: int) -> Record:
     record = self.source[index]

@@ -92,6 +92,15 @@ class Aux(NamedTuple):
 Loss = tuple[jax.Array, Aux]
 
 
+def refuse_domain(config: Mapping[str, Any], who: str) -> None:
+  """ValueError if a whole config has a second domain, from which this method (who) can't learn."""
+  if name := config["data"]["domain"]["name"]:
+    raise ValueError(
+      f"config.data.domain.name={name!r}: {who} learns from one domain; leave it out or take "
+      "another method"
+    )
+
+
 class Method:
   """What every method's class inherits: a frozen dataclass whose fields are the keys of
   config.method beside `name`.

@@ -120,12 +120,8 @@ class Method(contract.Method):
   def check(self, config: Mapping[str, Any]) -> None:
     if self.unlabeled_start is None:
       return
+    contract.refuse_domain(config, "C3")
     data = config["data"]
-    if data["domain"]["name"]:
-      raise ValueError(
-        f"config.data.domain.name={data['domain']['name']!r}: C3 learns from one domain; leave it "
-        "out or take another method"
-      )
     if data["unlabeled_transform"]["name"] != "c3_unlabeled":
       raise ValueError(
         f"config.data.unlabeled_transform.name={data['unlabeled_transform']['name']!r} makes one "

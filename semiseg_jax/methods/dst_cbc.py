@@ -60,15 +60,10 @@ class Method(contract.Method):
     return ("labeled",) if self.rule is None else ("labeled", "unlabeled")
 
   def check(self, config: Mapping[str, Any]) -> None:
-    data = config["data"]
-    if data["domain"]["name"]:
-      raise ValueError(
-        f"config.data.domain.name={data['domain']['name']!r}: this method learns from one domain; "
-        "leave it out or take another method"
-      )
+    contract.refuse_domain(config, "this method")
     if self.rule in (None, "online"):
       return
-    if not data["pseudo_labels"] and not config["rounds"]["count"]:
+    if not config["data"]["pseudo_labels"] and not config["rounds"]["count"]:
       raise ValueError(
         f"config.method.rule={self.rule!r} learns from pseudo-labels on disk, and there are none: "
         "set config.rounds.count, config.data.pseudo_labels, or config.method.rule='online'"

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from configs import common, rounds
 
-_PHASES = rounds.Phases(10, 4e-3, 3.0, 2, 6, 300)
+_PHASES = rounds.Phases(4e-3, 3.0, 2, 6, 300)
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

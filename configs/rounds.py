@@ -152,9 +152,8 @@ def ablated(config: ConfigDict, name: str, epoch: int) -> ConfigDict:
 
 
 class Phases(NamedTuple):
-  """DMT's rounds: epochs, learning rate, gamma of both kinds, batches, steps between scores."""
+  """DMT's rounds: learning rate, gamma of both kinds, batches, steps between scores."""
 
-  epochs: int
   learning_rate: float
   gamma: float
   labeled: int
@@ -189,7 +188,6 @@ def dmt(
   require("rule", args.rule, ("mutual", *_DMT_ABLATIONS))
   require("pair", args.pair, ("weights", "samples", "none"))
   first, epochs = table[args.labels]
-  phases = phases._replace(epochs=epochs)
   config = images_of(dataset, "scale")
   config.seed = 1
   config.data.labeled = (
@@ -199,7 +197,7 @@ def dmt(
   values = {"rule": args.rule, "gamma": phases.gamma, "gamma2": phases.gamma}
   common.choose(config, "method", "dst_cbc", **{**values, **_DMT_ABLATIONS.get(args.rule, {})})
   epoch = -(-(dataset.images - first.images) // phases.unlabeled)
-  config.training.steps = phases.epochs * epoch
+  config.training.steps = epochs * epoch
   config.evaluation.every = phases.every
   config.optimizer.learning_rate = phases.learning_rate
   config.rounds.count = 5

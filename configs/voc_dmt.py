@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from configs import common, rounds
 
-_PHASES = rounds.Phases(4, 1e-3, 5.0, 1, 7, 500)
+_PHASES = rounds.Phases(1e-3, 5.0, 1, 7, 500)
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

@@ -185,7 +185,7 @@ def print_scores(
   console = console or Console(highlight=False)
   columns = min(3, -(-len(class_names) // _CLASSES_PER_COLUMN))
   rows = -(-len(class_names) // columns)
-  table = Table(box=rich.box.SIMPLE_HEAD if console.is_terminal else rich.box.ASCII2)
+  table = empty_table(console)
   for _ in range(columns):
     table.add_column("class")
     table.add_column("IoU", justify="right")
@@ -201,6 +201,11 @@ def print_scores(
     mean += f" (of {len(scores.iou) - absent} classes; {absent} in neither label nor prediction)"
   accuracy = f"accuracy {percent(scores.accuracy)}"
   console.print(f"{mean}  {accuracy}  in {duration(seconds)}", soft_wrap=True)
+
+
+def empty_table(console: Console) -> Table:
+  """A table that reads well in a terminal, and in a file."""
+  return Table(box=rich.box.SIMPLE_HEAD if console.is_terminal else rich.box.ASCII2)
 
 
 def jsonable(value: Any) -> Any:

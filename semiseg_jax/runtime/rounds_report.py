@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import rich.box
 from PIL import Image
 from rich.console import Console
 from rich.markup import escape
@@ -14,7 +13,7 @@ from rich.table import Table
 
 from semiseg_jax.evaluation.pictures import class_curves
 from semiseg_jax.input.sources import DatasetInfo
-from semiseg_jax.runtime.report import percent
+from semiseg_jax.runtime.report import empty_table, percent
 
 _INK = np.array([[32, 32, 32], [200, 60, 40]])  # of the first network's curve and of the second's
 
@@ -85,7 +84,7 @@ def curves(results: Mapping[str, Mapping[str, Any]], info: DatasetInfo) -> np.nd
 
 
 def _table(console: Console, *columns: str) -> Table:
-  table = Table(box=rich.box.SIMPLE_HEAD if console.is_terminal else rich.box.ASCII2)
+  table = empty_table(console)
   for i, column in enumerate(columns):
     table.add_column(column, justify="right" if i else "left")
   return table

@@ -4,6 +4,8 @@ import jax
 import numpy as np
 from jax import export, lax
 
+from semiseg_jax.models.convolution import conv
+
 # The fastest form on each platform (`python -m tests.benchmarks.dilated_conv` measures yours).
 # TPU: the compiler skips the taps on padding by itself. GPU: XLA is reported to turn a dilated
 # kernel into a dense one full of zeros, for the kernel's gradient above all; not measured by us.
@@ -26,28 +28,6 @@ def dilated_conv(x: jax.Array, kernel: jax.Array, rate: int, form: str | None = 
   if kernel.shape[:2] == (1, 1):
     return conv(x, kernel)
   return FORMS[form](x, kernel, rate)
-
-
-def conv(
-  x: jax.Array,
-  kernel: jax.Array,
-  padding: tuple[int, int] = (0, 0),
-  stride: int = 1,
-  dilation: int = 1,
-) -> jax.Array:
-  """The compiler's convolution; padding (vertical, horizontal) is the same on both sides.
-
-  A kernel of fewer input channels than x's works on groups of them.
-  """
-  return lax.conv_general_dilated(
-    x,
-    kernel,
-    window_strides=(stride, stride),
-    padding=[(p, p) for p in padding],
-    rhs_dilation=(dilation, dilation),
-    feature_group_count=x.shape[-1] // kernel.shape[2],
-    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-  )
 
 
 def drop_padding_taps(kernel: jax.Array, rate: int, size: tuple[int, int]) -> jax.Array:

@@ -15,7 +15,8 @@ from flax import nnx
 from jax import lax
 
 from semiseg_jax.collectives import device_count, pmean
-from semiseg_jax.models.dilated import conv, dilated_conv
+from semiseg_jax.models.convolution import conv
+from semiseg_jax.models.dilated import dilated_conv
 
 Init = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 

@@ -6,7 +6,9 @@ import sys
 
 from absl import flags
 from flax.traverse_util import flatten_dict
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict, FieldReference, config_flags
+from ml_collections.config_dict import placeholder
+from ml_collections.config_flags import config_path
 
 from semiseg_jax.training.batch import scale_batch
 from semiseg_jax.training.choices import CHOICES, choose
@@ -44,6 +46,7 @@ class _Choosing(flags.ArgumentParser):
       for labeled in batch:
         scale_batch(config, int(labeled))
       _check_keys(config)
+      _let_none_be_typed(config)
     except (OSError, ValueError) as error:  # the parser's has a traceback in its text
       raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
     return config
@@ -65,3 +68,18 @@ def _check_keys(config: ConfigDict) -> None:
     if not any(f"{name}.".startswith(f"{key}.") for name in known):
       close = [f"did you mean config.{name}?" for name in difflib.get_close_matches(key, known, 1)]
       raise ValueError(f"no key config.{key}: {[*close, 'configs/common.py has all'][0]}")
+
+
+def _let_none_be_typed(config: ConfigDict) -> None:
+  """Makes a key that is given None one that takes any literal: its own parser takes no None.
+
+  ValueError for a key that may not be None.
+  """
+  for key in re.findall(r"^--?config\.([\w.]+)[=\n]None$", "\n".join(sys.argv[1:]), re.MULTILINE):
+    path, _, name = key.rpartition(".")
+    section = config_path.get_value(path, config) if path else config
+    if not isinstance(dict(section.items(preserve_field_references=True))[name], FieldReference):
+      raise ValueError(f"config.{key} cannot be None: it is {section[name]!r} if not given")
+    with section.unlocked():
+      del section[name]
+      section[name] = placeholder(object)

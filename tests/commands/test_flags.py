@@ -108,6 +108,11 @@ def test_another_transform_makes_batches(options, found):
     ("toy_reco.py", "--config.method.name=recoo", "did you mean 'reco'"),
     ("toy_reco.py", "--config.training.steps=many", "many"),
     ("toy_reco.py", "--config.method.temperature=warm", "warm"),
+    (
+      "toy_reco.py",
+      "--config.training.steps=None",
+      "config.training.steps cannot be None: .* 1500",
+    ),
     ("toy_reco.py:lables=4", "--config.seed=1", "did you mean 'labels'"),
     ("toy_reco.py:batch=many", "--config.seed=1", "many"),
     ("toy_rico.py", "--config.seed=1", "No such file.*toy_rico.py"),
@@ -117,6 +122,21 @@ def test_what_is_wrong_in_one_line(config, option, message):
   with pytest.raises(flags.IllegalFlagValueError, match=message) as caught:
     parsed(config, option)
   assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  "key",
+  [
+    "method.mixing",
+    "method.ema_decay",
+    "method.unlabeled_start",
+    "model.init_from",
+    "evaluation.subset",
+  ],
+)
+def test_none_can_be_typed_where_it_may_be(key):
+  section, _, name = key.rpartition(".")
+  assert parsed("toy_c3.py", f"--config.{key}=None")[section][name] is None
 
 
 def test_batch_is_scaled_behind_what_is_chosen_and_before_what_is_set():

@@ -55,8 +55,8 @@ def require(key: str, value: Any, allowed: Iterable) -> None:
 
 
 def _check_type(key: str, value: Any, default: Any) -> None:
-  if value is None or default is None:
-    return
+  if value is None or default is None or dataclasses.is_dataclass(value):
+    return  # what a section within a section may be, its own class says
   kinds = (int, float) if isinstance(default, float) else type(default)
   if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
     raise ValueError(f"{key}={value!r} should be like its default, {default!r}")

@@ -22,9 +22,14 @@ _LEAVES = {
   "var": "running_var",
 }
 _COUNTER = "num_batches_tracked"
-# Why tensors are left: only the way back needs it; the network was asked to have other classes.
-A_COUNTER, OTHER_CLASSES = "a counter", "of another number of classes"
-CLASS_MODULES = ("classifier", "aux_classifier", "selectors", "memory_selectors")
+# Why tensors are left: only the way back needs it; so does a layer's second name; the network was
+# asked to have other classes.
+A_COUNTER, A_COPY, OTHER_CLASSES = "a counter", "a copy", "of another number of classes"
+CLASS_MODULES = (
+  "classifier", "aux_classifier", "selectors", "memory_selectors", "classifier_upsampling",
+  "adj_pool3", "adj_pool4", "up_output", "up_pool4_out", "up_final",
+  *(f"{part}{i}" for part in ("gcn", "br", "decon") for i in range(1, 10)),
+)  # fmt: skip
 
 
 class Slot(NamedTuple):
@@ -91,7 +96,9 @@ def assign(
   filled = leaves | {path: np.empty_like(leaves[path]) for path in covered}
   for key in taken:
     tensor_at(filled, slots[key])[...] = tensors[key]
-  why_unknown = lambda key: A_COUNTER if key.endswith(_COUNTER) else "no such layer here"
+  copies = {copy for key in taken for copy in family.copies_of(key)}
+  beside = lambda key: A_COPY if key in copies else "no such layer here"
+  why_unknown = lambda key: A_COUNTER if key.endswith(_COUNTER) else beside(key)
   report = Report(
     [(key, str(slots[key]), tensors[key].shape) for key in taken],
     [(k, x.shape, whys.get(k) or why_unknown(k)) for k, x in tensors.items() if k not in taken],
@@ -119,7 +126,8 @@ def tensors_of(
     if family.counters and key.endswith(".running_var"):
       counter = key.removesuffix("running_var") + _COUNTER
       tensors[counter] = np.asarray((counters or {}).get(counter, 0), np.int64)
-  return tensors
+  copies = {copy: tensors[key] for key in tensors for copy in family.copies_of(key)}
+  return tensors | copies
 
 
 def tensor_at(leaves: Mapping[tuple[str, ...], np.ndarray], slot: Slot) -> np.ndarray:

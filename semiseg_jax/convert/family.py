@@ -20,8 +20,9 @@ class Family:
   known; unless: keys that it never has. describe: (shapes of the tensors, what else the file
   holds) -> what `networks.build` takes; a value of None could not be known. counters: whether
   BatchNorms have `num_batches_tracked`. apart: what the keys begin with, here, of tensors that are
-  in a file of their own (convert/apart.py). adapt: makes a file's tensors into those that the rules
-  name.
+  in a file of their own (convert/apart.py). copies: (layer, the names under which it is in a state
+  dict once more), for layers that the original uses in several places. adapt: makes a file's
+  tensors into those that the rules name.
   """
 
   name: str
@@ -32,10 +33,16 @@ class Family:
   unless: tuple[str, ...] = ()
   counters: bool = True
   apart: str = ""
+  copies: tuple[tuple[str, tuple[str, ...]], ...] = ()
   adapt: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
 
   def recognises(self, keys: Mapping[str, Any]) -> bool:
     return all(key in keys for key in self.signature) and not any(k in keys for k in self.unless)
+
+  def copies_of(self, key: str) -> list[str]:
+    """Under which keys a tensor is in a state dict once more."""
+    found = [(layer, names) for layer, names in self.copies if key.startswith(f"{layer}.")]
+    return [name + key.removeprefix(layer) for layer, names in found for name in names]
 
   def layer(self, module: str) -> str | None:
     """The state dict's name for a module path such as "trunk.layer1.0.conv1"; None without one."""
@@ -45,12 +52,16 @@ class Family:
     return None
 
 
+def numbers(shapes: Shapes, pattern: str) -> set[str]:
+  """What the keys that begin with a pattern have in its group."""
+  return {match[1] for key in shapes if (match := re.match(pattern, key))}
+
+
 def trunk(shapes: Shapes, prefix: str) -> dict[str, Any]:
   """The trunk whose keys begin with prefix; ValueError for one that is no ResNet of ours."""
   depths = []
   for stage in range(1, 5):
-    blocks = rf"{re.escape(prefix)}layer{stage}\.(\d+)\."
-    depths.append(len({match[1] for key in shapes if (match := re.match(blocks, key))}))
+    depths.append(len(numbers(shapes, rf"{re.escape(prefix)}layer{stage}\.(\d+)\.")))
   has_bottlenecks = f"{prefix}layer1.0.conv3.weight" in shapes
   for name, (block, known) in BACKBONES.items():
     if known == tuple(depths) and (block is Bottleneck) == has_bottlenecks:

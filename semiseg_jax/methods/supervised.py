@@ -5,23 +5,43 @@ import dataclasses
 import jax
 
 from semiseg_jax import contract
-from semiseg_jax.augment.views import labeled_view
+from semiseg_jax.augment.views import View, image_keys, labeled_view
 from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Aux, Batch, Loss, Params, TrainState, Tree
-from semiseg_jax.losses.pixel import supervised_loss
+from semiseg_jax.fields import require
+from semiseg_jax.losses.labeled import LOSSES
 
 
 @dataclasses.dataclass(frozen=True)
 class Method(contract.Method):
-  """Cross-entropy over the labelled pixels of augmented crops; no hyper-parameters of its own."""
+  """A loss over the labelled pixels of augmented crops.
+
+  supervised_loss: a name of losses/labeled.py. aux_weight: of the same loss of a network's second
+  classifier, where it has one (PSPNet's 0.4).
+  """
+
+  supervised_loss: str = "ce"
+  aux_weight: float = 0.4
+
+  def __post_init__(self):
+    require("config.method.supervised_loss", self.supervised_loss, LOSSES)
 
   def targets(self, state: TrainState, batch: Batch, key: jax.Array) -> Tree:
     return {"labeled": labeled_view(batch, key)}
 
   def loss(self, params: Params, state: TrainState, views: Tree, key: jax.Array) -> Loss:
     view, network = views["labeled"], state.forward["student"]
-    batch_stats = state.networks["student"].batch_stats
-    outputs, batch_stats = network(params["student"], batch_stats, view["image"], train=True)
-    logits = network.resize(outputs.logits, view["label"].shape[1:])
-    loss = supervised_loss(logits, view["label"], DATA_AXIS)
-    return loss, Aux({"supervised_loss": loss}, {"student": batch_stats})
+    batch_stats, keys = state.networks["student"].batch_stats, image_keys(key, view["rank"], 6)
+    outputs, batch_stats = network(params["student"], batch_stats, view["image"], True, keys)
+    losses = {"supervised_loss": self.labeled(outputs.logits, view, state)}
+    total = losses["supervised_loss"]
+    if outputs.aux_logits is not None:
+      losses["aux_loss"] = self.labeled(outputs.aux_logits, view, state)
+      total += self.aux_weight * losses["aux_loss"]
+    return total, Aux(losses, {"student": batch_stats})
+
+  def labeled(self, logits: jax.Array, view: View, state: TrainState) -> jax.Array:
+    """The loss of logits [B,h,w,C] at the network's stride."""
+    logits = state.forward["student"].resize(logits, view["label"].shape[1:])
+    loss = LOSSES[self.supervised_loss]()
+    return loss(logits, view["label"], state.step, state.facts.steps, DATA_AXIS)

@@ -10,9 +10,12 @@ from typing import ClassVar
 from flax import nnx
 
 from semiseg_jax.fields import require
+from semiseg_jax.models.densenet import DenseNetTrunk
 from semiseg_jax.models.layers import Maker
 from semiseg_jax.models.network import Segmenter
-from semiseg_jax.models.resnet import RESNET101, Style, Trunk
+from semiseg_jax.models.resnet import RESNET101, ResNetTrunk
+from semiseg_jax.models.trunk import REMAT, Style, Trunk
+from semiseg_jax.models.xception import XceptionTrunk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +24,8 @@ class Architecture:
 
   trunk: the encoder. output_stride: of the trunk. freeze_bn: the trunk's BatchNorms compute in
   training as in evaluation, and keep their statistics. RATES: of the dilated 3x3 convolutions on
-  the trunk, by the output strides that there are. STYLE: what its original does its own way.
+  the trunk, by the output strides that there are. TRUNKS: the kinds that it stands on. STYLE: what
+  its original does its own way.
   """
 
   trunk: Trunk = RESNET101
@@ -30,9 +34,16 @@ class Architecture:
 
   MODULE: ClassVar[type[Segmenter]]
   RATES: ClassVar[Mapping[int, tuple[int, ...]]] = {16: (6, 12, 18)}
+  TRUNKS: ClassVar[tuple[type[Trunk], ...]] = (ResNetTrunk, DenseNetTrunk, XceptionTrunk)
   STYLE: ClassVar[Style] = Style()
 
   def __post_init__(self):
+    if not isinstance(self.trunk, self.TRUNKS):
+      own = ", ".join(repr(kind().name) for kind in self.TRUNKS)
+      raise ValueError(
+        f"config.model.trunk.name={self.trunk.name!r} does not carry this network: take one such "
+        f"as {own}"
+      )
     require("config.model.output_stride", self.output_stride, self.RATES)
 
   @property
@@ -40,6 +51,8 @@ class Architecture:
     return self.RATES[self.output_stride]
 
   def build_trunk(self, make: Maker) -> nnx.Module:
+    """Raises ValueError for an unknown remat."""
+    require("config.model.remat", make.remat, REMAT)
     return self.trunk.build(self.output_stride, self.STYLE, make)
 
   def build(self, num_classes: int, embedding_dim: int | None, make: Maker) -> Segmenter:

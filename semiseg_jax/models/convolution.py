@@ -27,6 +27,14 @@ def conv(
   return _conv_on_cpu(x, kernel, padding, stride, dilation)
 
 
+def conv_transpose(x: jax.Array, kernel: jax.Array, pads: Pair, stride: int) -> jax.Array:
+  """The transpose of a convolution: x [B,H,W,I], kernel [h,w,O,I] -> [B,H',W',O].
+
+  pads: around x once there are stride - 1 zeros between its pixels, before and after.
+  """
+  return _conv(x, kernel[::-1, ::-1].swapaxes(2, 3), [pads] * 2, 1, 1, holes=stride)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _conv_on_cpu(
   x: jax.Array, kernel: jax.Array, padding: Pair, stride: int, dilation: int

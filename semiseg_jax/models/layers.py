@@ -15,7 +15,7 @@ from flax import nnx
 from jax import lax
 
 from semiseg_jax.collectives import device_count, pmean
-from semiseg_jax.models.convolution import conv
+from semiseg_jax.models.convolution import conv, conv_transpose
 from semiseg_jax.models.dilated import dilated_conv
 
 Init = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -49,21 +49,22 @@ class Frozen(nnx.Param):
 
 
 class Conv(nnx.Module):
-  """Square convolution with symmetric zero padding; kernel HWIO.
+  """Convolution with symmetric zero padding; kernel HWIO.
 
-  groups: of channels, each convolved alone. init: of the kernel; PyTorch's default without one,
-  which the bias always has. trained: whether the parameters are; if not they are `Frozen`.
+  size, padding: of both sides, or (vertical, horizontal). groups: of channels, each convolved
+  alone. init: of the kernel; PyTorch's default without one, which the bias always has. trained:
+  whether the parameters are; if not they are `Frozen`.
   """
 
   def __init__(
     self,
     in_channels: int,
     out_channels: int,
-    size: int,
+    size: int | tuple[int, int],
     *,
     rng: np.random.Generator,
     stride: int = 1,
-    padding: int = 0,
+    padding: int | tuple[int, int] = 0,
     dilation: int = 1,
     groups: int = 1,
     use_bias: bool = False,
@@ -73,21 +74,69 @@ class Conv(nnx.Module):
   ):
     param = nnx.Param if trained else Frozen
     in_channels //= groups
-    shape, fan_in = (size, size, in_channels, out_channels), size * size * in_channels
+    height, width = size if isinstance(size, tuple) else (size, size)
+    shape, fan_in = (height, width, in_channels, out_channels), height * width * in_channels
     self.kernel = param(init(rng, shape) if init else uniform_fan_in(rng, shape, fan_in))
     self.bias = param(uniform_fan_in(rng, (out_channels,), fan_in)) if use_bias else None
-    self.stride, self.padding, self.dilation = stride, padding, dilation
+    self.padding = padding if isinstance(padding, tuple) else (padding, padding)
+    self.stride, self.dilation = stride, dilation
     self.dtype = jnp.dtype(dtype)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """x [B,H,W,I] -> [B,H',W',O] in the layer's dtype."""
     x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
-    keeps_size = self.stride == 1 and self.padding == self.dilation * (kernel.shape[0] // 2)
+    kept = tuple(self.dilation * (n // 2) for n in kernel.shape[:2])
+    keeps_size = self.stride == 1 and self.padding == kept
     if self.dilation > 1 and keeps_size:
       y = dilated_conv(x, kernel, self.dilation)
     else:
-      y = conv(x, kernel, (self.padding,) * 2, self.stride, self.dilation)
+      y = conv(x, kernel, self.padding, self.stride, self.dilation)
     return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+class ConvTranspose(nnx.Module):
+  """The transpose of a square convolution, which makes images larger; kernel [k,k,O,I].
+
+  Side n becomes (n - 1) stride - 2 padding + size + extra. init, trained: as in `Conv`.
+  """
+
+  def __init__(
+    self,
+    in_channels: int,
+    out_channels: int,
+    size: int,
+    *,
+    rng: np.random.Generator,
+    stride: int = 2,
+    padding: int = 0,
+    extra: int = 0,
+    use_bias: bool = False,
+    dtype: jax.typing.DTypeLike = jnp.float32,
+    init: Init | None = None,
+    trained: bool = True,
+  ):
+    param = nnx.Param if trained else Frozen
+    shape, fan_in = (size, size, out_channels, in_channels), size * size * out_channels
+    self.kernel = param(init(rng, shape) if init else uniform_fan_in(rng, shape, fan_in))
+    self.bias = param(uniform_fan_in(rng, (out_channels,), fan_in)) if use_bias else None
+    self.stride, self.pads = stride, (size - 1 - padding, size - 1 - padding + extra)
+    self.dtype = jnp.dtype(dtype)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """x [B,H,W,I] -> [B,H',W',O] in the layer's dtype."""
+    x, kernel = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
+    y = conv_transpose(x, kernel, self.pads, self.stride)
+    return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+class PReLU(nnx.Module):
+  """x where it is above 0, else x times a learnt slope, of each of the channels or one of all."""
+
+  def __init__(self, channels: int = 1):
+    self.scale = nnx.Param(np.full(channels, 0.25, np.float32))
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return jnp.where(x > 0, x, x * self.scale[...].astype(x.dtype))
 
 
 class Linear(nnx.Module):
@@ -212,6 +261,10 @@ class Maker(NamedTuple):
     own = {"dtype": self.dtype, "init": self.init, "trained": self.train_convs}
     return Conv(*sizes, rng=self.rng, **{**own, **options})
 
+  def conv_transpose(self, *sizes: int, **options: Any) -> ConvTranspose:
+    own = {"dtype": self.dtype, "init": self.init, "trained": self.train_convs}
+    return ConvTranspose(*sizes, rng=self.rng, **{**own, **options})
+
   def norm(self, channels: int) -> BatchNorm:
     options = {"trained": self.train_norms, "bias": self.norm_bias}
     return BatchNorm(channels, axis_name=self.axis_name, **options)
@@ -241,15 +294,24 @@ class Sequential(nnx.List):
     return x
 
 
-def dropout(x: jax.Array, rate: float, keys: jax.Array | None) -> jax.Array:
-  """Each value of x [B,...] is 0 with probability rate, the others are divided by 1 - rate.
+def dropout(
+  x: jax.Array, rate: float, keys: jax.Array | None, *, whole_channels: bool = False
+) -> jax.Array:
+  """Each value of x [B,...,C] is 0 with probability rate, the others are divided by 1 - rate.
 
-  keys: [B], one for each image; without them x comes back as it is.
+  keys: [B], one for each image; without them x comes back as it is. whole_channels: a channel of an
+  image is dropped as a whole.
   """
   if keys is None:
     return x
-  draw_kept = lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:])
+  shape = (1,) * (x.ndim - 2) + x.shape[-1:] if whole_channels else x.shape[1:]
+  draw_kept = lambda key: jax.random.bernoulli(key, 1 - rate, shape)
   return jnp.where(jax.vmap(draw_kept)(keys), x / (1 - rate), 0)
+
+
+def split_keys(keys: jax.Array | None) -> tuple[jax.Array | None, jax.Array | None]:
+  """Keys [B] for dropout in two places; None for both without keys."""
+  return (None, None) if keys is None else tuple(jax.vmap(jax.random.split, out_axes=1)(keys))
 
 
 def max_pool(

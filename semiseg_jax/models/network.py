@@ -48,17 +48,18 @@ class Variables(NamedTuple):
 class Segmenter(nnx.Module):
   """What every network's module inherits: an encoder, a decoder, and both in one.
 
-  align_corners: how its logits are resized. feature_dim: channels of Outputs.features. late: names
-  of its parts that may get their first gradient late in a run. per_class: of those whose arrays
-  have the classes as their leading axis. representation: the head of Outputs.embedding, or None.
-  freeze_bn: the trunk's BatchNorms compute in training as in evaluation.
+  align_corners: how its logits are resized. feature_dim: channels of Outputs.features, None
+  without any. late: names of its parts that may get their first gradient late in a run. per_class:
+  of those whose arrays have the classes as their leading axis. representation: the head of
+  Outputs.embedding, or None. freeze_bn: the trunk's BatchNorms compute in training as in
+  evaluation.
   """
 
   align_corners = True
   freeze_bn = False
   late: tuple[str, ...] = ()
   per_class: tuple[str, ...] = ()
-  feature_dim: int
+  feature_dim: int | None = None
   representation: nnx.Module | None
 
   @property

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from semiseg_jax.models.heads import ASPP, conv_norm_relu
-from semiseg_jax.models.layers import Maker, Sequential, dropout
+from semiseg_jax.models.layers import Maker, Sequential, dropout, split_keys
 from semiseg_jax.models.network import Features, Keys
 from semiseg_jax.models.resize import resize_bilinear
 
@@ -49,13 +49,8 @@ class PlusDecoder(LowAndHigh):
 
   def read(self, features: Features, train: bool, keys: Keys = None) -> tuple[jax.Array, jax.Array]:
     """[B,h,w,dim] at the shallowest features' stride, before and after the last dropout."""
-    aspp_keys, decoder_keys = _two_keys(keys) if train and keys is not None else (None, None)
+    aspp_keys, decoder_keys = split_keys(keys if train else None)
     low, high = self.low_and_high(features, train, aspp_keys)
     parts = (low, high) if self.LOW_FIRST else (high, low)
     x = self.decoder(jnp.concatenate(parts, axis=-1), train)
     return x, dropout(x, self.DECODER_DROPOUT, decoder_keys)
-
-
-def _two_keys(keys: jax.Array) -> jax.Array:
-  """Keys [B] as [2,B]."""
-  return jax.vmap(jax.random.split, out_axes=1)(keys)

@@ -1,41 +1,12 @@
 """ResNet trunks (He et al. 2016) with torchvision's layout and names, at any output stride."""
 
 import dataclasses
-from typing import NamedTuple
 
 import jax
 from flax import nnx
 
-from semiseg_jax.fields import require
-from semiseg_jax.models.layers import (
-  Init,
-  Maker,
-  Sequential,
-  he_normal_fan_out,
-  max_pool,
-  normal,
-)
-
-
-class Style(NamedTuple):
-  """What an original does its own way; the defaults are torchvision's.
-
-  stride_in_1x1: a bottleneck's stride is in its first 1x1 instead of its 3x3 (as in Caffe's
-  weights). dilate_first: the first block of a stage that gave up its stride is dilated like the
-  others instead of half as much. ceil_pool: the stem's max-pool rounds the size up (n/2 + 1 of an
-  even n). trunk_init and init: of the kernels in the trunk and elsewhere; PyTorch's default without
-  one. train_norms: whether scales and biases of the trunk's BatchNorms are trained. norm_bias:
-  initial biases of the others.
-  """
-
-  stride_in_1x1: bool = False
-  dilate_first: bool = False
-  ceil_pool: bool = False
-  trunk_init: Init = he_normal_fan_out
-  init: Init | None = None
-  train_norms: bool = True
-  norm_bias: float = 0.0
-
+from semiseg_jax.models.layers import Maker, Sequential, max_pool, normal
+from semiseg_jax.models.trunk import Style, Trunk, run_block
 
 MEMORY_BANK = Style(
   dilate_first=True, trunk_init=normal(0.01), init=normal(0.01), train_norms=False
@@ -115,20 +86,6 @@ BACKBONES = {
 }
 
 
-# What may be kept of a block for the backward pass, by the name of what is recomputed.
-REMAT = {
-  "none": None,
-  "elementwise": lambda operation, *_, **__: operation.name == "conv_general_dilated",
-  "blocks": jax.checkpoint_policies.nothing_saveable,
-}
-
-
-def run_block(block: nnx.Module, x: jax.Array, train: bool, remat: str) -> jax.Array:
-  """block(x, train); remat: a key of REMAT."""
-  run = lambda block, x: block(x, train)
-  return (run if remat == "none" else nnx.remat(run, policy=REMAT[remat]))(block, x)
-
-
 class ResNet(nnx.Module):
   """The stages of a ResNet up to the average pool.
 
@@ -140,18 +97,23 @@ class ResNet(nnx.Module):
   def __init__(self, name: str, width: int, output_stride: int, style: Style, make: Maker):
     make = make._replace(init=style.trunk_init, train_norms=style.train_norms, norm_bias=0.0)
     block, depths = BACKBONES[name]
-    self.conv1 = make.conv(3, width, 7, stride=2, padding=3)
-    self.bn1 = make.norm(width)
-    channels, stride, dilation = [width], 4, 1
+    is_deep = style.deep_stem and block is Bottleneck
+    self.conv1 = _deep_stem(width, make) if is_deep else make.conv(3, width, 7, stride=2, padding=3)
+    stem_width = 2 * width if is_deep else width
+    self.bn1 = make.norm(stem_width)
+    channels, stride, dilation = [stem_width], 4, 1
     for stage, depth in enumerate(depths):
       wanted = 1 if stage == 0 else 2
       used = wanted if stride * wanted <= output_stride else 1
       rest = dilation * wanted // used
       first = rest if style.dilate_first else dilation
-      blocks = [block(channels[-1], width << stage, used, (first, rest), style, make)]
+      rates = [(first, rest)] + [(rest, rest)] * (depth - 1)
+      if style.hybrid_dilation and rest > 1:
+        rates = [(rate, rate) for rate in _hybrid(depth, rest // 2)]
+      blocks = [block(channels[-1], width << stage, used, rates[0], style, make)]
       channels.append((width << stage) * block.expansion)
-      for _ in range(1, depth):
-        blocks.append(block(channels[-1], width << stage, 1, (rest, rest), style, make))
+      for rate in rates[1:]:
+        blocks.append(block(channels[-1], width << stage, 1, rate, style, make))
       setattr(self, f"layer{stage + 1}", nnx.List(blocks))
       stride, dilation = stride * used, rest
     self.channels = tuple(channels[1:])
@@ -159,8 +121,7 @@ class ResNet(nnx.Module):
 
   def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, ...]:
     """The four stages' outputs [B,H/s,W/s,C] for images [B,H,W,3], normalised."""
-    x = nnx.relu(self.bn1(self.conv1(images), train))
-    x = max_pool(x, 3, 2, padding=1, ceil_mode=self.ceil_pool)
+    x = max_pool(self.stem(images, train), 3, 2, padding=1, ceil_mode=self.ceil_pool)
     features = []
     for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
       for block in stage:
@@ -168,9 +129,33 @@ class ResNet(nnx.Module):
       features.append(x)
     return tuple(features)
 
+  def stem(self, images: jax.Array, train: bool) -> jax.Array:
+    """Up to the max-pool, at stride 2."""
+    is_deep = isinstance(self.conv1, Sequential)
+    x = self.conv1(images, train) if is_deep else self.conv1(images)
+    return nnx.relu(self.bn1(x, train))
+
+
+def _hybrid(depth: int, level: int) -> list[int]:
+  """Dilations of a stage's blocks: 1, 2, 3 in turn, at level 2 3, 4, 5; the rest, the middle one.
+
+  Source: pytorch-segmentation, `models/duc_hdc.py`.
+  """
+  turn = [2 * level - 1, 2 * level, 2 * level + 1]
+  return turn * (depth // 3) + [2 * level] * (depth % 3)
+
+
+def _deep_stem(width: int, make: Maker) -> Sequential:
+  first, last = (
+    make.conv(3, width, 3, stride=2, padding=1),
+    make.conv(width, 2 * width, 3, padding=1),
+  )
+  middle = make.conv(width, width, 3, padding=1)
+  return Sequential([first, make.norm(width), nnx.relu, middle, make.norm(width), nnx.relu, last])
+
 
 @dataclasses.dataclass(frozen=True)
-class Trunk:
+class ResNetTrunk(Trunk):
   """A ResNet as a config describes it.
 
   name: resnet18 | resnet34 | resnet50 | resnet101 | resnet152. width: channels of the stem, 64 in
@@ -181,9 +166,7 @@ class Trunk:
   width: int = 64
 
   def build(self, output_stride: int, style: Style, make: Maker) -> ResNet:
-    """Raises ValueError for an unknown remat."""
-    require("config.model.remat", make.remat, REMAT)
     return ResNet(self.name, self.width, output_stride, style, make)
 
 
-RESNET101 = Trunk()
+RESNET101 = ResNetTrunk()

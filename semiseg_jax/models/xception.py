@@ -9,7 +9,7 @@ from flax import nnx
 from semiseg_jax.fields import require
 from semiseg_jax.models.layers import Maker, SeparableConv, Sequential, he_normal_fan_in
 from semiseg_jax.models.network import Features
-from semiseg_jax.models.resnet import REMAT, Style, Trunk, run_block
+from semiseg_jax.models.trunk import Style, Trunk, run_block
 
 FIRST_MIDDLE_BLOCK = 4
 
@@ -107,8 +107,7 @@ class XceptionTrunk(Trunk):
   middle_blocks: int = 16
 
   def build(self, output_stride: int, style: Style, make: Maker) -> Xception:
-    """Its initialisation is its own; raises ValueError for strides but 8 and 16, as for remat."""
+    """Its initialisation is its own; raises ValueError for strides but 8 and 16."""
     require("config.model.output_stride of an xception", output_stride, (16, 8))
-    require("config.model.remat", make.remat, REMAT)
     make = make._replace(train_norms=style.train_norms)
     return Xception(self.width, output_stride, self.middle_blocks, make)

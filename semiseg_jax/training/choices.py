@@ -29,8 +29,8 @@ _ELSEWHERE = ("name", "crop")  # fields that are no keys of a section: crop is c
 def choose(config: ConfigDict, path: str, name: str, **values: Any) -> None:
   """Names what stands at a path of CHOICES: its keys replace those of what stood there before.
 
-  Keys have that choice's defaults, or the values given. A choice inside it stays as it is.
-  Raises ValueError for an unknown name.
+  Keys have that choice's defaults, or the values given. A choice inside it stays as it is, but for
+  a trunk that a network does not stand on. Raises ValueError for an unknown name.
   """
   section, table = config, CHOICES[path]
   for part in path.split("."):
@@ -44,3 +44,5 @@ def choose(config: ConfigDict, path: str, name: str, **values: Any) -> None:
         del section[key]
     section.update({"name": name, **fields.section(kind, elsewhere)})
   section.update(values)
+  if path == "model" and not issubclass(TRUNKS[section.trunk.name], kind.TRUNKS):
+    choose(config, "model.trunk", kind().trunk.name)

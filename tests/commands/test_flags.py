@@ -16,6 +16,7 @@ from semiseg_jax.convert.checkpoint import description
 from semiseg_jax.input.build import train_streams
 from semiseg_jax.methods import make_method
 from semiseg_jax.models import networks
+from semiseg_jax.models.networks import NETWORKS, TRUNKS
 from semiseg_jax.training.choices import CHOICES
 from semiseg_jax.training.optimizers import make_optimizer
 from semiseg_jax.training.streams import TrainStream
@@ -63,7 +64,11 @@ def test_the_docs_name_keys():
 
 @pytest.mark.parametrize(("path", "name"), NAMES)
 def test_another_choice_brings_its_own_keys(path, name):
-  config = parsed("toy_reco.py", f"--config.{path}.name={name}")
+  options = [f"--config.{path}.name={name}"]
+  if path == "model.trunk":
+    carried = (n for n, kind in NETWORKS.items() if issubclass(TRUNKS[name], kind.TRUNKS))
+    options += [f"--config.model.name={next(carried)}"]
+  config = parsed("toy_reco.py", *options)
   section = config_path.get_value(path, config)
   inner = {"name", *(slot.rpartition(".")[2] for slot in CHOICES if slot.startswith(f"{path}."))}
   if path == "model":  # what every network has beside its own
@@ -137,6 +142,17 @@ def test_what_is_wrong_in_one_line(config, option, message):
 def test_none_can_be_typed_where_it_may_be(key):
   section, _, name = key.rpartition(".")
   assert parsed("toy_c3.py", f"--config.{key}=None")[section][name] is None
+
+
+def test_a_network_brings_a_trunk_that_carries_it():
+  assert parsed("toy_reco.py", "--config.model.name=pspnet").model.trunk.name == "resnet18"
+  unet = parsed("toy_reco.py", "--config.model.name=unet").model.trunk
+  assert (unet.name, unet.width) == ("unet", 64)
+  config = parsed(
+    "toy_reco.py", "--config.model.name=unet", "--config.model.trunk.name=resnet18"
+  ).model
+  with pytest.raises(ValueError, match=r"'resnet18' does not carry this network: .*'unet'"):
+    networks.complete({"name": "unet", "trunk": config.trunk})
 
 
 def test_batch_is_scaled_behind_what_is_chosen_and_before_what_is_set():

@@ -23,6 +23,9 @@ from semiseg_jax.models.networks import NETWORKS, TRUNKS
 from semiseg_jax.runtime.mesh import make_mesh
 
 CLASSES, HEADS = 5, {"representation": 6, "selectors": 7}
+FEATURELESS = {"fcn8"}  # their classifiers read several maps
+LONG = {"deeplabv2 on DenseNetTrunk", "enet", "fcn8", "unet_resnet"}  # to compile
+UNUSED = {f"br{i}" for i in range(1, 10)}  # GCN's, whose BatchNorms are there for its files
 ON_ROWS = {"projection_head", "prediction_head", "selectors", "memory_selectors"}
 NARROW = {"width": 4, "decoder_dim": 8, "middle_blocks": 1}  # of the fields that are sizes
 STEPS, LENGTH = 5, 0.05
@@ -55,15 +58,23 @@ def every_network(test):
 
 
 def every_module(test):
-  """One network of each module and kind of trunk: the last, which differs most from the first."""
+  """One network of each module and kind of trunk: the last, which differs most from the first.
+
+  Those that take longest to compile are in the slow suite.
+  """
   kind_of = lambda model: (NETWORKS[model["name"]].MODULE, TRUNKS[model["trunk"]["name"]])
   last = {kind_of(model): (name, model) for name, model in descriptions().items()}
-  names, models = zip(*last.values(), strict=True)
-  return pytest.mark.parametrize("model", models, ids=names)(test)
+  marks = lambda name: (pytest.mark.slow,) if name in LONG else ()
+  cases = [pytest.param(model, id=name, marks=marks(name)) for name, model in last.values()]
+  return pytest.mark.parametrize("model", cases)(test)
 
 
 def build(model: dict[str, Any], **options: Any) -> tuple[Variables, Network]:
-  return networks.build({"num_classes": CLASSES, "heads": HEADS, **model}, **options)
+  return networks.build({"num_classes": CLASSES, "heads": heads_of(model), **model}, **options)
+
+
+def heads_of(model: dict[str, Any]) -> dict[str, int]:
+  return {} if model["name"] in FEATURELESS else HEADS
 
 
 def levels(batch: int, height: int = 33, width: int = 33) -> np.ndarray:
@@ -76,8 +87,9 @@ def keys(batch: int) -> jax.Array:
 
 
 def moving(tree: dict, model: dict[str, Any]) -> dict:
-  """The statistics that move in training: not those of heads on rows, nor a frozen trunk's."""
-  still = ON_ROWS | ({"trunk"} if networks.make(model).freeze_bn else set())
+  """The statistics that move in training: not those of heads on rows, of a frozen trunk, or of
+  layers that nothing uses."""
+  still = ON_ROWS | UNUSED | ({"trunk"} if networks.make(model).freeze_bn else set())
   return {name: part for name, part in tree.items() if name not in still}
 
 
@@ -118,10 +130,11 @@ def test_the_whole_is_the_decoder_behind_the_encoder(model, dtype, size, train):
 
   batch, *grid, classes = outputs.logits.shape
   assert (batch, classes, outputs.logits.dtype) == (2, CLASSES, jnp.float32)
-  assert outputs.embedding.shape == (2, *grid, HEADS["representation"])
-  assert outputs.embedding.dtype == jnp.float32
-  of_rows = variables.params["projection_head"]["0"]["kernel"]
-  assert outputs.features.shape == (2, *grid, len(of_rows))
+  if heads_of(model):
+    assert outputs.embedding.shape == (2, *grid, HEADS["representation"])
+    assert outputs.embedding.dtype == jnp.float32
+    of_rows = variables.params["projection_head"]["0"]["kernel"]
+    assert outputs.features.shape == (2, *grid, len(of_rows))
   resized = jax.eval_shape(functools.partial(network.resize, size=size), outputs.logits)
   assert resized.shape == (2, *size, CLASSES)
   same = lambda new, old: (new.shape, new.dtype) == (old.shape, old.dtype)
@@ -154,6 +167,10 @@ def test_every_stride_and_switch_works_and_heads_are_there_if_asked_for(model):
     outputs, _ = jax.eval_shape(run, *variables, levels(2))
     assert outputs.logits.shape[-1] == CLASSES
     assert outputs.embedding is None and network.per_class == ()
+  if not heads_of(model):
+    with pytest.raises(ValueError, match=f"{model['name']}.* no features .* representation"):
+      build({**model, "heads": HEADS})
+    return
   with_heads, network = build({**model, **values})
   added = with_heads.params.keys() - variables.params.keys()
   assert added == {"representation", *ON_ROWS}
@@ -164,7 +181,8 @@ def loss_and_statistics(network: Network, params, batch_stats, images, labels, i
   outputs, after = network(params, batch_stats, images, True, image_keys)
   logits = network.resize(outputs.logits, labels.shape[1:])
   loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-  return loss + jnp.square(outputs.embedding).mean(), after
+  others = [outputs.embedding, outputs.aux_logits]
+  return loss + sum(jnp.square(x).mean() for x in others if x is not None), after
 
 
 def moved(params, grads):

@@ -13,7 +13,8 @@ from semiseg_jax.collectives import as_varying, pmean, value_and_grad
 from semiseg_jax.models import networks
 from semiseg_jax.models.layers import Maker
 from semiseg_jax.models.network import Outputs, Segmenter, split_network
-from semiseg_jax.models.resnet import BACKBONES, Style, Trunk
+from semiseg_jax.models.resnet import BACKBONES, ResNetTrunk
+from semiseg_jax.models.trunk import Style
 from semiseg_jax.runtime.mesh import make_mesh
 from tests.models import parts
 
@@ -195,7 +196,7 @@ def test_an_unknown_way_to_rematerialise_is_named():
 
 def _trunk(name, output_stride, **style):
   maker = Maker(np.random.default_rng(0))
-  return Trunk(name, 2).build(output_stride, Style(**style), maker)
+  return ResNetTrunk(name, 2).build(output_stride, Style(**style), maker)
 
 
 @pytest.mark.parametrize("name", BACKBONES)

@@ -6,7 +6,7 @@ import pytest
 
 from semiseg_jax.models import networks
 from semiseg_jax.models.layers import Maker, SeparableConv
-from semiseg_jax.models.resnet import Style
+from semiseg_jax.models.trunk import Style
 from semiseg_jax.models.xception import XceptionTrunk
 from tests.models import parts
 

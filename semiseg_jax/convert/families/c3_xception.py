@@ -1,15 +1,13 @@
 """C3-SemiSeg's DeepLabV3+ on an Xception; pytorch-segmentation's has the same keys."""
 
-import re
-
 from semiseg_jax.convert.families.c3_deeplabv2 import APART
 from semiseg_jax.convert.families.c3_deeplabv3plus import DECODER, decoder
-from semiseg_jax.convert.family import Family
+from semiseg_jax.convert.family import Family, numbers
 from semiseg_jax.models.xception import FIRST_MIDDLE_BLOCK
 
 
 def _describe(shapes, extra) -> dict:
-  blocks = {m[1] for key in shapes if (m := re.match(r"backbone\.block(\d+)\.", key))}
+  blocks = numbers(shapes, r"backbone\.block(\d+)\.")
   trunk = {"name": "xception", "width": shapes["backbone.conv1.weight"][0]}
   trunk["middle_blocks"] = len(blocks) - FIRST_MIDDLE_BLOCK
   return {**decoder(shapes, extra), "trunk": trunk}

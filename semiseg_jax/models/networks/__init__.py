@@ -14,20 +14,32 @@ import numpy as np
 
 from semiseg_jax import fields
 from semiseg_jax.models.architecture import Architecture
+from semiseg_jax.models.densenet import DENSENETS, DenseNetTrunk
+from semiseg_jax.models.enet import ENetTrunk
 from semiseg_jax.models.layers import Maker
 from semiseg_jax.models.network import Network, Segmenter, Variables, split_network
 from semiseg_jax.models.normalization import NORMALIZATIONS
 from semiseg_jax.models.projection import PROJECTIONS
-from semiseg_jax.models.resnet import BACKBONES, Trunk
+from semiseg_jax.models.resnet import BACKBONES, ResNetTrunk
 from semiseg_jax.models.rows import RowHead
 from semiseg_jax.models.selectors import ClassSelectors
+from semiseg_jax.models.trunk import Trunk
+from semiseg_jax.models.unet import UNetTrunk
+from semiseg_jax.models.vgg import VGGTrunk
 from semiseg_jax.models.xception import XceptionTrunk
 
 _MODULES = [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
 NETWORKS: dict[str, type[Architecture]] = {
   name: kind for module in _MODULES for name, kind in module.NETWORKS.items()
 }
-TRUNKS: dict[str, type[Trunk]] = dict.fromkeys(BACKBONES, Trunk) | {"xception": XceptionTrunk}
+TRUNKS: dict[str, type[Trunk]] = {
+  **dict.fromkeys(BACKBONES, ResNetTrunk),
+  "xception": XceptionTrunk,
+  **dict.fromkeys(DENSENETS, DenseNetTrunk),
+  **dict.fromkeys(("vgg16", "vgg16_bn"), VGGTrunk),
+  "unet": UNetTrunk,
+  "enet": ENetTrunk,
+}
 HEADS = ("representation", "selectors", *PROJECTIONS)
 
 
@@ -69,8 +81,19 @@ def build(
   normalization = fields.choose("config.model.normalization", name, NORMALIZATIONS)
   maker = Maker(np.random.default_rng(seed), dtype, axis_name, remat)
   module = make(values).build(num_classes, heads.get("representation"), maker)
+  _check_heads(module, values["name"], heads)
   add_heads(module, heads, num_classes, maker)
   return split_network(module, normalization)
+
+
+def _check_heads(module: Segmenter, name: str, heads: Mapping[str, int]) -> None:
+  for head in heads:
+    fields.require("head", head, HEADS)
+    if head in ("representation", "selectors") and module.feature_dim is None:
+      raise ValueError(
+        f"config.model.name={name!r} adds up the scores of several stages: it has no features of a "
+        f"pixel for the {head} that config.method.name needs, so take another network"
+      )
 
 
 def add_heads(module: Segmenter, heads: Mapping[str, int], num_classes: int, maker: Maker) -> None:
@@ -81,8 +104,6 @@ def add_heads(module: Segmenter, heads: Mapping[str, int], num_classes: int, mak
   memory_selectors, which work on rows of features and not on images; {"projection_mlp": dimension}
   or {"projection_aspp": dimension}, C3-SemiSeg's projection, which works on the encoder's features.
   """
-  for head in heads:
-    fields.require("head", head, HEADS)
   if dim := heads.get("selectors"):
     module.late = ("projection_head", "prediction_head", "selectors", "memory_selectors")
     module.per_class = ("selectors", "memory_selectors")

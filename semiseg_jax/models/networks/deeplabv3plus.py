@@ -11,7 +11,8 @@ from semiseg_jax.models.heads import linear_head, pixel_head
 from semiseg_jax.models.layers import BatchNorm, Maker, he_normal_fan_in
 from semiseg_jax.models.network import Features, Keys, Outputs, Segmenter, Size
 from semiseg_jax.models.plus import LowAndHigh, PlusDecoder
-from semiseg_jax.models.resnet import MEMORY_BANK, ResNet, Style
+from semiseg_jax.models.resnet import MEMORY_BANK, ResNet
+from semiseg_jax.models.trunk import Style
 
 
 class DeepLabV3PModule(Segmenter, LowAndHigh):

@@ -1,0 +1,27 @@
+"""pytorch-segmentation's ENet."""
+
+from semiseg_jax.convert.family import Family
+
+
+def _describe(shapes, extra) -> dict:
+  return {
+    "name": "enet",
+    "num_classes": shapes["fullconv.weight"][1],
+    "trunk": {"name": "enet", "width": shapes["initial.bn.weight"][0]},
+    "output_stride": 8,
+    "normalization": None,  # that of the dataset, which a file does not say
+  }
+
+
+FAMILY = Family(
+  name="zoo_enet",
+  title="pytorch-segmentation's ENet",
+  rules=(
+    (r"trunk\.(initial|bottleneck\d+)\b", r"\1"),
+    (r"(bottleneck\d+)\.spatial_conv$", r"\1.spatil_conv"),
+    (r"(bottleneck\d+)\b", r"\1"),
+    (r"classifier$", "fullconv"),
+  ),
+  signature=("initial.prelu.weight", "fullconv.weight"),
+  describe=_describe,
+)

@@ -1,0 +1,33 @@
+"""pytorch-segmentation's PSPNet on a DenseNet, whose deep stem has its last layers twice."""
+
+from semiseg_jax.convert.families.zoo_pspnet import HEADS, heads
+from semiseg_jax.convert.family import Family, numbers
+from semiseg_jax.models.densenet import DENSENETS
+
+
+def _describe(shapes, extra) -> dict:
+  depths = tuple(len(numbers(shapes, rf"block{i}\.denselayer(\d+)\.")) for i in range(1, 5))
+  names = [name for name, known in DENSENETS.items() if known == depths]
+  if not names:
+    raise ValueError(f"a trunk with blocks of {depths} layers is none of {', '.join(DENSENETS)}")
+  width, is_deep = shapes["block0.0.weight"][0], "block0.3.weight" in shapes
+  return {**heads(shapes), "trunk": {"name": names[0], "width": width, "deep_stem": is_deep}}
+
+
+FAMILY = Family(
+  name="zoo_pspdensenet",
+  title="pytorch-segmentation's PSPNet on a DenseNet",
+  rules=(
+    (r"trunk\.conv0$", "block0.0"),
+    (r"trunk\.norm0$", "block0.1"),
+    (r"trunk\.conv1$", "block0.3"),
+    (r"trunk\.norm1$", "block0.4"),
+    (r"trunk\.(block\d|transition1)\b", r"\1"),
+    (r"trunk\.(transition[23])\.norm$", r"\1.0"),
+    (r"trunk\.(transition[23])\.conv$", r"\1.2"),
+    *HEADS,
+  ),
+  signature=("block0.0.weight", "block1.denselayer1.conv1.weight", "master_branch.1.weight"),
+  describe=_describe,
+  copies=(("block0.3", ("block0.6",)), ("block0.4", ("block0.7",))),
+)

@@ -1,0 +1,63 @@
+"""Encoders as configs describe them, and what they share."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+from flax import nnx
+
+from semiseg_jax.models.layers import Init, Maker, he_normal_fan_out
+
+
+class Style(NamedTuple):
+  """What an original does its own way; the defaults are torchvision's.
+
+  stride_in_1x1: a bottleneck's stride is in its first 1x1 instead of its 3x3 (as in Caffe's
+  weights). dilate_first: the first block of a stage that gave up its stride is dilated like the
+  others instead of half as much. ceil_pool: the stem's max-pool rounds the size up (n/2 + 1 of an
+  even n). deep_stem: a trunk of bottlenecks begins with three 3x3 instead of one 7x7.
+  hybrid_dilation: blocks of a stage that gave up its stride have dilations 1, 2, 3 in turn, of the
+  next such stage 3, 4, 5 (Wang et al. 2018). trunk_init and init: of the kernels in the trunk and
+  elsewhere; PyTorch's default without one. train_norms: whether scales and biases of the trunk's
+  BatchNorms are trained. norm_bias: initial biases of the others.
+  """
+
+  stride_in_1x1: bool = False
+  dilate_first: bool = False
+  ceil_pool: bool = False
+  deep_stem: bool = False
+  hybrid_dilation: bool = False
+  trunk_init: Init = he_normal_fan_out
+  init: Init | None = None
+  train_norms: bool = True
+  norm_bias: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Trunk:
+  """What every encoder's description inherits.
+
+  Its module takes normalised images [B,H,W,3] and train, gives a tuple of features, shallow to
+  deep, and has their `channels`. width: channels of its first layer; all others scale with it.
+  """
+
+  name: str = ""
+  width: int = 64
+
+  def build(self, output_stride: int, style: Style, make: Maker) -> nnx.Module:
+    """The module with fresh weights."""
+    raise NotImplementedError
+
+
+# What may be kept of a block for the backward pass, by the name of what is recomputed.
+REMAT = {
+  "none": None,
+  "elementwise": lambda operation, *_, **__: operation.name == "conv_general_dilated",
+  "blocks": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def run_block(block: nnx.Module, x: jax.Array, train: bool, remat: str) -> jax.Array:
+  """block(x, train); remat: a key of REMAT."""
+  run = lambda block, x: block(x, train)
+  return (run if remat == "none" else nnx.remat(run, policy=REMAT[remat]))(block, x)

@@ -66,7 +66,7 @@ def base_config() -> ConfigDict:
   config.data.workers = 0  # worker processes per host; 0: threads alone
   config.data.buffer = 4  # batches read ahead
 
-  config.model = ConfigDict()  # `name` of the network and its fields, see models/networks
+  config.model = ConfigDict()  # `name` of the network and its fields, see networks
   config.model.trunk = ConfigDict()  # `name` of the encoder and its fields
   config.model.init_from = config_dict.placeholder(str)  # .pth or .safetensors file, working
   # directory or "hf://ORG/REPO/FILE" (docs/weights.md); None: from scratch

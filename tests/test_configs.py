@@ -12,6 +12,7 @@ from data.blank import blank_dataset
 from semiseg_jax.contract import Facts
 from semiseg_jax.input.build import train_streams
 from semiseg_jax.methods import make_method
+from semiseg_jax.networks import NETWORKS
 from semiseg_jax.planning.plan import abstract_batch, abstract_state
 from semiseg_jax.runtime.mesh import idle_devices, make_mesh, sharing_devices
 from semiseg_jax.training.batch import scale_batch
@@ -122,6 +123,21 @@ def test_every_config_steps_on_any_number_of_devices(name, machine):
     if count in TRACED and run.mesh.size not in sizes:
       sizes.add(run.mesh.size)
       check_step(run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["toy_reco", "toy_c3"])  # of embeddings and of features
+@pytest.mark.parametrize("network", sorted(NETWORKS.keys() - {"resnet"}))
+def test_every_network_stands_in_for_another(network, name, machine):
+  machine(1)
+  config = get(name)
+  common.choose(config, "model", network)
+  config.model.trunk.width = 4
+  if network == "fcn8" and name == "toy_reco":
+    with pytest.raises(ValueError, match=r"'fcn8' .* no features .* representation"):
+      build(config, *blank(config))
+    return
+  check_step(build(config, *blank(config)))
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ FLOORS = (  # from the top; what stands side by side does not import one another
   ("augment",),
   ("losses",),
   ("transforms",),
+  ("networks",),
   ("models",),
   ("schedules",),
   ("fields", "collectives", "labels"),

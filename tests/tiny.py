@@ -14,12 +14,12 @@ import numpy as np
 import optax
 from flax import nnx
 
+from semiseg_jax import networks
 from semiseg_jax.augment import memory_bank, views
 from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Facts, Method, TrainState
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.methods import METHODS, make_method
-from semiseg_jax.models import networks
 from semiseg_jax.models.layers import BatchNorm, Conv, Maker
 from semiseg_jax.models.network import Network, Outputs, Segmenter, Variables, split_network
 from semiseg_jax.models.resize import resize_bilinear

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from semiseg_jax import networks
 from semiseg_jax.convert import families
 from semiseg_jax.convert.assign import tensors_of
 from semiseg_jax.convert.weights import Weights, read_weights
-from semiseg_jax.models import networks
 from semiseg_jax.models.network import Network, Variables
 from semiseg_jax.runtime.checkpoints import Checkpoints
 

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from semiseg_jax import networks
 from semiseg_jax.convert import apart, families, files, hub
 from semiseg_jax.convert.assign import Report, assign, counters_of
 from semiseg_jax.convert.family import Family
-from semiseg_jax.models import networks
 from semiseg_jax.models.network import Network, Variables
 
 

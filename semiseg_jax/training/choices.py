@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from semiseg_jax import fields
 from semiseg_jax.methods import METHODS
-from semiseg_jax.models.networks import NETWORKS, TRUNKS
+from semiseg_jax.networks import NETWORKS, TRUNKS
 from semiseg_jax.schedules import SCHEDULES
 from semiseg_jax.training.optimizers import OPTIMIZERS
 from semiseg_jax.transforms import EVALUATION, TRAINING

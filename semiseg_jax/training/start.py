@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from semiseg_jax import networks
 from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Method
 from semiseg_jax.convert.assign import assign
@@ -13,7 +14,6 @@ from semiseg_jax.convert.checkpoint import description, open_weights
 from semiseg_jax.convert.report import summary
 from semiseg_jax.convert.weights import Weights
 from semiseg_jax.fields import require
-from semiseg_jax.models import networks
 from semiseg_jax.models.network import Network, Variables
 
 

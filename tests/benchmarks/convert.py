@@ -11,9 +11,9 @@ import sys
 import tempfile
 import time
 
+from semiseg_jax import networks
 from semiseg_jax.convert import families, files
 from semiseg_jax.convert.assign import tensors_of
-from semiseg_jax.models import networks
 
 _MODEL = {
   "name": "deeplabv3p",

@@ -11,9 +11,8 @@ import time
 
 import numpy as np
 
-from semiseg_jax import transforms
+from semiseg_jax import networks, transforms
 from semiseg_jax.input.sources import Source
-from semiseg_jax.models import networks
 from semiseg_jax.training import labelling
 from semiseg_jax.training.labelling import Labelling
 

@@ -11,12 +11,11 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags import config_path
 
 from data.blank import blank_dataset
-from semiseg_jax import fields
+from semiseg_jax import fields, networks
 from semiseg_jax.convert.checkpoint import description
 from semiseg_jax.input.build import train_streams
 from semiseg_jax.methods import make_method
-from semiseg_jax.models import networks
-from semiseg_jax.models.networks import NETWORKS, TRUNKS
+from semiseg_jax.networks import NETWORKS, TRUNKS
 from semiseg_jax.training.choices import CHOICES
 from semiseg_jax.training.optimizers import make_optimizer
 from semiseg_jax.training.streams import TrainStream

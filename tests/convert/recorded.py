@@ -12,7 +12,7 @@ import pytest
 
 from semiseg_jax.convert import families
 from semiseg_jax.convert.weights import Converted, Weights, convert, describe
-from semiseg_jax.models.networks import NETWORKS
+from semiseg_jax.networks import NETWORKS
 from tests import golden
 from tests.golden.fill import fill
 

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from semiseg_jax import networks
 from semiseg_jax.convert import families
 from semiseg_jax.convert.assign import assign, tensors_of
 from semiseg_jax.convert.weights import Weights, completed, convert, describe
-from semiseg_jax.models import networks
 from semiseg_jax.models.network import Variables
 
 TOY = {"trunk": {"name": "resnet18", "width": 4}, "normalization": "imagenet"}

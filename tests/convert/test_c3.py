@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
+from semiseg_jax import networks
 from semiseg_jax.convert import apart, families, files
 from semiseg_jax.convert.assign import leaves_of, slots_of, tensor_at, tensors_of
 from semiseg_jax.convert.weights import convert, read_weights
-from semiseg_jax.models import networks
 from tests import golden
 from tests.convert.recorded import assert_close, case_of, json_files, manifest_of, manifests
 from tests.convert.test_assign import make

@@ -4,12 +4,12 @@ import jax
 import numpy as np
 import pytest
 
+from semiseg_jax import networks
 from semiseg_jax.commands import run
 from semiseg_jax.convert import families, files
 from semiseg_jax.convert.assign import tensors_of
 from semiseg_jax.convert.checkpoint import open_weights, save_network, trained_network
 from semiseg_jax.input.build import open_data
-from semiseg_jax.models import networks
 from semiseg_jax.models.network import Variables
 from semiseg_jax.training import setup
 from semiseg_jax.training.choices import choose

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from semiseg_jax import networks
 from semiseg_jax.convert import export
 from semiseg_jax.evaluation.decide import argmax_with_confidence
 from semiseg_jax.evaluation.inference import padded_size, whole
-from semiseg_jax.models import networks
 from semiseg_jax.models.resize import bilinear_matrix, resize_bilinear
 from semiseg_jax.transforms.geometry import reflect_to
 

@@ -9,12 +9,12 @@ import jax
 import numpy as np
 import pytest
 
+from semiseg_jax import networks
 from semiseg_jax.convert import families
 from semiseg_jax.convert.assign import slots_of, tensors_of
 from semiseg_jax.convert.weights import convert
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.pixel import supervised_loss
-from semiseg_jax.models import networks
 from semiseg_jax.models.resize import resize_bilinear
 from tests import golden
 from tests.convert.recorded import (

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from semiseg_jax import networks
 from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Facts
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.methods import memory_bank
-from semiseg_jax.models import networks
 from semiseg_jax.models.layers import BatchNorm, Conv, Maker
 from semiseg_jax.models.network import Outputs, Segmenter, Variables, split_network
 from semiseg_jax.models.normalization import NORMALIZATIONS

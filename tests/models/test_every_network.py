@@ -16,10 +16,10 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from semiseg_jax import networks
 from semiseg_jax.collectives import DATA_AXIS, pmean
-from semiseg_jax.models import networks
 from semiseg_jax.models.network import Network, Variables
-from semiseg_jax.models.networks import NETWORKS, TRUNKS
+from semiseg_jax.networks import NETWORKS, TRUNKS
 from semiseg_jax.runtime.mesh import make_mesh
 
 CLASSES, HEADS = 5, {"representation": 6, "selectors": 7}

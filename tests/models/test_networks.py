@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
+from semiseg_jax import networks
 from semiseg_jax.collectives import as_varying, pmean, value_and_grad
-from semiseg_jax.models import networks
 from semiseg_jax.models.layers import Maker
 from semiseg_jax.models.network import Outputs, Segmenter, split_network
 from semiseg_jax.models.resnet import BACKBONES, ResNetTrunk

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from semiseg_jax import networks
 from semiseg_jax.convert import families
 from semiseg_jax.convert.assign import assign, slots_of, tensors_of
 from semiseg_jax.convert.families.c3_deeplabv2 import APART
-from semiseg_jax.models import networks
 from semiseg_jax.models.layers import Maker
 from semiseg_jax.models.network import Variables
 from semiseg_jax.models.projection import PROJECTIONS

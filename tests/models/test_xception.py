@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from semiseg_jax.models import networks
+from semiseg_jax import networks
 from semiseg_jax.models.layers import Maker, SeparableConv
 from semiseg_jax.models.trunk import Style
 from semiseg_jax.models.xception import XceptionTrunk

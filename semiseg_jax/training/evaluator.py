@@ -48,12 +48,17 @@ def score_saved(
 ) -> tuple[Evaluation, dict[str, Any]]:
   """Evaluates the best network of a working directory on all devices; what it says of itself, too.
 
-  Raises as `trained_network` does.
+  Raises as `trained_network` does, and ValueError if another of its networks is asked for.
   """
   mesh, dtype = make_mesh(), compute_dtype(config.model.dtype)
   variables, network, about = trained_network(
     workdir, config.model, dtype, dataset.info.class_names
   )
+  if (asked := config.evaluation.network) not in (None, about["network"]):
+    raise ValueError(
+      f"{workdir} holds its {about['network']}, which was scored in training, and not its {asked}: "
+      f"train with config.evaluation.network={asked!r}"
+    )
   step = make_evaluate_step(network, dataset.info.num_classes, mesh)
   return score(step, replicate(variables, mesh), config, dataset, mesh), about
 

@@ -221,6 +221,10 @@ def test_evaluate_gives_the_best_score_again(finished, tmp_path):
   assert again["miou_present"] == pytest.approx(result["best"]["score"], abs=1e-6)
   with pytest.raises(ValueError, match=r"knows 10 classes.*has 2 \(sky, road\)"):
     run.evaluate(folder_config(config, tmp_path / "folder"), workdir)
+  config.evaluation.network = "teacher"
+  with pytest.raises(ValueError, match=r"holds its student, .* and not its teacher: train with"):
+    run.evaluate(config, workdir)
+  config.evaluation.network = None
   config.model.normalization = "half_bgr"  # shapes alone would not tell
   with pytest.raises(ValueError, match=r"trained with config\.model\.normalization='imagenet'"):
     run.evaluate(config, workdir)

@@ -23,8 +23,11 @@ TOY = {"num_classes": 5, "trunk": {"name": "resnet18", "width": 4}}
 
 def _toy(name, *, dtype=np.float32, axis_name=None, remat="none", **values):
   """(network, params, batch_stats) of a small one."""
-  if name.startswith("deeplabv3"):
+  kind = networks.NETWORKS[name]
+  if hasattr(kind, "decoder_dim"):
     values = {"decoder_dim": 8, **values}
+  if not issubclass(ResNetTrunk, kind.TRUNKS):
+    values = {"trunk": {"name": kind.trunk.name, "width": 4}, **values}
   how = {"dtype": dtype, "axis_name": axis_name, "remat": remat}
   variables, network = networks.build({"name": name, **TOY, **values}, **how)
   return network, *variables
@@ -96,14 +99,20 @@ def test_the_memory_banks_networks_have_its_sizes(name, classes, count, tensors)
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
-def test_frozen_are_the_memory_banks_affine_and_unused_branches(name):
-  network, params, batch_stats = _toy(name, heads={"selectors": 6})
+def test_frozen_is_what_the_originals_never_train(name):
+  network, params, batch_stats = _toy(name, heads={} if name == "fcn8" else {"selectors": 6})
   frozen = set(network.frozen)
   paths = jax.tree.leaves_with_path(params)
   assert frozen <= {tuple(entry.key for entry in path) for path, _ in paths}
   branches = {path for path in frozen if path[0] == "classifier"}
   unused = {("classifier", "conv2d_list", i, kind) for i in "23" for kind in ("kernel", "bias")}
   assert branches == (unused if name in ("deeplabv2_coco", "deeplabv2_imagenet") else set())
+  if name == "fcn8":
+    assert {path[0] for path in frozen} == {"up_output", "up_pool4_out", "up_final"}
+    return
+  if name == "gcn":
+    assert frozen == {p for p in frozen if p[0][:2] == "br" and p[1] in ("bn1", "bn2")} != set()
+    return
   if name not in ("deeplabv2_coco", "deeplabv2_imagenet", "deeplabv3plus", "deeplabv3plus_c3"):
     assert not frozen
     return
@@ -171,8 +180,9 @@ def test_initial_spreads_are_the_originals():
 @pytest.mark.parametrize(
   ("values", "message"),
   [
-    ({"name": "unet"}, "model.name='unet': did you mean"),
-    ({"trunk": {"name": "vgg16"}}, "model.trunk.name='vgg16': choose from resnet18, resnet34"),
+    ({"name": "unett"}, "model.name='unett': did you mean 'unet'"),
+    ({"trunk": {"name": "vgg"}}, "model.trunk.name='vgg': did you mean 'vgg16'"),
+    ({"trunk": {"name": "vgg16"}}, "'vgg16' does not carry this network: .* 'resnet101'"),
     ({"trunk": {"width": 4}}, "model.trunk.name='': choose from resnet18, resnet34"),
     ({"trunk": {"name": "resnet18", "widht": 4}}, "trunk.widht .* did you mean 'width'?"),
     ({"output_stride": 4}, "model.output_stride=4: choose from 16, 8"),
@@ -220,7 +230,7 @@ def test_first_block_of_a_dilated_stage_has_half_the_dilation(output_stride, sta
   trunk = _trunk("resnet50", output_stride)
   for stage, (first, rest) in ((trunk.layer3, stage3), (trunk.layer4, stage4)):
     assert [block.conv2.dilation for block in stage] == [first] + [rest] * (len(stage) - 1)
-    assert all(block.conv2.padding == block.conv2.dilation for block in stage)
+    assert all(block.conv2.padding == (block.conv2.dilation,) * 2 for block in stage)
   trunk = _trunk("resnet18", output_stride)  # only the convolution that lost its stride
   for stage, (first, rest) in ((trunk.layer3, stage3), (trunk.layer4, stage4)):
     assert [(b.conv1.dilation, b.conv2.dilation) for b in stage] == [(first, rest), (rest, rest)]
@@ -260,7 +270,8 @@ def test_aspp_rates_double_with_the_resolution(output_stride):
 
 def _loss(network, params, batch_stats, levels):
   outputs, after = network(params, batch_stats, levels, True)
-  return jnp.square(outputs.logits).mean() + jnp.abs(outputs.embedding).mean(), after
+  others = [] if outputs.embedding is None else [jnp.abs(outputs.embedding).mean()]
+  return sum(others, jnp.square(outputs.logits).mean()), after
 
 
 def _loss_and_gradient(network, params, batch_stats, levels):
@@ -280,7 +291,7 @@ def test_flax_may_take_modules_for_trees(name):
   """The program is the same, and one compilation serves equal networks."""
 
   def trace():
-    toys = [_toy(name, heads={"representation": 4}) for _ in range(2)]
+    toys = [_toy(name, heads={} if name == "fcn8" else {"representation": 4}) for _ in range(2)]
     assert toys[0][0] == toys[1][0] and hash(toys[0][0]) == hash(toys[1][0])
     network, *arrays = toys[0]
     return str(jax.make_jaxpr(functools.partial(_loss, network))(*arrays, _levels(2)))

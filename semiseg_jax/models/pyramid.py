@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import lax
+from jax import export, lax
 
 from semiseg_jax.models.heads import conv_norm_relu
 from semiseg_jax.models.layers import Maker, Sequential, dropout
@@ -56,8 +56,9 @@ class MeanGrid:
     return product("biwc,jw->bijc", y, columns).astype(x.dtype)
 
 
-def _shares(n: int, bins: int) -> np.ndarray:
-  """float32 [bins, n]: the weight of each pixel in each part's mean."""
-  part, pixel = np.arange(bins)[:, None], np.arange(n)
+def _shares(n: int, bins: int) -> np.ndarray | jax.Array:
+  """float32 [bins, n]: the weight of each pixel in each part's mean; n may be a symbol."""
+  xp = jnp if export.is_symbolic_dim(n) else np
+  part, pixel = xp.arange(bins)[:, None], xp.arange(n)
   inside = (pixel >= part * n // bins) & (pixel < -(-(part + 1) * n // bins))
   return (inside / inside.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -52,7 +52,7 @@ class SegNetModule(Segmenter):
   def decode(self, features: Features, size: Size, train: bool, keys: Keys = None) -> Outputs:
     *places, x = features
     for i, place in enumerate(reversed(places), start=1):
-      shape = tuple(n >> (5 - i) for n in size)
+      shape = tuple(n // 2 ** (5 - i) for n in size)
       x = getattr(self, f"stage{i}_decoder")(max_unpool(x, place, shape), train)
     return Outputs(self.classifier(x), self.embed(x, train), x)
 

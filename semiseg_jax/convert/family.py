@@ -57,14 +57,26 @@ def numbers(shapes: Shapes, pattern: str) -> set[str]:
   return {match[1] for key in shapes if (match := re.match(pattern, key))}
 
 
-def trunk(shapes: Shapes, prefix: str) -> dict[str, Any]:
-  """The trunk whose keys begin with prefix; ValueError for one that is no ResNet of ours."""
+def stem_rules(prefix: str, stem: str) -> tuple[tuple[str, str], ...]:
+  """Rules of a ResNet whose stem is a Sequential: convolution 0, BatchNorm 1."""
+  return (
+    (r"trunk\.conv1\b", f"{prefix}{stem}.0"),
+    (r"trunk\.bn1\b", f"{prefix}{stem}.1"),
+    (r"trunk\.layer", f"{prefix}layer"),
+  )
+
+
+def trunk(shapes: Shapes, prefix: str, stem: str = "conv1") -> dict[str, Any]:
+  """The trunk whose keys begin with prefix; ValueError for one that is no ResNet of ours.
+
+  stem: the name of its first convolution.
+  """
   depths = []
   for stage in range(1, 5):
     depths.append(len(numbers(shapes, rf"{re.escape(prefix)}layer{stage}\.(\d+)\.")))
   has_bottlenecks = f"{prefix}layer1.0.conv3.weight" in shapes
   for name, (block, known) in BACKBONES.items():
     if known == tuple(depths) and (block is Bottleneck) == has_bottlenecks:
-      return {"trunk": {"name": name, "width": shapes[f"{prefix}conv1.weight"][0]}}
+      return {"trunk": {"name": name, "width": shapes[f"{prefix}{stem}.weight"][0]}}
   kind = "bottlenecks" if has_bottlenecks else "basic blocks"
   raise ValueError(f"a trunk with {depths} {kind} is none of {', '.join(BACKBONES)}")

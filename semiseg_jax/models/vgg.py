@@ -5,7 +5,7 @@ import dataclasses
 import jax
 from flax import nnx
 
-from semiseg_jax.models.layers import BatchNorm, Maker, Sequential, max_pool
+from semiseg_jax.models.layers import Maker, Sequential, max_pool
 from semiseg_jax.models.network import Features
 from semiseg_jax.models.trunk import Style, Trunk
 
@@ -33,10 +33,6 @@ class VGG(nnx.Module):
   @property
   def stages(self) -> tuple[Sequential, ...]:
     return self.stage1, self.stage2, self.stage3, self.stage4, self.stage5
-
-  @property
-  def has_norms(self) -> bool:
-    return isinstance(self.stage1[1], BatchNorm)
 
   def __call__(self, images: jax.Array, train: bool) -> Features:
     """The five stages' outputs behind their pools, at strides 2 to 32."""

@@ -8,11 +8,14 @@ from semiseg_jax.convert.family import Family, trunk
 APART = "embedding_module."
 
 
-def plus_rules(ours: str, aspp: str, decoder: str) -> tuple[tuple[str, str], ...]:
-  """Of DeepLabV3+'s parts (models/plus.py) behind a pattern of ours, by the originals' names."""
+def plus_rules(ours: str, aspp: str, decoder: str, convs: int = 4) -> tuple[tuple[str, str], ...]:
+  """Of DeepLabV3+'s parts (models/plus.py) behind a pattern of ours, by the originals' names.
+
+  convs: the branches of ASPP beside the pooled one.
+  """
   return (
-    *((rf"{ours}ASPP\.convs\.{i}\b", f"{aspp}.aspp{i + 1}") for i in range(4)),
-    (rf"{ours}ASPP\.convs\.4\b", f"{aspp}.avg_pool"),
+    *((rf"{ours}ASPP\.convs\.{i}\b", f"{aspp}.aspp{i + 1}") for i in range(convs)),
+    (rf"{ours}ASPP\.convs\.{convs}\b", f"{aspp}.avg_pool"),
     (rf"{ours}ASPP\.project\.0$", f"{aspp}.conv1"),
     (rf"{ours}ASPP\.project\.1$", f"{aspp}.bn1"),
     (rf"{ours}project\.0$", f"{decoder}.conv1"),

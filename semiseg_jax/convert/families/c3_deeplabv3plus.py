@@ -4,13 +4,8 @@ A file doesn't say its output stride; 16 is the original's default.
 """
 
 from semiseg_jax.convert.families.c3_deeplabv2 import APART, PROJECTION, common, plus_rules
-from semiseg_jax.convert.family import Family, trunk
+from semiseg_jax.convert.family import Family, stem_rules, trunk
 
-TRUNK = (
-  (r"trunk\.conv1$", "backbone.layer0.0"),
-  (r"trunk\.bn1$", "backbone.layer0.1"),
-  (r"trunk\.layer", "backbone.layer"),
-)
 DECODER = ((r"classifier$", "decoder.output.7"), *plus_rules("", "ASSP", "decoder"), *PROJECTION)
 
 
@@ -25,19 +20,14 @@ def decoder(shapes, extra) -> dict:
   }
 
 
-def trunk_of(shapes) -> dict:
-  """The ResNet under a network."""
-  return trunk({**shapes, "backbone.conv1.weight": shapes["backbone.layer0.0.weight"]}, "backbone.")
-
-
 def _describe(shapes, extra) -> dict:
-  return {**decoder(shapes, extra), **trunk_of(shapes)}
+  return {**decoder(shapes, extra), **trunk(shapes, "backbone.", "layer0.0")}
 
 
 FAMILY = Family(
   name="c3_deeplabv3plus",
   title="C3-SemiSeg's DeepLabV3+",
-  rules=(*TRUNK, *DECODER),
+  rules=(*stem_rules("backbone.", "layer0"), *DECODER),
   signature=("backbone.layer0.0.weight", "ASSP.conv1.weight"),
   unless=("DUC_out.conv.weight",),
   describe=_describe,

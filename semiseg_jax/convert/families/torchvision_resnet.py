@@ -15,7 +15,7 @@ FAMILY = Family(
   name="torchvision_resnet",
   title="torchvision's ResNet for ImageNet",
   rules=((r"trunk\.", ""), (r"classifier$", "fc")),
-  signature=("conv1.weight", "layer1.0.conv1.weight"),
-  unless=("layer5.conv2d_list.0.weight", "aspp.aspp1.atrous_conv.weight", "upconv1.weight"),
+  signature=("conv1.weight", "bn1.weight", "layer1.0.conv1.weight"),
+  unless=("layer5.conv2d_list.0.weight", "aspp.aspp1.atrous_conv.weight"),
   describe=_describe,
 )

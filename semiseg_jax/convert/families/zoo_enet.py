@@ -1,16 +1,12 @@
 """pytorch-segmentation's ENet."""
 
+from semiseg_jax.convert.families import zoo
 from semiseg_jax.convert.family import Family
 
 
 def _describe(shapes, extra) -> dict:
-  return {
-    "name": "enet",
-    "num_classes": shapes["fullconv.weight"][1],
-    "trunk": {"name": "enet", "width": shapes["initial.bn.weight"][0]},
-    "output_stride": 8,
-    "normalization": None,  # that of the dataset, which a file does not say
-  }
+  trunk = {"name": "enet", "width": shapes["initial.bn.weight"][0]}
+  return zoo.describe("enet", shapes["fullconv.weight"][1], 8, trunk=trunk)
 
 
 FAMILY = Family(

@@ -1,19 +1,15 @@
 """pytorch-segmentation's FCN-8s, whose first Sequential holds three stages with their pools."""
 
+from semiseg_jax.convert.families import zoo
 from semiseg_jax.convert.family import Family
 
 _PLACES = {(1, 0): 0, (1, 2): 2, (2, 0): 5, (2, 2): 7, (3, 0): 10, (3, 2): 12, (3, 4): 14}
 
 
 def _describe(shapes, extra) -> dict:
-  return {
-    "name": "fcn8",
-    "num_classes": shapes["output.6.bias"][0],
-    "trunk": {"name": "vgg16", "width": shapes["pool3.0.bias"][0]},
-    "output_stride": 32,
-    "decoder_dim": shapes["output.0.bias"][0],
-    "normalization": None,  # that of the dataset, which a file does not say
-  }
+  trunk = {"name": "vgg16", "width": shapes["pool3.0.bias"][0]}
+  dim = shapes["output.0.bias"][0]
+  return zoo.describe("fcn8", shapes["output.6.bias"][0], 32, trunk=trunk, decoder_dim=dim)
 
 
 FAMILY = Family(

@@ -1,12 +1,9 @@
 """pytorch-segmentation's PSPNet, such as its `checkpoint-epoch80.pth` on Pascal VOC."""
 
-from semiseg_jax.convert.family import Family, trunk
+from semiseg_jax.convert.families import zoo
+from semiseg_jax.convert.family import Family, stem_rules, trunk
 
-TRUNK = (
-  (r"trunk\.conv1\b", "initial.0"),
-  (r"trunk\.bn1\b", "initial.1"),
-  (r"trunk\.layer", "layer"),
-)
+TRUNK = stem_rules("", "initial")
 HEADS = (
   (r"pyramid\b", "master_branch.0"),
   (r"classifier\b", "master_branch.1"),
@@ -17,19 +14,14 @@ HEADS = (
 
 def trunk_of(shapes) -> dict:
   """The ResNet under a network, whose stem is one convolution or three."""
-  stem = next(shapes[k] for k in ("initial.0.0.weight", "initial.0.weight") if k in shapes)
-  return trunk({**shapes, "conv1.weight": stem}, "")
+  stem = "initial.0.0" if "initial.0.0.weight" in shapes else "initial.0"
+  return trunk(shapes, "", stem)
 
 
 def heads(shapes) -> dict:
   """The network but for its trunk."""
-  return {
-    "name": "pspnet",
-    "num_classes": shapes["master_branch.1.bias"][0],
-    "output_stride": 8,
-    "aux_head": "auxiliary_branch.4.bias" in shapes,
-    "normalization": None,  # that of the dataset, which a file does not say
-  }
+  classes, has_aux = shapes["master_branch.1.bias"][0], "auxiliary_branch.4.bias" in shapes
+  return zoo.describe("pspnet", classes, 8, aux_head=has_aux)
 
 
 def _describe(shapes, extra) -> dict:

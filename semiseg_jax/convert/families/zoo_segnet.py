@@ -1,17 +1,12 @@
 """pytorch-segmentation's SegNet whose decoder has layers of its own, as upstream."""
 
+from semiseg_jax.convert.families import zoo
 from semiseg_jax.convert.family import Family
 
 
 def _describe(shapes, extra) -> dict:
-  width = shapes["stage1_encoder.0.bias"][0]
-  return {
-    "name": "segnet",
-    "num_classes": shapes["stage5_decoder.6.bias"][0],
-    "trunk": {"name": "vgg16_bn", "width": width},
-    "output_stride": 32,
-    "normalization": None,  # that of the dataset, which a file does not say
-  }
+  trunk = {"name": "vgg16_bn", "width": shapes["stage1_encoder.0.bias"][0]}
+  return zoo.describe("segnet", shapes["stage5_decoder.6.bias"][0], 32, trunk=trunk)
 
 
 FAMILY = Family(

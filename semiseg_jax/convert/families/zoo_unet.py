@@ -1,16 +1,12 @@
 """pytorch-segmentation's U-Net."""
 
+from semiseg_jax.convert.families import zoo
 from semiseg_jax.convert.family import Family
 
 
 def _describe(shapes, extra) -> dict:
-  return {
-    "name": "unet",
-    "num_classes": shapes["final_conv.bias"][0],
-    "trunk": {"name": "unet", "width": shapes["start_conv.3.weight"][0]},
-    "output_stride": 16,
-    "normalization": None,  # that of the dataset, which a file does not say
-  }
+  trunk = {"name": "unet", "width": shapes["start_conv.3.weight"][0]}
+  return zoo.describe("unet", shapes["final_conv.bias"][0], 16, trunk=trunk)
 
 
 FAMILY = Family(

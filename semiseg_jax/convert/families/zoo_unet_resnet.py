@@ -1,17 +1,12 @@
 """pytorch-segmentation's U-Net on a ResNet."""
 
+from semiseg_jax.convert.families import zoo
 from semiseg_jax.convert.families.zoo_pspnet import TRUNK, trunk_of
 from semiseg_jax.convert.family import Family
 
 
 def _describe(shapes, extra) -> dict:
-  return {
-    "name": "unet_resnet",
-    "num_classes": shapes["conv7.weight"][0],
-    **trunk_of(shapes),
-    "output_stride": 8,
-    "normalization": None,  # that of the dataset, which a file does not say
-  }
+  return zoo.describe("unet_resnet", shapes["conv7.weight"][0], 8, **trunk_of(shapes))
 
 
 FAMILY = Family(

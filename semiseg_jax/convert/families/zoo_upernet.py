@@ -1,24 +1,19 @@
 """pytorch-segmentation's UperNet, whose files have its one smoothing layer three times."""
 
-from semiseg_jax.convert.families.zoo_gcn import TRUNK, trunk_of
-from semiseg_jax.convert.family import Family
+from semiseg_jax.convert.families import zoo
+from semiseg_jax.convert.family import Family, stem_rules, trunk
 
 
 def _describe(shapes, extra) -> dict:
-  return {
-    "name": "upernet",
-    "num_classes": shapes["head.bias"][0],
-    **trunk_of(shapes),
-    "output_stride": 16,
-    "normalization": None,  # that of the dataset, which a file does not say
-  }
+  found = trunk(shapes, "backbone.", "initial.0")
+  return zoo.describe("upernet", shapes["head.bias"][0], 16, **found)
 
 
 FAMILY = Family(
   name="zoo_upernet",
   title="pytorch-segmentation's UperNet",
   rules=(
-    *TRUNK,
+    *stem_rules("backbone.", "initial"),
     (r"pyramid\b", "PPN"),
     (r"fpn\.smooth_conv$", "FPN.smooth_conv.0"),
     (r"fpn\b", "FPN"),

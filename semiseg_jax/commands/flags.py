@@ -57,14 +57,18 @@ class _Choosing(flags.ArgumentParser):
 
 def _given(key: str) -> list[str]:
   """The values of --config.KEY on the command line."""
-  text = "\n".join(sys.argv[1:])
-  return re.findall(rf"^--?config\.{re.escape(key)}[=\n](.*)$", text, re.MULTILINE)
+  return _typed(rf"^--?config\.{re.escape(key)}[=\n](.*)$")
+
+
+def _typed(pattern: str) -> list[str]:
+  """What a pattern's group has on the command line, an argument a line."""
+  return re.findall(pattern, "\n".join(sys.argv[1:]), re.MULTILINE)
 
 
 def _check_keys(config: ConfigDict) -> None:
   """ValueError naming the nearest for a key on the command line that the config doesn't have."""
   known = list(flatten_dict(config.to_dict(preserve_field_references=True), sep="."))
-  for key in re.findall(r"^--?(?:no)?config\.([\w.]+)", "\n".join(sys.argv[1:]), re.MULTILINE):
+  for key in _typed(r"^--?(?:no)?config\.([\w.]+)"):
     if not any(f"{name}.".startswith(f"{key}.") for name in known):
       close = [f"did you mean config.{name}?" for name in difflib.get_close_matches(key, known, 1)]
       raise ValueError(f"no key config.{key}: {[*close, 'configs/common.py has all'][0]}")
@@ -75,7 +79,7 @@ def _let_none_be_typed(config: ConfigDict) -> None:
 
   ValueError for a key that may not be None.
   """
-  for key in re.findall(r"^--?config\.([\w.]+)[=\n]None$", "\n".join(sys.argv[1:]), re.MULTILINE):
+  for key in _typed(r"^--?config\.([\w.]+)[=\n]None$"):
     path, _, name = key.rpartition(".")
     section = config_path.get_value(path, config) if path else config
     if not isinstance(dict(section.items(preserve_field_references=True))[name], FieldReference):

@@ -48,6 +48,20 @@ class Frozen(nnx.Param):
   """A parameter that stays as it was loaded: no gradient, and no weight decay either."""
 
 
+def _weights(
+  rng: np.random.Generator,
+  shape: tuple[int, ...],
+  fan_in: int,
+  bias_size: int | None,
+  init: Init | None,
+  trained: bool,
+) -> tuple[nnx.Param, nnx.Param | None]:
+  """A convolution's kernel and, if it has a size, its bias."""
+  param = nnx.Param if trained else Frozen
+  kernel = param(init(rng, shape) if init else uniform_fan_in(rng, shape, fan_in))
+  return kernel, param(uniform_fan_in(rng, (bias_size,), fan_in)) if bias_size else None
+
+
 class Conv(nnx.Module):
   """Convolution with symmetric zero padding; kernel HWIO.
 
@@ -72,12 +86,11 @@ class Conv(nnx.Module):
     init: Init | None = None,
     trained: bool = True,
   ):
-    param = nnx.Param if trained else Frozen
     in_channels //= groups
     height, width = size if isinstance(size, tuple) else (size, size)
     shape, fan_in = (height, width, in_channels, out_channels), height * width * in_channels
-    self.kernel = param(init(rng, shape) if init else uniform_fan_in(rng, shape, fan_in))
-    self.bias = param(uniform_fan_in(rng, (out_channels,), fan_in)) if use_bias else None
+    bias_size = out_channels if use_bias else None
+    self.kernel, self.bias = _weights(rng, shape, fan_in, bias_size, init, trained)
     self.padding = padding if isinstance(padding, tuple) else (padding, padding)
     self.stride, self.dilation = stride, dilation
     self.dtype = jnp.dtype(dtype)
@@ -115,10 +128,9 @@ class ConvTranspose(nnx.Module):
     init: Init | None = None,
     trained: bool = True,
   ):
-    param = nnx.Param if trained else Frozen
     shape, fan_in = (size, size, out_channels, in_channels), size * size * out_channels
-    self.kernel = param(init(rng, shape) if init else uniform_fan_in(rng, shape, fan_in))
-    self.bias = param(uniform_fan_in(rng, (out_channels,), fan_in)) if use_bias else None
+    bias_size = out_channels if use_bias else None
+    self.kernel, self.bias = _weights(rng, shape, fan_in, bias_size, init, trained)
     self.stride, self.pads = stride, (size - 1 - padding, size - 1 - padding + extra)
     self.dtype = jnp.dtype(dtype)
 
@@ -258,12 +270,15 @@ class Maker(NamedTuple):
   norm_bias: float = 0.0
 
   def conv(self, *sizes: int, **options: Any) -> Conv:
-    own = {"dtype": self.dtype, "init": self.init, "trained": self.train_convs}
-    return Conv(*sizes, rng=self.rng, **{**own, **options})
+    return Conv(*sizes, **{**self._of_convs, **options})
 
   def conv_transpose(self, *sizes: int, **options: Any) -> ConvTranspose:
-    own = {"dtype": self.dtype, "init": self.init, "trained": self.train_convs}
-    return ConvTranspose(*sizes, rng=self.rng, **{**own, **options})
+    return ConvTranspose(*sizes, **{**self._of_convs, **options})
+
+  @property
+  def _of_convs(self) -> dict[str, Any]:
+    own = {"rng": self.rng, "dtype": self.dtype, "init": self.init}
+    return own | {"trained": self.train_convs}
 
   def norm(self, channels: int) -> BatchNorm:
     options = {"trained": self.train_norms, "bias": self.norm_bias}

@@ -171,7 +171,7 @@ def c3_experiment(config: ConfigDict, method: str, *, epoch: int, epochs: int) -
   choose(config, "data.unlabeled_transform", "c3_unlabeled")
   choose(config, "evaluation.transform", "c3")
   config.data.labeled_batch = config.data.unlabeled_batch = 16  # 4 on each of 4 GPUs
-  choose(config, "model", "deeplabv2_coco", freeze_bn=True)
+  choose(config, "model", "deeplabv2_coco", freeze_bn="trunk")
   choose(config, "method", "c3", unlabeled_start=9 * epoch)
   if method == "supervised":
     config.method.update(unlabeled_start=None, contrast=None)

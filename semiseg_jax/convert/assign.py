@@ -127,7 +127,7 @@ def tensors_of(
       counter = key.removesuffix("running_var") + _COUNTER
       tensors[counter] = np.asarray((counters or {}).get(counter, 0), np.int64)
   copies = {copy: tensors[key] for key in tensors for copy in family.copies_of(key)}
-  return tensors | copies
+  return family.restore(tensors | copies)
 
 
 def tensor_at(leaves: Mapping[tuple[str, ...], np.ndarray], slot: Slot) -> np.ndarray:

@@ -17,12 +17,12 @@ class Family:
   rules: (pattern, template) pairs: what our module path begins with, and what stands there in the
   state dict; the first match counts, a path without one has no counterpart. "{c}" in a template is
   the class, for modules that hold the arrays of all classes. signature: keys by which the family is
-  known; unless: keys that it never has. describe: (shapes of the tensors, what else the file
-  holds) -> what `networks.build` takes; a value of None could not be known. counters: whether
-  BatchNorms have `num_batches_tracked`. apart: what the keys begin with, here, of tensors that are
-  in a file of their own (convert/apart.py). copies: (layer, the names under which it is in a state
-  dict once more), for layers that the original uses in several places. adapt: makes a file's
-  tensors into those that the rules name.
+  known; unless: keys that it never has; begins: what some key begins with. describe: (shapes of the
+  tensors, what else the file holds) -> what `networks.build` takes; a value of None could not be
+  known. counters: whether BatchNorms have `num_batches_tracked`. apart: what the keys begin with,
+  here, of tensors that are in a file of their own (convert/apart.py). copies: (layer, the names
+  under which it is in a state dict once more), for layers that the original uses in several places.
+  adapt: makes a file's tensors into those that the rules name; restore: the way back.
   """
 
   name: str
@@ -31,13 +31,17 @@ class Family:
   signature: tuple[str, ...]
   describe: Callable[[Shapes, Mapping[str, Any]], dict[str, Any]]
   unless: tuple[str, ...] = ()
+  begins: str = ""
   counters: bool = True
   apart: str = ""
   copies: tuple[tuple[str, tuple[str, ...]], ...] = ()
   adapt: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
+  restore: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
 
   def recognises(self, keys: Mapping[str, Any]) -> bool:
-    return all(key in keys for key in self.signature) and not any(k in keys for k in self.unless)
+    has_all = all(key in keys for key in self.signature)
+    begins = any(key.startswith(self.begins) for key in keys)
+    return has_all and begins and not any(key in keys for key in self.unless)
 
   def copies_of(self, key: str) -> list[str]:
     """Under which keys a tensor is in a state dict once more."""
@@ -69,7 +73,7 @@ def stem_rules(prefix: str, stem: str) -> tuple[tuple[str, str], ...]:
 def trunk(shapes: Shapes, prefix: str, stem: str = "conv1") -> dict[str, Any]:
   """The trunk whose keys begin with prefix; ValueError for one that is no ResNet of ours.
 
-  stem: the name of its first convolution.
+  stem: the name of its first convolution, or of the three that stand for it.
   """
   depths = []
   for stage in range(1, 5):
@@ -77,6 +81,8 @@ def trunk(shapes: Shapes, prefix: str, stem: str = "conv1") -> dict[str, Any]:
   has_bottlenecks = f"{prefix}layer1.0.conv3.weight" in shapes
   for name, (block, known) in BACKBONES.items():
     if known == tuple(depths) and (block is Bottleneck) == has_bottlenecks:
-      return {"trunk": {"name": name, "width": shapes[f"{prefix}{stem}.weight"][0]}}
+      is_deep = f"{prefix}{stem}.0.weight" in shapes
+      width = shapes[f"{prefix}{stem}{'.0' * is_deep}.weight"][0]
+      return {"trunk": {"name": name, "width": width, "deep_stem": is_deep}}
   kind = "bottlenecks" if has_bottlenecks else "basic blocks"
   raise ValueError(f"a trunk with {depths} {kind} is none of {', '.join(BACKBONES)}")

@@ -11,7 +11,7 @@ from flax import nnx
 
 from semiseg_jax.fields import require
 from semiseg_jax.models.densenet import DenseNetTrunk
-from semiseg_jax.models.layers import Maker
+from semiseg_jax.models.layers import BatchNorm, Maker, freeze
 from semiseg_jax.models.network import Segmenter
 from semiseg_jax.models.resnet import RESNET101, ResNetTrunk
 from semiseg_jax.models.trunk import REMAT, Style, Trunk
@@ -22,20 +22,23 @@ from semiseg_jax.models.xception import XceptionTrunk
 class Architecture:
   """What every network's description inherits.
 
-  trunk: the encoder. output_stride: of the trunk. freeze_bn: the trunk's BatchNorms compute in
-  training as in evaluation, and keep their statistics. RATES: of the dilated 3x3 convolutions on
-  the trunk, by the output strides that there are. TRUNKS: the kinds that it stands on. STYLE: what
-  its original does its own way.
+  trunk: the encoder. output_stride: of the trunk. freeze_bn: which BatchNorms compute in training
+  as in evaluation, and keep their statistics: none | trunk | all. freeze_trunk: its parameters stay
+  as they are. RATES: of the dilated 3x3 convolutions on the trunk, by the output strides that there
+  are. TRUNKS: the kinds that it stands on. STYLE: what its original does its own way. OF_IMAGES:
+  whether it classifies whole images.
   """
 
   trunk: Trunk = RESNET101
   output_stride: int = 16
-  freeze_bn: bool = False
+  freeze_bn: str = "none"
+  freeze_trunk: bool = False
 
   MODULE: ClassVar[type[Segmenter]]
   RATES: ClassVar[Mapping[int, tuple[int, ...]]] = {16: (6, 12, 18)}
   TRUNKS: ClassVar[tuple[type[Trunk], ...]] = (ResNetTrunk, DenseNetTrunk, XceptionTrunk)
   STYLE: ClassVar[Style] = Style()
+  OF_IMAGES: ClassVar[bool] = False
 
   def __post_init__(self):
     if not isinstance(self.trunk, self.TRUNKS):
@@ -45,6 +48,7 @@ class Architecture:
         f"as {own}"
       )
     require("config.model.output_stride", self.output_stride, self.RATES)
+    require("config.model.freeze_bn", self.freeze_bn, ("none", "trunk", "all"))
 
   @property
   def rates(self) -> tuple[int, ...]:
@@ -59,5 +63,10 @@ class Architecture:
     """The module with fresh weights; embedding_dim: of its representation head, None for none."""
     make = make._replace(init=self.STYLE.init, norm_bias=self.STYLE.norm_bias)
     module = self.MODULE(self, num_classes, embedding_dim, make)
-    module.freeze_bn = self.freeze_bn
+    still = {"none": None, "trunk": module.trunk, "all": module}[self.freeze_bn]
+    for _, part in nnx.iter_modules(still) if still else ():
+      if isinstance(part, BatchNorm):
+        part.moves = False
+    if self.freeze_trunk:
+      freeze(module.trunk)
     return module

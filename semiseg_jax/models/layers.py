@@ -62,6 +62,14 @@ def _weights(
   return kernel, param(uniform_fan_in(rng, (bias_size,), fan_in)) if bias_size else None
 
 
+def freeze(module: nnx.Module) -> None:
+  """Its parameters are not trained from now on."""
+  for _, part in nnx.iter_modules(module):
+    for name, value in vars(part).items():
+      if type(value) is nnx.Param:
+        setattr(part, name, Frozen(value[...]))
+
+
 class Conv(nnx.Module):
   """Convolution with symmetric zero padding; kernel HWIO.
 
@@ -178,7 +186,10 @@ class BatchNorm(nnx.Module):
   Normalises with the biased variance, averages the unbiased one: new = 0.9 old + 0.1 batch.
   With axis_name the batch is that of all devices of the axis. trained: whether scale and bias are;
   if not they are `Frozen`, while the running statistics move all the same. bias: its initial value.
+  moves: False if it computes in training as in evaluation.
   """
+
+  moves = True
 
   def __init__(
     self,
@@ -202,7 +213,7 @@ class BatchNorm(nnx.Module):
     """
     values = x.astype(jnp.float32)
     mean, var = self.mean[...], self.var[...]
-    if train:
+    if train and self.moves:
       mean, var = batch_moments(values, self.axis_name)
       count = x.size // x.shape[-1] * device_count(self.axis_name)
       if count == 1:
@@ -212,10 +223,6 @@ class BatchNorm(nnx.Module):
         )
       self.average(mean, var * (count / (count - 1)))
     return self.normalise(values, mean, var).astype(x.dtype)
-
-  def freeze(self) -> None:
-    """Scale and bias are not trained from now on."""
-    self.scale, self.bias = Frozen(self.scale[...]), Frozen(self.bias[...])
 
   def normalise(self, values: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
     factor = lax.rsqrt(var + BATCH_NORM_EPSILON) * self.scale[...]

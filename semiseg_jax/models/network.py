@@ -51,12 +51,10 @@ class Segmenter(nnx.Module):
   align_corners: how its logits are resized. feature_dim: channels of Outputs.features, None
   without any. late: names of its parts that may get their first gradient late in a run. per_class:
   of those whose arrays have the classes as their leading axis. representation: the head of
-  Outputs.embedding, or None. freeze_bn: the trunk's BatchNorms compute in training as in
-  evaluation.
+  Outputs.embedding, or None.
   """
 
   align_corners = True
-  freeze_bn = False
   late: tuple[str, ...] = ()
   per_class: tuple[str, ...] = ()
   feature_dim: int | None = None
@@ -69,7 +67,7 @@ class Segmenter(nnx.Module):
 
   def encode(self, images: jax.Array, train: bool, keys: Keys = None) -> Features:
     """Features of normalised images [B,H,W,3]."""
-    return self.trunk(images, train and not self.freeze_bn)
+    return self.trunk(images, train)
 
   def decode(self, features: Features, size: Size, train: bool, keys: Keys = None) -> Outputs:
     """What the network says given its features; size: of the images."""

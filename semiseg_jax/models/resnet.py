@@ -94,12 +94,13 @@ class ResNet(nnx.Module):
   With style.dilate_first the first one has twice that too. channels: of each stage's output.
   """
 
-  def __init__(self, name: str, width: int, output_stride: int, style: Style, make: Maker):
+  def __init__(self, about: "ResNetTrunk", output_stride: int, style: Style, make: Maker):
     make = make._replace(init=style.trunk_init, train_norms=style.train_norms, norm_bias=0.0)
-    block, depths = BACKBONES[name]
-    is_deep = style.deep_stem and block is Bottleneck
-    self.conv1 = _deep_stem(width, make) if is_deep else make.conv(3, width, 7, stride=2, padding=3)
-    stem_width = 2 * width if is_deep else width
+    (block, depths), width = BACKBONES[about.name], about.width
+    if about.deep_stem:
+      self.conv1, stem_width = _deep_stem(width, make), 2 * width
+    else:
+      self.conv1, stem_width = make.conv(3, width, 7, stride=2, padding=3), width
     self.bn1 = make.norm(stem_width)
     channels, stride, dilation = [stem_width], 4, 1
     for stage, depth in enumerate(depths):
@@ -159,14 +160,14 @@ class ResNetTrunk(Trunk):
   """A ResNet as a config describes it.
 
   name: resnet18 | resnet34 | resnet50 | resnet101 | resnet152. width: channels of the stem, 64 in
-  the paper; all stages scale with it.
+  the paper; all stages scale with it. deep_stem: three 3x3 instead of one 7x7 (PyTorch-Encoding's).
   """
 
   name: str = "resnet101"
-  width: int = 64
+  deep_stem: bool = False
 
   def build(self, output_stride: int, style: Style, make: Maker) -> ResNet:
-    return ResNet(self.name, self.width, output_stride, style, make)
+    return ResNet(self, output_stride, style, make)
 
 
 RESNET101 = ResNetTrunk()

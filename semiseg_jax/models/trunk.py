@@ -14,18 +14,16 @@ class Style(NamedTuple):
 
   stride_in_1x1: a bottleneck's stride is in its first 1x1 instead of its 3x3 (as in Caffe's
   weights). dilate_first: the first block of a stage that gave up its stride is dilated like the
-  others instead of half as much. ceil_pool: the stem's max-pool rounds the size up (n/2 + 1 of an
-  even n). deep_stem: a trunk of bottlenecks begins with three 3x3 instead of one 7x7.
-  hybrid_dilation: blocks of a stage that gave up its stride have dilations 1, 2, 3 in turn, of the
-  next such stage 3, 4, 5 (Wang et al. 2018). trunk_init and init: of the kernels in the trunk and
-  elsewhere; PyTorch's default without one. train_norms: whether scales and biases of the trunk's
-  BatchNorms are trained. norm_bias: initial biases of the others.
+  others instead of half as much. ceil_pool: max-pools round the size up (a stem's to n/2 + 1 of an
+  even n). hybrid_dilation: blocks of a stage that gave up its stride have dilations 1, 2, 3 in
+  turn, of the next such stage 3, 4, 5 (Wang et al. 2018). trunk_init and init: of the kernels in
+  the trunk and elsewhere; PyTorch's default without one. train_norms: whether scales and biases of
+  the trunk's BatchNorms are trained. norm_bias: initial biases of the others.
   """
 
   stride_in_1x1: bool = False
   dilate_first: bool = False
   ceil_pool: bool = False
-  deep_stem: bool = False
   hybrid_dilation: bool = False
   trunk_init: Init = he_normal_fan_out
   init: Init | None = None

@@ -19,7 +19,8 @@ class VGG(nnx.Module):
   are any, ReLU. channels: of each stage.
   """
 
-  def __init__(self, width: int, has_norms: bool, make: Maker):
+  def __init__(self, width: int, has_norms: bool, ceil_pool: bool, make: Maker):
+    self.ceil_pool = ceil_pool
     self.channels = tuple(width * min(1 << stage, 8) for stage in range(5))
     inputs = 3
     for i, (depth, channels) in enumerate(zip(DEPTHS, self.channels, strict=True), start=1):
@@ -38,7 +39,7 @@ class VGG(nnx.Module):
     """The five stages' outputs behind their pools, at strides 2 to 32."""
     x, features = images, []
     for stage in self.stages:
-      x = max_pool(stage(x, train), 2, 2, ceil_mode=True)
+      x = max_pool(stage(x, train), 2, 2, ceil_mode=self.ceil_pool)
       features.append(x)
     return tuple(features)
 
@@ -51,4 +52,4 @@ class VGGTrunk(Trunk):
 
   def build(self, output_stride: int, style: Style, make: Maker) -> VGG:
     make = make._replace(init=style.trunk_init, norm_bias=0.0)
-    return VGG(self.width, self.name.endswith("_bn"), make)
+    return VGG(self.width, self.name.endswith("_bn"), style.ceil_pool, make)

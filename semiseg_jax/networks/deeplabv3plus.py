@@ -8,7 +8,7 @@ from flax import nnx
 
 from semiseg_jax.models.architecture import Architecture
 from semiseg_jax.models.heads import linear_head, pixel_head
-from semiseg_jax.models.layers import BatchNorm, Maker, he_normal_fan_in
+from semiseg_jax.models.layers import BatchNorm, Maker, freeze, he_normal_fan_in
 from semiseg_jax.models.network import Features, Keys, Outputs, Segmenter, Size
 from semiseg_jax.models.plus import LowAndHigh, PlusDecoder
 from semiseg_jax.models.resnet import MEMORY_BANK, ResNet
@@ -75,7 +75,7 @@ class DeepLabV3Plus(Architecture):
 class DeepLabV3PlusC3(DeepLabV3Plus):
   """C3-SemiSeg's (its `models/deeplabv3_plus.py`), whose trunk may be an xception too."""
 
-  freeze_bn: bool = True
+  freeze_bn: str = "trunk"
 
   RATES: ClassVar = {16: (6, 12, 18), 8: (12, 24, 36)}
   STYLE = Style(dilate_first=True, init=he_normal_fan_in, norm_bias=1e-4)
@@ -89,7 +89,7 @@ class DeepLabV3PlusC3(DeepLabV3Plus):
     unnamed = [("bn1",)] if isinstance(trunk, ResNet) else []
     for path, layer in nnx.iter_modules(trunk):
       if isinstance(layer, BatchNorm) and path not in unnamed and "bn" in str(path):
-        layer.freeze()
+        freeze(layer)
     return trunk
 
 

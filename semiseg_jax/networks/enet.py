@@ -31,7 +31,7 @@ class ENetModule(Segmenter):
     self.representation = linear_head(narrow, embedding_dim, make)
 
   def encode(self, images: jax.Array, train: bool, keys: Keys = None) -> Features:
-    return self.trunk(images, train and not self.freeze_bn, keys if train else None)
+    return self.trunk(images, train, keys if train else None)
 
   def decode(self, features: Features, size: Size, train: bool, keys: Keys = None) -> Outputs:
     first, second, x = features

@@ -55,7 +55,7 @@ class FCN8Module(Segmenter):
   def encode(self, images: jax.Array, train: bool, keys: Keys = None) -> Features:
     """The pools of the stages 3, 4 and 5."""
     x = jnp.pad(images, [(0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)])
-    return self.trunk(x, train and not self.freeze_bn)[2:]
+    return self.trunk(x, train)[2:]
 
   def decode(self, features: Features, size: Size, train: bool, keys: Keys = None) -> Outputs:
     third, fourth, x = features
@@ -89,7 +89,7 @@ class FCN8(Architecture):
 
   RATES: ClassVar = {32: ()}
   TRUNKS: ClassVar = (VGGTrunk,)
-  STYLE = Style(trunk_init=None)
+  STYLE = Style(trunk_init=None, ceil_pool=True)
   MODULE = FCN8Module
 
 

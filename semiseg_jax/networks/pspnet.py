@@ -11,7 +11,8 @@ from semiseg_jax.models.heads import conv_norm_relu, linear_head
 from semiseg_jax.models.layers import Maker, Sequential, dropout, he_normal_fan_in, split_keys
 from semiseg_jax.models.network import Features, Keys, Outputs, Segmenter, Size
 from semiseg_jax.models.pyramid import PyramidPooling
-from semiseg_jax.models.trunk import Style
+from semiseg_jax.models.resnet import ResNetTrunk
+from semiseg_jax.models.trunk import Style, Trunk
 
 
 class AuxHead(nnx.Module):
@@ -50,6 +51,9 @@ class PSPNetModule(Segmenter):
     return Outputs(self.classifier(x), self.embed(x, train), x, aux_logits)
 
 
+DEEP_RESNET101 = ResNetTrunk(deep_stem=True)
+
+
 @dataclasses.dataclass(frozen=True)
 class PSPNet(Architecture):
   """Pyramid pooling on a dilated trunk; outputs at the trunk's stride.
@@ -57,11 +61,12 @@ class PSPNet(Architecture):
   aux_head: whether a second classifier on stage 3 is trained too.
   """
 
+  trunk: Trunk = DEEP_RESNET101
   output_stride: int = 8
   aux_head: bool = True
 
   RATES: ClassVar = {8: (), 16: (), 32: ()}
-  STYLE = Style(deep_stem=True, init=he_normal_fan_in, norm_bias=1e-4)
+  STYLE = Style(init=he_normal_fan_in, norm_bias=1e-4)
   MODULE = PSPNetModule
 
 

@@ -45,7 +45,7 @@ class SegNetModule(Segmenter):
     """The places of each stage's maxima, and the last maxima."""
     x, places = images, []
     for stage in self.trunk.stages:
-      x, place = max_pool_places(stage(x, train and not self.freeze_bn))
+      x, place = max_pool_places(stage(x, train))
       places.append(place)
     return (*places, x)
 

@@ -77,7 +77,7 @@ class UNetResNetModule(Segmenter):
 
 
 UNET_TRUNK = UNetTrunk()
-RESNET50 = ResNetTrunk("resnet50")
+RESNET50 = ResNetTrunk("resnet50", deep_stem=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +101,7 @@ class UNetResNet(Architecture):
 
   RATES: ClassVar = {8: ()}
   TRUNKS: ClassVar = (ResNetTrunk,)
-  STYLE = Style(deep_stem=True, init=he_normal_fan_in)
+  STYLE = Style(init=he_normal_fan_in)
   MODULE = UNetResNetModule
 
 

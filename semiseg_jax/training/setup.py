@@ -13,6 +13,7 @@ from semiseg_jax.input.build import train_streams
 from semiseg_jax.input.pipeline import Stream
 from semiseg_jax.input.sources import Dataset, DatasetInfo
 from semiseg_jax.methods import make_method
+from semiseg_jax.networks import NETWORKS
 from semiseg_jax.runtime.mesh import make_mesh, sharing_devices
 from semiseg_jax.training.optimizers import make_optimizer
 from semiseg_jax.training.selection import MONITORS
@@ -84,10 +85,10 @@ def make_facts(config: ConfigDict, num_classes: int, streams: dict[str, Stream])
 
 def check(config: ConfigDict, method: Method) -> None:
   """ValueError for values that contradict each other."""
-  if config.model.name == "resnet":
+  if NETWORKS[config.model.name].OF_IMAGES:
     raise ValueError(
-      "config.model.name='resnet' classifies whole images: take a DeepLab, whose trunk can start "
-      "from its weights by config.model.init_from"
+      f"config.model.name={config.model.name!r} classifies whole images: take a DeepLab, "
+      "or another network, whose trunk can start from its weights by config.model.init_from"
     )
   method.check(config)
   for section, key in (("training", "steps"), ("training", "log_every"), ("training", "keep"),

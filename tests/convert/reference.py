@@ -70,7 +70,11 @@ def _trunk(
   first convolution. all_dilated: a stage's first block too has the stage's dilation, else that of
   the stage before.
   """
-  x = net.conv_norm_relu(images, *(f"{prefix}{name}" for name in stem), stride=2)
+  if net.has("conv1.0"):  # PyTorch-Encoding's stem
+    x = net.conv_norm_relu(images, "conv1.0", "conv1.1", stride=2)
+    x = net.conv_norm_relu(net.conv_norm_relu(x, "conv1.3", "conv1.4"), "conv1.6", "bn1")
+  else:
+    x = net.conv_norm_relu(images, *(f"{prefix}{name}" for name in stem), stride=2)
   x = net.functional.max_pool2d(x, 3, 2, 1, ceil_mode=ceil)
   stages, before = [], 1
   for number, (stride, dilation) in enumerate(zip(strides, dilations, strict=True), start=1):
@@ -134,6 +138,45 @@ def _torchvision_resnet(net, model, images):
   x = _trunk(net, images, "", (1, 2, 2, 2), (1, 1, 1, 1))[-1].mean((2, 3))
   logits = net.functional.linear(x, net.tensors["fc.weight"], net.tensors["fc.bias"])
   return {"logits": logits[:, :, None, None]}
+
+
+def _torchvision_densenet(net, model, images):
+  def dense(x, layer):
+    y = net.conv(net.norm(x, f"{layer}.norm1").relu(), f"{layer}.conv1")
+    y = net.conv(net.norm(y, f"{layer}.norm2").relu(), f"{layer}.conv2")
+    return needed("torch").cat([x, y], 1)
+
+  x = net.conv_norm_relu(images, "features.conv0", "features.norm0", stride=2)
+  x = net.functional.max_pool2d(x, 3, 2, 1)
+  for block in range(1, 5):
+    layer = 1
+    while net.has(f"features.denseblock{block}.denselayer{layer}.conv1"):
+      x = dense(x, f"features.denseblock{block}.denselayer{layer}")
+      layer += 1
+    if block < 4:
+      name = f"features.transition{block}"
+      x = net.conv(net.norm(x, f"{name}.norm").relu(), f"{name}.conv")
+      x = net.functional.avg_pool2d(x, 2, 2)
+  x = net.norm(x, "features.norm5").relu().mean((2, 3))
+  logits = net.functional.linear(x, *(net.tensors[f"classifier.{n}"] for n in ("weight", "bias")))
+  return {"logits": logits[:, :, None, None]}
+
+
+def _torchvision_vgg(net, model, images):
+  x, i = images, 0
+  for depth in (2, 2, 3, 3, 3):
+    for _ in range(depth):
+      x = net.conv(x, f"features.{i}")
+      if f"features.{i + 1}.running_mean" in net.tensors:
+        i += 1
+        x = net.norm(x, f"features.{i}")
+      x, i = x.relu(), i + 2
+    x, i = net.functional.max_pool2d(x, 2, 2), i + 1
+  x = net.functional.adaptive_avg_pool2d(x, 7).flatten(1)
+  for name in ("classifier.0", "classifier.3", "classifier.6"):
+    x = x if name == "classifier.0" else x.relu()
+    x = net.functional.linear(x, net.tensors[f"{name}.weight"], net.tensors[f"{name}.bias"])
+  return {"logits": x[:, :, None, None]}
 
 
 def _torchvision_deeplabv3(net, model, images):
@@ -265,6 +308,9 @@ def _separable(net, x, name, stride, dilation):
 
 _FORWARDS = {
   "torchvision_resnet": _torchvision_resnet,
+  "torchvision_densenet": _torchvision_densenet,
+  "torchvision_vgg16": _torchvision_vgg,
+  "torchvision_vgg16_bn": _torchvision_vgg,
   "torchvision_deeplabv3": _torchvision_deeplabv3,
   "advsemiseg": _advsemiseg,
   "reco": _reco,

@@ -1,5 +1,7 @@
 """A state dict into a network: what fits, what is left out, and what is refused."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -9,21 +11,28 @@ from semiseg_jax.convert import families
 from semiseg_jax.convert.assign import assign, tensors_of
 from semiseg_jax.convert.weights import Weights, completed, convert, describe
 from semiseg_jax.models.network import Variables
+from tests.models.test_every_network import descriptions
 
 TOY = {"trunk": {"name": "resnet18", "width": 4}, "normalization": "imagenet"}
 SMALL = {**TOY, "decoder_dim": 8}
 REPRESENTATION, SELECTORS = ({"heads": {head: 8}} for head in ("representation", "selectors"))
 XCEPTION = {"name": "xception", "width": 4, "middle_blocks": 1}
+DEEP_RESNET = {"name": "resnet50", "width": 4, "deep_stem": True}
+DENSENET = {"name": "densenet121", "width": 4}
+VGG = {"name": "vgg", "decoder_dim": 8, "normalization": "imagenet"}
 MODELS = {
   "reco": {**SMALL, "name": "deeplabv3p", **REPRESENTATION},
   "dst_cbc": {**TOY, "name": "deeplabv2", "classifier_branches": 2},
   "advsemiseg": {**TOY, "name": "deeplabv2_coco"},
   "memory_bank": {**SMALL, "name": "deeplabv3plus", **SELECTORS},
-  "c3_deeplabv2": {**TOY, "name": "deeplabv2_coco", "freeze_bn": True},
+  "c3_deeplabv2": {**TOY, "name": "deeplabv2_coco", "freeze_bn": "trunk"},
   "c3_deeplabv3plus": {**SMALL, "name": "deeplabv3plus_c3"},
   "c3_xception": {**SMALL, "name": "deeplabv3plus_c3", "trunk": XCEPTION},
   "torchvision_deeplabv3": {**SMALL, "name": "deeplabv3", "aux_head": True},
   "torchvision_resnet": {**TOY, "name": "resnet"},
+  "torchvision_densenet": {**TOY, "name": "densenet", "trunk": DENSENET},
+  "torchvision_vgg16": {**VGG, "trunk": {"name": "vgg16", "width": 4}},
+  "torchvision_vgg16_bn": {**VGG, "trunk": {"name": "vgg16_bn", "width": 4}},
   "semiseg_jax": {**SMALL, "name": "deeplabv3", "aux_head": True, **REPRESENTATION},
 }
 
@@ -58,7 +67,7 @@ def test_there_and_back(name):
   model, variables = make(name)
   family = families.named(name)
   tensors = tensors_of(family, variables, {"nothing.num_batches_tracked": 3})
-  done = convert(Weights(tensors, family, model, {}), seed=1)
+  done = convert(Weights(family.adapt(tensors), family, model, {}), seed=1)
   jax.tree.map(np.testing.assert_array_equal, done.variables, variables)
   assert done.report.fresh == [] and done.model == model
 
@@ -85,9 +94,43 @@ def test_a_trunk_starts_any_network_and_the_rest_stays_fresh():
         jax.tree.map(np.testing.assert_array_equal, tree[module], expected[module])
 
 
+STARTED = {
+  "torchvision_resnet": {"name": "pspnet", "trunk": DEEP_RESNET},
+  "torchvision_densenet": {"name": "pspnet", "trunk": DENSENET},
+  "torchvision_vgg16": {"name": "fcn8", "trunk": MODELS["torchvision_vgg16"]["trunk"]},
+  "torchvision_vgg16_bn": {"name": "segnet", "trunk": MODELS["torchvision_vgg16_bn"]["trunk"]},
+}
+
+
+@pytest.mark.parametrize("name", STARTED)
+def test_every_kind_of_trunk_starts_from_imagenet(name):
+  """All of it, and of FCN-8s what were linear layers; published DenseNets have dotted names."""
+  model, family = STARTED[name], families.named(name)
+  tensors = state_of(name, **{**MODELS[name], "trunk": model["trunk"]})
+  dotted = {
+    re.sub(r"(denselayer\d+\.(norm|conv))(\d)", r"\1.\3", key): tensors[key] for key in tensors
+  }
+  assert (dotted != tensors) == (name == "torchvision_densenet")
+  assert families.detect(dotted) is family
+  sizes = {"decoder_dim": 8} if model["name"] == "fcn8" else {}
+  fresh, _ = networks.build({**model, **sizes, "num_classes": 5})
+  _, report = assign(family, family.adapt(dotted), fresh)
+  left = {key.rpartition(".")[0] for key, _, why in report.left if why != "a counter"}
+  own = {"fc", "classifier", "classifier.0", "classifier.3", "classifier.6", "features.norm5"}
+  assert left <= own - ({"classifier.0", "classifier.3"} if sizes else set())
+  assert not any(path.startswith(("trunk", "conv6", "conv7")) for path, _ in report.fresh)
+
+
+@pytest.mark.parametrize("model", descriptions().values(), ids=descriptions())
+def test_every_network_is_known_by_our_own_names(model):
+  variables, _ = networks.build({**model, "num_classes": 5})
+  assert families.detect(tensors_of(families.OWN, variables)) is families.OWN
+
+
 def test_another_number_of_classes_is_refused_or_left_out():
   for name in set(MODELS) - {"torchvision_resnet"}:
-    family, tensors = families.named(name), state_of(name, num_classes=5)
+    family = families.named(name)
+    tensors = family.adapt(state_of(name, num_classes=5))
     _, fresh = make(name, num_classes=3, seed=1)
     with pytest.raises(ValueError, match=r"classifier|layer5|last_conv.*reinit_classifier"):
       assign(family, tensors, fresh)

@@ -47,7 +47,7 @@ def test_recorded_outputs(name, mode):
   their passes over the same images, of which they say the number.
   """
   recorded, train = VECTORS[name], mode == "train"
-  case = case_of(manifest_of("c3_semiseg", name), freeze_bn=False, **settings(name))
+  case = case_of(manifest_of("c3_semiseg", name), freeze_bn="none", **settings(name))
   network = case.done.network
   levels = recorded["input_train_f16" if train else "input_f16"].astype(np.float32)
 

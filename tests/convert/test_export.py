@@ -20,7 +20,7 @@ from semiseg_jax.transforms.geometry import reflect_to
 pytest.importorskip("flatbuffers")
 
 CLASSES = 5
-NAMES = [name for name in networks.NETWORKS if name != "resnet"]
+NAMES = [name for name, kind in networks.NETWORKS.items() if not kind.OF_IMAGES]
 ABOUT = {"class_names": list("abcde"), "palette": [[0, 0, 0]] * CLASSES}
 
 

@@ -7,6 +7,7 @@ module.
 import dataclasses
 import functools
 import math
+import operator
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.traverse_util import flatten_dict
 from jax.sharding import PartitionSpec as P
 
 from semiseg_jax import networks
@@ -48,7 +50,7 @@ def descriptions() -> dict[str, dict[str, Any]]:
     for name, kind in NETWORKS.items()
   }
   used = {type(kind().trunk) for kind in NETWORKS.values()}
-  name = next(iter(NETWORKS))
+  name = "deeplabv2"
   others = {kind: {**found[name], "trunk": trunk_of(kind)} for kind in TRUNKS.values()}
   return found | {f"{name} on {k.__name__}": m for k, m in others.items() if k not in used}
 
@@ -60,10 +62,13 @@ def every_network(test):
 def every_module(test):
   """One network of each module and kind of trunk: the last, which differs most from the first.
 
-  Those that take longest to compile are in the slow suite.
+  Those that take longest to compile are in the slow suite. Nothing trains classifiers of images.
   """
   kind_of = lambda model: (NETWORKS[model["name"]].MODULE, TRUNKS[model["trunk"]["name"]])
-  last = {kind_of(model): (name, model) for name, model in descriptions().items()}
+  trained = {
+    n: model for n, model in descriptions().items() if not NETWORKS[model["name"]].OF_IMAGES
+  }
+  last = {kind_of(model): (name, model) for name, model in trained.items()}
   marks = lambda name: (pytest.mark.slow,) if name in LONG else ()
   cases = [pytest.param(model, id=name, marks=marks(name)) for name, model in last.values()]
   return pytest.mark.parametrize("model", cases)(test)
@@ -89,8 +94,8 @@ def keys(batch: int) -> jax.Array:
 def moving(tree: dict, model: dict[str, Any]) -> dict:
   """The statistics that move in training: not those of heads on rows, of a frozen trunk, or of
   layers that nothing uses."""
-  still = ON_ROWS | UNUSED | ({"trunk"} if networks.make(model).freeze_bn else set())
-  return {name: part for name, part in tree.items() if name not in still}
+  frozen = {"none": set(), "trunk": {"trunk"}, "all": tree.keys()}[networks.make(model).freeze_bn]
+  return {name: part for name, part in tree.items() if name not in ON_ROWS | UNUSED | frozen}
 
 
 def assert_all(check, *trees) -> None:
@@ -175,6 +180,21 @@ def test_every_stride_and_switch_works_and_heads_are_there_if_asked_for(model):
   added = with_heads.params.keys() - variables.params.keys()
   assert added == {"representation", *ON_ROWS}
   assert set(network.per_class) == {"selectors", "memory_selectors"}
+
+
+@every_network
+def test_what_is_frozen_stays(model):
+  """All statistics, or the trunk's parameters."""
+  variables, network = build({**model, "freeze_bn": "all", "freeze_trunk": True, "heads": {}})
+  in_trunk = {("trunk", *path) for path in flatten_dict(variables.params["trunk"])}
+  assert in_trunk <= set(network.frozen)
+
+  def train(params, batch_stats, images):
+    outputs, after = network(params, batch_stats, images, True)
+    assert jax.tree.all(jax.tree.map(operator.is_, after, batch_stats))
+    return outputs.logits
+
+  jax.eval_shape(train, *variables, levels(2))
 
 
 def loss_and_statistics(network: Network, params, batch_stats, images, labels, image_keys):

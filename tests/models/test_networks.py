@@ -349,7 +349,7 @@ def test_the_gradient_on_eight_devices_equals_that_on_one():
 @pytest.mark.parametrize("name", ["deeplabv2_coco", "deeplabv3plus_c3"])
 def test_frozen_batch_norms_compute_as_in_evaluation(name):
   """Dropout and the decoder's BatchNorms are in training all the same."""
-  network, params, batch_stats = _toy(name, freeze_bn=True)
+  network, params, batch_stats = _toy(name, freeze_bn="trunk")
   images = _levels(2)
   deep = lambda train: network.encode(params, batch_stats, images, train)[0]
   jax.tree.map(np.testing.assert_array_equal, deep(True), deep(False))

@@ -60,4 +60,5 @@ def test_blocks_can_be_rematerialised(remat):
 
 def test_bad_values_are_named():
   with pytest.raises(ValueError, match="output_stride of an xception=32: choose from 16, 8"):
-    networks.build({"name": "resnet", "num_classes": 5, "trunk": {"name": "xception"}})
+    model = {"name": "pspnet", "output_stride": 32, "trunk": {"name": "xception"}}
+    networks.build({**model, "num_classes": 5})

@@ -15,7 +15,9 @@ from semiseg_jax.convert.families import (
   own,
   reco,
   torchvision_deeplabv3,
+  torchvision_densenet,
   torchvision_resnet,
+  torchvision_vgg,
   zoo_duc_hdc,
   zoo_enet,
   zoo_fcn8,
@@ -30,11 +32,15 @@ from semiseg_jax.convert.families import (
 from semiseg_jax.convert.family import Family
 
 _MODULES = (
-  torchvision_resnet, imagenet_xception, torchvision_deeplabv3, c3_deeplabv2, c3_deeplabv3plus,
-  c3_xception, advsemiseg, reco, memory_bank, dst_cbc, zoo_duc_hdc, zoo_enet, zoo_fcn8, zoo_gcn,
-  zoo_pspdensenet, zoo_pspnet, zoo_segnet, zoo_unet, zoo_unet_resnet, zoo_upernet, own,
+  torchvision_resnet, torchvision_densenet, torchvision_vgg, imagenet_xception,
+  torchvision_deeplabv3, c3_deeplabv2, c3_deeplabv3plus, c3_xception, advsemiseg, reco, memory_bank,
+  dst_cbc, zoo_duc_hdc, zoo_enet, zoo_fcn8, zoo_gcn, zoo_pspdensenet, zoo_pspnet, zoo_segnet,
+  zoo_unet, zoo_unet_resnet, zoo_upernet, own,
 )  # fmt: skip
-FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in _MODULES}
+FAMILIES: dict[str, Family] = {
+  family.name: family
+  for family in (*(module.FAMILY for module in _MODULES), torchvision_vgg.WITH_NORMS)
+}
 OWN = own.FAMILY
 
 

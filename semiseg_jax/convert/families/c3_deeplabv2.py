@@ -36,7 +36,7 @@ def common(shapes, extra) -> dict:
   lasts = {"projection_mlp": "emb_1.conv_2.bias", "projection_aspp": "decoder.output.7.bias"}
   args = ((extra.get("config") or {}).get("arch") or {}).get("args") or {}
   return {
-    "freeze_bn": bool(args.get("freeze_bn", True)),
+    "freeze_bn": "trunk" if args.get("freeze_bn", True) else "none",
     "heads": {k: shapes[APART + v][0] for k, v in lasts.items() if APART + v in shapes},
     "normalization": "imagenet",
   }

@@ -17,6 +17,7 @@ FAMILY = Family(
   name="semiseg_jax",
   title="a network of semiseg_jax",
   rules=((r"(selectors|memory_selectors)\b", r"\1.{c}"), (r"", "")),
-  signature=("trunk.conv1.weight",),
+  signature=(),
+  begins="trunk.",
   describe=_describe,
 )

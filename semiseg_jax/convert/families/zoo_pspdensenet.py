@@ -2,16 +2,16 @@
 
 from semiseg_jax.convert.families.zoo_pspnet import HEADS, heads
 from semiseg_jax.convert.family import Family, numbers
-from semiseg_jax.models.densenet import DENSENETS
+from semiseg_jax.models.densenet import densenet_of
 
 
 def _describe(shapes, extra) -> dict:
-  depths = tuple(len(numbers(shapes, rf"block{i}\.denselayer(\d+)\.")) for i in range(1, 5))
-  names = [name for name, known in DENSENETS.items() if known == depths]
-  if not names:
-    raise ValueError(f"a trunk with blocks of {depths} layers is none of {', '.join(DENSENETS)}")
+  depths = [len(numbers(shapes, rf"block{i}\.denselayer(\d+)\.")) for i in range(1, 5)]
   width, is_deep = shapes["block0.0.weight"][0], "block0.3.weight" in shapes
-  return {**heads(shapes), "trunk": {"name": names[0], "width": width, "deep_stem": is_deep}}
+  return {
+    **heads(shapes),
+    "trunk": {"name": densenet_of(depths), "width": width, "deep_stem": is_deep},
+  }
 
 
 FAMILY = Family(

@@ -12,12 +12,6 @@ HEADS = (
 )
 
 
-def trunk_of(shapes) -> dict:
-  """The ResNet under a network, whose stem is one convolution or three."""
-  stem = "initial.0.0" if "initial.0.0.weight" in shapes else "initial.0"
-  return trunk(shapes, "", stem)
-
-
 def heads(shapes) -> dict:
   """The network but for its trunk."""
   classes, has_aux = shapes["master_branch.1.bias"][0], "auxiliary_branch.4.bias" in shapes
@@ -25,7 +19,7 @@ def heads(shapes) -> dict:
 
 
 def _describe(shapes, extra) -> dict:
-  return {**heads(shapes), **trunk_of(shapes)}
+  return {**heads(shapes), **trunk(shapes, "", "initial.0")}
 
 
 FAMILY = Family(

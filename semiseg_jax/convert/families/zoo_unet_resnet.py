@@ -1,12 +1,13 @@
 """pytorch-segmentation's U-Net on a ResNet."""
 
 from semiseg_jax.convert.families import zoo
-from semiseg_jax.convert.families.zoo_pspnet import TRUNK, trunk_of
-from semiseg_jax.convert.family import Family
+from semiseg_jax.convert.families.zoo_pspnet import TRUNK
+from semiseg_jax.convert.family import Family, trunk
 
 
 def _describe(shapes, extra) -> dict:
-  return zoo.describe("unet_resnet", shapes["conv7.weight"][0], 8, **trunk_of(shapes))
+  stem = trunk(shapes, "", "initial.0")
+  return zoo.describe("unet_resnet", shapes["conv7.weight"][0], 8, **stem)
 
 
 FAMILY = Family(

@@ -140,6 +140,21 @@ def test_every_network_stands_in_for_another(network, name, machine):
   check_step(build(config, *blank(config)))
 
 
+@pytest.mark.parametrize("name", ["toy_supervised", "toy_reco"])
+def test_a_second_classifier_learns(name, machine):
+  machine(1)
+  config = get(name)
+  common.choose(config, "model", "pspnet")
+  config.model.trunk.width = 4
+  run = build(config, *blank(config))
+  _, metrics = jax.eval_shape(run.train_step(), abstract_state(run), abstract_batch(run))
+  assert {"supervised_loss", "aux_loss"} <= metrics.keys()
+  config.model.aux_head = False
+  run = build(config, *blank(config))
+  _, metrics = jax.eval_shape(run.train_step(), abstract_state(run), abstract_batch(run))
+  assert "aux_loss" not in metrics
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["toy_memory_bank"])  # the folder's test compiles ReCo's
 def test_compiles_for_all_devices(name):

@@ -11,12 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from semiseg_jax import contract
-from semiseg_jax.augment.views import MIXINGS, labeled_view, mixed_view
+from semiseg_jax.augment.views import MIXINGS, image_keys, labeled_view, mixed_view, ranks
 from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Aux, Batch, Loss, Params, TrainState, Tree
 from semiseg_jax.fields import require
 from semiseg_jax.labels import IGNORE
-from semiseg_jax.losses.pixel import confidence_weighted_loss, supervised_loss
+from semiseg_jax.losses.labeled import LOSSES
+from semiseg_jax.losses.pixel import confidence_weighted_loss
+from semiseg_jax.methods.supervised import labeled_losses
 from semiseg_jax.models.decision import most_likely
 from semiseg_jax.models.network import Outputs
 
@@ -39,7 +41,8 @@ class Method(contract.Method):
   ema_decay: the teacher's, after the warm-up min(1 - 1/(step+1), ema_decay). partial: sparse
   labels, which override the teacher's. eight_bit_passes: the original's two round trips through
   8-bit images (they darken some levels by one). scope: mixing partners from the whole batch
-  ("global") or the device's own images ("device").
+  ("global") or the device's own images ("device"). supervised_loss, aux_weight: of the labelled
+  pixels, as in methods/supervised.py.
   """
 
   mixing: str = "classmix"
@@ -49,6 +52,8 @@ class Method(contract.Method):
   partial: bool = False
   eight_bit_passes: bool = True
   scope: str = "global"
+  supervised_loss: str = "ce"
+  aux_weight: float = 0.4
 
   MIXINGS = MIXINGS
   streams = ("labeled", "unlabeled")
@@ -58,6 +63,7 @@ class Method(contract.Method):
   def __post_init__(self):
     require("config.method.mixing", self.mixing, self.MIXINGS)
     require("config.method.scope", self.scope, ("global", "device"))
+    require("config.method.supervised_loss", self.supervised_loss, LOSSES)
 
   def check(self, config: Mapping[str, Any]) -> None:
     sparse = config["data"]["partial"]
@@ -105,17 +111,21 @@ class Method(contract.Method):
       confidence = jnp.where(given != IGNORE, 1.0, confidence)
     return labels, confidence, batch_stats
 
-  def student(self, params: Params, state: TrainState, views: Tree) -> Student:
-    """Two passes, so two sets of batch statistics, as in the original: labelled, then mixed."""
+  def student(self, params: Params, state: TrainState, views: Tree, key: jax.Array) -> Student:
+    """Two passes, so two sets of batch statistics, as in the original: labelled, then mixed.
+
+    key: of dropout, which the original's networks don't have.
+    """
     network, params = state.forward["student"], params["student"]
     view, batch_stats = views["labeled"], state.networks["student"].batch_stats
-    labeled, batch_stats = network(params, batch_stats, view["image"], train=True)
-    logits = network.resize(labeled.logits, view["label"].shape[1:])
-    losses = {"supervised_loss": supervised_loss(logits, view["label"], DATA_AXIS)}
+    keys = image_keys(key, view["rank"], 6)
+    labeled, batch_stats = network(params, batch_stats, view["image"], True, keys)
+    losses = labeled_losses(labeled, view, state, self.supervised_loss, self.aux_weight)
     if "unlabeled" not in views:
       return Student(labeled, None, losses, batch_stats)
-    view = views["unlabeled"]
-    unlabeled, batch_stats = network(params, batch_stats, view["image"], train=True)
+    before, view = len(view["label"]), views["unlabeled"]
+    keys = image_keys(key, ranks([before, len(view["label"])])[1], 6)
+    unlabeled, batch_stats = network(params, batch_stats, view["image"], True, keys)
     logits = network.resize(unlabeled.logits, view["label"].shape[1:])
     losses["unsupervised_loss"] = confidence_weighted_loss(
       logits, view["label"], view["confidence"], self.strong_threshold, DATA_AXIS
@@ -123,7 +133,7 @@ class Method(contract.Method):
     return Student(labeled, unlabeled, losses, batch_stats)
 
   def loss(self, params: Params, state: TrainState, views: Tree, key: jax.Array) -> Loss:
-    student = self.student(params, state, views)
+    student = self.student(params, state, views, key)
     batch_stats = {**views.get("batch_stats", {}), "student": student.batch_stats}
     return sum(student.losses.values()), Aux(student.losses, batch_stats)
 

@@ -60,7 +60,7 @@ class Method(mean_teacher.Method):
     return super().targets(state, batch, key)
 
   def loss(self, params: Params, state: TrainState, views: Tree, key: jax.Array) -> Loss:
-    student = self.student(params, state, views)
+    student = self.student(params, state, views, key)
     network, key = state.forward["student"], jax.random.fold_in(key, 4)
     losses = {**student.losses, "reco_loss": self.contrast(network, student, views, key)}
     batch_stats = {**views.get("batch_stats", {}), "student": student.batch_stats}

@@ -10,6 +10,26 @@ from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Aux, Batch, Loss, Params, TrainState, Tree
 from semiseg_jax.fields import require
 from semiseg_jax.losses.labeled import LOSSES
+from semiseg_jax.models.network import Outputs
+
+
+def labeled_losses(
+  outputs: Outputs, view: View, state: TrainState, name: str, aux_weight: float
+) -> dict[str, jax.Array]:
+  """{"supervised_loss"} of the student's outputs and, if it has a second classifier, {"aux_loss"}.
+
+  name: of losses/labeled.py. aux_weight: of the latter, in it already.
+  """
+  loss, labels, resize = LOSSES[name](), view["label"], state.forward["student"].resize
+
+  def of(logits: jax.Array) -> jax.Array:
+    logits = resize(logits, labels.shape[1:])
+    return loss(logits, labels, state.step, state.facts.steps, DATA_AXIS)
+
+  losses = {"supervised_loss": of(outputs.logits)}
+  if outputs.aux_logits is not None:
+    losses["aux_loss"] = aux_weight * of(outputs.aux_logits)
+  return losses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,15 +53,5 @@ class Method(contract.Method):
     view, network = views["labeled"], state.forward["student"]
     batch_stats, keys = state.networks["student"].batch_stats, image_keys(key, view["rank"], 6)
     outputs, batch_stats = network(params["student"], batch_stats, view["image"], True, keys)
-    losses = {"supervised_loss": self.labeled(outputs.logits, view, state)}
-    total = losses["supervised_loss"]
-    if outputs.aux_logits is not None:
-      losses["aux_loss"] = self.labeled(outputs.aux_logits, view, state)
-      total += self.aux_weight * losses["aux_loss"]
-    return total, Aux(losses, {"student": batch_stats})
-
-  def labeled(self, logits: jax.Array, view: View, state: TrainState) -> jax.Array:
-    """The loss of logits [B,h,w,C] at the network's stride."""
-    logits = state.forward["student"].resize(logits, view["label"].shape[1:])
-    loss = LOSSES[self.supervised_loss]()
-    return loss(logits, view["label"], state.step, state.facts.steps, DATA_AXIS)
+    losses = labeled_losses(outputs, view, state, self.supervised_loss, self.aux_weight)
+    return sum(losses.values()), Aux(losses, {"student": batch_stats})

@@ -26,22 +26,31 @@ BATCH_NORM_EPSILON = 1e-5
 
 def uniform_fan_in(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
   """PyTorch's default for convolutions, weight and bias alike: uniform in +-1/sqrt(fan_in)."""
-  return (rng.random(shape, np.float32) * 2 - 1) / np.float32(math.sqrt(fan_in))
+  x = rng.random(shape, np.float32)
+  x *= 2
+  x -= 1
+  x /= np.float32(math.sqrt(fan_in))
+  return x
 
 
 def he_normal_fan_out(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
   """The trunk's initialisation (He et al. 2015): normal with variance 2/fan_out; shape HWIO."""
   fan_out = shape[0] * shape[1] * shape[3]
-  return rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / fan_out))
+  return normal(math.sqrt(2 / fan_out))(rng, shape)
 
 
 def he_normal_fan_in(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
   """Normal with variance 2/fan_in; shape HWIO."""
-  return rng.standard_normal(shape, np.float32) * np.float32(math.sqrt(2 / math.prod(shape[:3])))
+  return normal(math.sqrt(2 / math.prod(shape[:3])))(rng, shape)
 
 
 def normal(std: float) -> Init:
-  return lambda rng, shape: rng.standard_normal(shape, np.float32) * np.float32(std)
+  def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    x = rng.standard_normal(shape, np.float32)
+    x *= np.float32(std)
+    return x
+
+  return draw
 
 
 class Frozen(nnx.Param):

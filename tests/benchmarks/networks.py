@@ -1,50 +1,105 @@
 """Every network in a table: `python -m tests.benchmarks.networks --help`.
 
-Name, trunk, weights and, for one image in evaluation, floating-point operations as XLA counts them
-and, with --time, seconds of compiling and images a second.
+Name, trunk, weights, seconds until it is there with random ones and, for one image in evaluation,
+floating-point operations as XLA counts them; with --time also seconds of compiling at 256x256 and
+images a second. --picture draws these over the weights (needs matplotlib).
 """
 
 import argparse
+import pathlib
 import time
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from semiseg_jax import networks
+from semiseg_jax.models.network import Network, Variables
 from semiseg_jax.networks import NETWORKS
 from tests.benchmarks.timing import seconds
+
+# The same module and trunk in another original's order of layers.
+TWINS = {"deeplabv2_coco", "deeplabv2_imagenet", "deeplabv3plus_c3"}
+NAMES = [n for n, kind in NETWORKS.items() if not kind.OF_IMAGES and n not in TWINS]
+COMPILED_SIZE, REPEATS = 256, 3
+
+
+class Row(NamedTuple):
+  """ready, compiling: seconds; weights: a number; operations: of one image; speed: images/s."""
+
+  name: str
+  trunk: str
+  ready: float
+  weights: int
+  operations: float
+  compiling: float | None
+  speed: float | None
+
+  def __str__(self) -> str:
+    text = f"| `{self.name}` | `{self.trunk}` | {self.weights / 1e6:.1f} M "
+    text += f"| {self.operations / 1e9:.0f} | {self.ready:.1f} s |"
+    return text if self.speed is None else f"{text} {self.compiling:.0f} s | {self.speed:.2f} |"
+
+
+def measure(name: str, size: int, num_classes: int, timed: bool) -> Row:
+  start = time.perf_counter()
+  model = networks.complete({"name": name}) | {"num_classes": num_classes, "heads": {}}
+  variables, network = networks.build(model)
+  ready = time.perf_counter() - start
+  weights = sum(x.size for x in jax.tree.leaves(variables.params))
+  lowered, args = lower(network, variables, size)
+  operations, compiling, speed = lowered.cost_analysis()["flops"], None, None
+  if timed:
+    small, _ = lower(network, variables, COMPILED_SIZE)
+    start = time.perf_counter()
+    small.compile()
+    compiling = time.perf_counter() - start
+    speed = 1 / seconds(lowered.compile(), jax.device_put(args), REPEATS)
+  return Row(name, model["trunk"]["name"], ready, weights, operations, compiling, speed)
+
+
+def lower(network: Network, variables: Variables, size: int) -> tuple[jax.stages.Lowered, tuple]:
+  """The network's evaluation of one image of that height and width, and its arguments."""
+
+  def logits(variables: Variables, images: jax.Array) -> jax.Array:
+    return network(*variables, images, train=False)[0].logits
+
+  args = variables, np.zeros((1, size, size, 3), np.uint8)
+  return jax.jit(logits).lower(*args), args
+
+
+def draw(rows: list[Row], path: pathlib.Path, title: str) -> None:
+  """Images a second over millions of weights, both on logarithmic scales."""
+  from matplotlib import pyplot
+
+  figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+  axes.scatter([row.weights / 1e6 for row in rows], [row.speed for row in rows])
+  for row in rows:
+    place = (row.weights / 1e6, row.speed)
+    axes.annotate(row.name, place, (6, 3), textcoords="offset points", fontsize=9)
+  axes.set(xscale="log", yscale="log", xlabel="weights, millions", ylabel="images/s", title=title)
+  axes.grid(which="both", alpha=0.3)
+  figure.savefig(path, dpi=120)
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--names", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+  parser.add_argument("--names", nargs="+", default=NAMES, choices=list(NETWORKS))
   parser.add_argument("--size", type=int, default=512, help="height and width")
   parser.add_argument("--classes", type=int, default=21)
   parser.add_argument("--time", action="store_true")
+  parser.add_argument("--picture", type=pathlib.Path, help="with --time: a file to write")
   args = parser.parse_args()
-  print(f"{jax.devices()[0].device_kind}, {args.size}x{args.size}, {args.classes} classes")
-  print(f"| {'network':16} | {'trunk':11} | {'ready':>6} | {'weights':>8} | {'GFLOP':>7} |")
+  title = f"{jax.devices()[0].device_kind}, {args.size}x{args.size}, {args.classes} classes"
+  heads = ["network", "trunk", "weights", "GFLOP", "ready in"]
+  heads += ["compiled in", "images/s"] if args.time else []
+  print(title, f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", sep="\n")
+  rows = []
   for name in args.names:
-    start = time.perf_counter()
-    model = networks.complete({"name": name}) | {"num_classes": args.classes, "heads": {}}
-    variables, network = networks.build(model)
-    ready = time.perf_counter() - start
-    count = sum(x.size for x in jax.tree.leaves(variables.params))
-    images = np.zeros((1, args.size, args.size, 3), np.uint8)
-
-    def logits(variables, images, network=network):
-      return network(*variables, images, train=False)[0].logits
-
-    lowered = jax.jit(logits).lower(variables, images)
-    flops = lowered.cost_analysis()["flops"]
-    row = f"| {name:16} | {model['trunk']['name']:11} | {ready:4.1f} s | {count / 1e6:6.1f} M "
-    row += f"| {flops / 1e9:7.1f} |"
-    if args.time:
-      start = time.perf_counter()
-      compiled = lowered.compile()
-      row += f" compiled in {time.perf_counter() - start:.0f} s, "
-      row += f"{1 / seconds(compiled, (variables, images), 2):.2f} images/s"
-    print(row, flush=True)
+    rows.append(measure(name, args.size, args.classes, args.time))
+    print(rows[-1], flush=True)
+  if args.picture:
+    draw(rows, args.picture, title)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from semiseg_jax.convert.families import (
   zoo_pspdensenet,
   zoo_pspnet,
   zoo_segnet,
+  zoo_segnet_tied,
   zoo_segresnet,
   zoo_unet,
   zoo_unet_resnet,
@@ -33,8 +34,8 @@ from semiseg_jax.convert.family import Family
 _MODULES = (
   torchvision_resnet, imagenet_xception, torchvision_deeplabv3, c3_deeplabv2, c3_deeplabv3plus,
   c3_xception, advsemiseg, reco, memory_bank, dst_cbc, zoo_duc_hdc, zoo_enet, zoo_fcn8, zoo_gcn,
-  zoo_pspdensenet, zoo_pspnet, zoo_segnet, zoo_segresnet, zoo_unet, zoo_unet_resnet, zoo_upernet,
-  own,
+  zoo_pspdensenet, zoo_pspnet, zoo_segnet, zoo_segnet_tied, zoo_segresnet, zoo_unet,
+  zoo_unet_resnet, zoo_upernet, own,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in _MODULES}
 OWN = own.FAMILY

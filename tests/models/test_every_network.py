@@ -42,7 +42,8 @@ def trunk_of(kind: type) -> dict[str, Any]:
 
 
 def descriptions() -> dict[str, dict[str, Any]]:
-  """Every network on its own kind of trunk, and every other kind of trunk under a network."""
+  """Every network on its own kind of trunk, and every other kind of trunk under a network; and
+  what a switch makes of one whose layers it shares."""
   found = {
     name: {"name": name, "trunk": trunk_of(type(kind().trunk)), **narrow(kind)}
     for name, kind in NETWORKS.items()
@@ -50,7 +51,8 @@ def descriptions() -> dict[str, dict[str, Any]]:
   used = {type(kind().trunk) for kind in NETWORKS.values()}
   name = next(iter(NETWORKS))
   others = {kind: {**found[name], "trunk": trunk_of(kind)} for kind in TRUNKS.values()}
-  return found | {f"{name} on {k.__name__}": m for k, m in others.items() if k not in used}
+  found |= {f"{name} on {k.__name__}": m for k, m in others.items() if k not in used}
+  return found | {"segnet, tied": {**found["segnet"], "tied": True}}
 
 
 def every_network(test):
@@ -62,7 +64,9 @@ def every_module(test):
 
   Those that take longest to compile are in the slow suite.
   """
-  kind_of = lambda model: (NETWORKS[model["name"]].MODULE, TRUNKS[model["trunk"]["name"]])
+  kind_of = lambda model: (
+    NETWORKS[model["name"]].MODULE, TRUNKS[model["trunk"]["name"]], "tied" in model
+  )  # fmt: skip
   last = {kind_of(model): (name, model) for name, model in descriptions().items()}
   marks = lambda name: (pytest.mark.slow,) if name in LONG else ()
   cases = [pytest.param(model, id=name, marks=marks(name)) for name, model in last.values()]

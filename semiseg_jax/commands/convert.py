@@ -127,7 +127,7 @@ def written_family(
       found = describe(family, tensors, {"about": {"model": done.model}})
     except ValueError:
       continue
-    telling = ("name", "classifier_branches", "freeze_bn")
+    telling = ("name", "classifier_branches", "freeze_bn", "tied")
     same = all(found.get(k) in (None, done.model.get(k)) for k in telling)
     if same and family.recognises(tensors):
       return family

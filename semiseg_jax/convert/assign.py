@@ -22,8 +22,8 @@ _LEAVES = {
   "var": "running_var",
 }
 _COUNTER = "num_batches_tracked"
-# Why tensors are left: only the way back needs it; so does a layer's second name; the network was
-# asked to have other classes.
+# Why tensors are left: only the way back needs it; so does a layer's second name, if it says the
+# same; the network was asked to have other classes.
 A_COUNTER, A_COPY, OTHER_CLASSES = "a counter", "a copy", "of another number of classes"
 CLASS_MODULES = (
   "classifier", "aux_classifier", "selectors", "memory_selectors", "classifier_upsampling",
@@ -96,9 +96,16 @@ def assign(
   filled = leaves | {path: np.empty_like(leaves[path]) for path in covered}
   for key in taken:
     tensor_at(filled, slots[key])[...] = tensors[key]
-  copies = {copy for key in taken for copy in family.copies_of(key)}
-  beside = lambda key: A_COPY if key in copies else "no such layer here"
-  why_unknown = lambda key: A_COUNTER if key.endswith(_COUNTER) else beside(key)
+  copies = {copy: key for key in taken for copy in family.copies_of(key)}
+
+  def why_unknown(key: str) -> str:
+    if key.endswith(_COUNTER):
+      return A_COUNTER
+    if key not in copies:
+      return "no such layer here"
+    is_same = np.array_equal(tensors[key], tensors[copies[key]])
+    return A_COPY if is_same else f"one layer with {copies[key]} here, which is another there"
+
   report = Report(
     [(key, str(slots[key]), tensors[key].shape) for key in taken],
     [(k, x.shape, whys.get(k) or why_unknown(k)) for k, x in tensors.items() if k not in taken],

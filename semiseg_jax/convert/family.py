@@ -17,12 +17,13 @@ class Family:
   rules: (pattern, template) pairs: what our module path begins with, and what stands there in the
   state dict; the first match counts, a path without one has no counterpart. "{c}" in a template is
   the class, for modules that hold the arrays of all classes. signature: keys by which the family is
-  known; unless: keys that it never has; begins: what some key begins with. describe: (shapes of the
-  tensors, what else the file holds) -> what `networks.build` takes; a value of None could not be
-  known. counters: whether BatchNorms have `num_batches_tracked`. apart: what the keys begin with,
-  here, of tensors that are in a file of their own (convert/apart.py). copies: (layer, the names
-  under which it is in a state dict once more), for layers that the original uses in several places.
-  adapt: makes a file's tensors into those that the rules name; restore: the way back.
+  known; unless: keys that it never has; tells: what else must hold of the tensors. describe:
+  (shapes of the tensors, what else the file holds) -> what `networks.build` takes; a value of None
+  could not be known. counters: whether BatchNorms have `num_batches_tracked`. apart: what the keys
+  begin with, here, of tensors that are in a file of their own (convert/apart.py). copies: (layer,
+  the names under which it is in a state dict once more), for layers that the original uses in
+  several places. adapt: makes a file's tensors into those that the rules name; restore: the way
+  back.
   """
 
   name: str
@@ -31,17 +32,16 @@ class Family:
   signature: tuple[str, ...]
   describe: Callable[[Shapes, Mapping[str, Any]], dict[str, Any]]
   unless: tuple[str, ...] = ()
-  begins: str = ""
+  tells: Callable[[Mapping[str, Any]], bool] = lambda tensors: True
   counters: bool = True
   apart: str = ""
   copies: tuple[tuple[str, tuple[str, ...]], ...] = ()
   adapt: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
   restore: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
 
-  def recognises(self, keys: Mapping[str, Any]) -> bool:
-    has_all = all(key in keys for key in self.signature)
-    begins = any(key.startswith(self.begins) for key in keys)
-    return has_all and begins and not any(key in keys for key in self.unless)
+  def recognises(self, tensors: Mapping[str, Any]) -> bool:
+    has_all = all(key in tensors for key in self.signature)
+    return has_all and not any(key in tensors for key in self.unless) and self.tells(tensors)
 
   def copies_of(self, key: str) -> list[str]:
     """Under which keys a tensor is in a state dict once more."""

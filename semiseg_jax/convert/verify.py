@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from semiseg_jax.convert.assign import (
+  A_COPY,
   A_COUNTER,
   CLASS_MODULES,
   OTHER_CLASSES,
@@ -45,7 +46,8 @@ def findings(weights: Weights, done: Converted, class_names: Sequence[str]) -> I
 
 
 def _all_used(report: Report) -> Finding:
-  useless = [key for key, _, why in report.left if why not in (A_COUNTER, OTHER_CLASSES)]
+  fine = (A_COUNTER, A_COPY, OTHER_CLASSES)
+  useless = [key for key, _, why in report.left if why not in fine]
   if useless:
     return Finding(False, f"tensors of the file without use: {_some(useless)}")
   others = [key for key, _, why in report.left if why == OTHER_CLASSES]

@@ -190,6 +190,28 @@ LOSSES = {
 }
 
 
+def labeled_losses(
+  name: str,
+  logits: tuple[jax.Array, jax.Array | None],
+  labels: jax.Array,
+  step: jax.Array | int,
+  steps: int,
+  aux_weight: float,
+  axis_name: str | None = None,
+) -> dict[str, jax.Array]:
+  """{"supervised_loss"} of the classifier and, if there is a second one, {"aux_loss"} of that.
+
+  name: of LOSSES. logits: of both, [B,H,W,C], None without the second. aux_weight: of its loss, in
+  it already. The others: see `Loss.__call__`.
+  """
+  loss = LOSSES[name]()
+  own, aux = logits
+  losses = {"supervised_loss": loss(own, labels, step, steps, axis_name)}
+  if aux is not None:
+    losses["aux_loss"] = aux_weight * loss(aux, labels, step, steps, axis_name)
+  return losses
+
+
 def _class_weights(weights: tuple, num_classes: int) -> jax.Array | None:
   """As an array, None without any; ValueError unless there is one for each class."""
   if not weights:

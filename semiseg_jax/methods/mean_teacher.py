@@ -16,9 +16,8 @@ from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Aux, Batch, Loss, Params, TrainState, Tree
 from semiseg_jax.fields import require
 from semiseg_jax.labels import IGNORE
-from semiseg_jax.losses.labeled import LOSSES
+from semiseg_jax.losses.labeled import LOSSES, labeled_losses
 from semiseg_jax.losses.pixel import confidence_weighted_loss
-from semiseg_jax.methods.supervised import labeled_losses
 from semiseg_jax.models.decision import most_likely
 from semiseg_jax.models.network import Outputs
 
@@ -120,7 +119,13 @@ class Method(contract.Method):
     view, batch_stats = views["labeled"], state.networks["student"].batch_stats
     keys = image_keys(key, view["rank"], 6)
     labeled, batch_stats = network(params, batch_stats, view["image"], True, keys)
-    losses = labeled_losses(labeled, view, state, self.supervised_loss, self.aux_weight)
+    logits, when = (
+      network.resized(labeled, view["label"].shape[1:]),
+      (state.step, state.facts.steps),
+    )
+    losses = labeled_losses(
+      self.supervised_loss, logits, view["label"], *when, self.aux_weight, DATA_AXIS
+    )
     if "unlabeled" not in views:
       return Student(labeled, None, losses, batch_stats)
     before, view = len(view["label"]), views["unlabeled"]

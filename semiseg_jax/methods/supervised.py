@@ -5,31 +5,11 @@ import dataclasses
 import jax
 
 from semiseg_jax import contract
-from semiseg_jax.augment.views import View, image_keys, labeled_view
+from semiseg_jax.augment.views import image_keys, labeled_view
 from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Aux, Batch, Loss, Params, TrainState, Tree
 from semiseg_jax.fields import require
-from semiseg_jax.losses.labeled import LOSSES
-from semiseg_jax.models.network import Outputs
-
-
-def labeled_losses(
-  outputs: Outputs, view: View, state: TrainState, name: str, aux_weight: float
-) -> dict[str, jax.Array]:
-  """{"supervised_loss"} of the student's outputs and, if it has a second classifier, {"aux_loss"}.
-
-  name: of losses/labeled.py. aux_weight: of the latter, in it already.
-  """
-  loss, labels, resize = LOSSES[name](), view["label"], state.forward["student"].resize
-
-  def of(logits: jax.Array) -> jax.Array:
-    logits = resize(logits, labels.shape[1:])
-    return loss(logits, labels, state.step, state.facts.steps, DATA_AXIS)
-
-  losses = {"supervised_loss": of(outputs.logits)}
-  if outputs.aux_logits is not None:
-    losses["aux_loss"] = aux_weight * of(outputs.aux_logits)
-  return losses
+from semiseg_jax.losses.labeled import LOSSES, labeled_losses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,5 +33,11 @@ class Method(contract.Method):
     view, network = views["labeled"], state.forward["student"]
     batch_stats, keys = state.networks["student"].batch_stats, image_keys(key, view["rank"], 6)
     outputs, batch_stats = network(params["student"], batch_stats, view["image"], True, keys)
-    losses = labeled_losses(outputs, view, state, self.supervised_loss, self.aux_weight)
+    logits, when = (
+      network.resized(outputs, view["label"].shape[1:]),
+      (state.step, state.facts.steps),
+    )
+    losses = labeled_losses(
+      self.supervised_loss, logits, view["label"], *when, self.aux_weight, DATA_AXIS
+    )
     return sum(losses.values()), Aux(losses, {"student": batch_stats})

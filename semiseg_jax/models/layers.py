@@ -321,8 +321,13 @@ class Sequential(nnx.List):
 
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     for layer in self:
-      x = layer(x, train) if isinstance(layer, BatchNorm | SeparableConv) else layer(x)
+      x = call_layer(layer, x, train)
     return x
+
+
+def call_layer(layer: Callable, x: jax.Array, train: bool) -> jax.Array:
+  """layer(x), which is told of training if it asks."""
+  return layer(x, train) if isinstance(layer, BatchNorm | SeparableConv) else layer(x)
 
 
 def dropout(

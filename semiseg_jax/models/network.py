@@ -141,6 +141,11 @@ class Network:
     """Logits [B,h,w,K] as [B,H,W,K], bilinear."""
     return resize_bilinear(logits, size, align_corners=self.align_corners)
 
+  def resized(self, outputs: Outputs, size: Size) -> tuple[jax.Array, jax.Array | None]:
+    """Logits of both classifiers as [B,H,W,K]; None without a second one."""
+    aux = outputs.aux_logits
+    return self.resize(outputs.logits, size), None if aux is None else self.resize(aux, size)
+
 
 def split_network(
   module: Segmenter, normalization: Normalization = IMAGENET

@@ -122,19 +122,23 @@ class ResNet(nnx.Module):
 
   def __call__(self, images: jax.Array, train: bool) -> tuple[jax.Array, ...]:
     """The four stages' outputs [B,H/s,W/s,C] for images [B,H,W,3], normalised."""
-    x = max_pool(self.stem(images, train), 3, 2, padding=1, ceil_mode=self.ceil_pool)
-    features = []
-    for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-      for block in stage:
-        x = run_block(block, x, train, self.remat)
-      features.append(x)
-    return tuple(features)
+    x = self.stem(images, train)
+    return self.stages(max_pool(x, 3, 2, padding=1, ceil_mode=self.ceil_pool), train)
 
   def stem(self, images: jax.Array, train: bool) -> jax.Array:
     """Up to the max-pool, at stride 2."""
     is_deep = isinstance(self.conv1, Sequential)
     x = self.conv1(images, train) if is_deep else self.conv1(images)
     return nnx.relu(self.bn1(x, train))
+
+  def stages(self, x: jax.Array, train: bool) -> tuple[jax.Array, ...]:
+    """The four stages' outputs for what the max-pool gave."""
+    features = []
+    for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+      for block in stage:
+        x = run_block(block, x, train, self.remat)
+      features.append(x)
+    return tuple(features)
 
 
 def _hybrid(depth: int, level: int) -> list[int]:

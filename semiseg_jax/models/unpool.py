@@ -1,7 +1,10 @@
 """Max-pool that remembers where each maximum was, and its way back."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Size = tuple[int, int]
 
@@ -38,3 +41,39 @@ def _windows(x: jax.Array) -> jax.Array:
   batch, height, width, channels = x.shape
   x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).swapaxes(2, 3)
   return x.reshape(batch, height // 2, width // 2, 4, channels)
+
+
+def overlapping_max_pool_places(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Maxima of 3x3 windows at stride 2, and which of a window's nine pixels each was: the first.
+
+  x [B,H,W,C] -> [B,h,w,C] and int32 [B,h,w,C], h = ceil(H / 2): window i begins at row 2i - 1.
+  """
+  height, width = x.shape[1:3]
+  padded = jnp.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=-jnp.inf)
+  pixels = [
+    padded[:, row : row + height : 2, column : column + width : 2]
+    for row, column in itertools.product(range(3), repeat=2)
+  ]
+  best, place = pixels[0], jnp.zeros(pixels[0].shape, jnp.int32)
+  for i, pixel in enumerate(pixels[1:], start=1):
+    best, place = jnp.where(pixel > best, pixel, best), jnp.where(pixel > best, i, place)
+  return best, place
+
+
+def overlapping_max_unpool(x: jax.Array, place: jax.Array, size: Size) -> jax.Array:
+  """x at the places that `overlapping_max_pool_places` gave of an image of that size, 0 elsewhere.
+
+  [B,h,w,C] -> [B,H,W,C]. Of windows that point at one pixel the last counts, row by row. Written
+  as a choice among the windows a pixel is in, as scattered values come in any order.
+  """
+  batch, height, width, channels = x.shape
+  y, nowhere = jnp.zeros((batch, height, 2, width, 2, channels), x.dtype), 9
+  for below, right in itertools.product(range(2), repeat=2):
+    rows, columns = (np.arange(2) + 1 - 2 * shift for shift in (below, right))
+    pixel = np.where(np.add.outer(rows < 0, columns < 0), -1, np.add.outer(3 * rows, columns))
+    pads = [(0, 0), (0, below), (0, right), (0, 0)]
+    values = jnp.pad(x, pads)[:, below:, right:]
+    places = jnp.pad(place, pads, constant_values=nowhere)[:, below:, right:]
+    is_there = places[:, :, None, :, None] == pixel[:, None, :, None]
+    y = jnp.where(is_there, values[:, :, None, :, None], y)
+  return y.reshape(batch, 2 * height, 2 * width, channels)[:, : size[0], : size[1]]

@@ -35,11 +35,18 @@ MODELS = {
   "torchvision_vgg16_bn": {**VGG, "trunk": {"name": "vgg16_bn", "width": 4}},
   "semiseg_jax": {**SMALL, "name": "deeplabv3", "aux_head": True, **REPRESENTATION},
 }
+SEGNET = {**TOY, "name": "segnet", "trunk": {"name": "vgg16_bn", "width": 4}}
+ZOO = {
+  "zoo_segnet": SEGNET,
+  "zoo_segnet_tied": {**SEGNET, "tied": True},
+  "zoo_segresnet": {**TOY, "name": "segresnet"},
+  "zoo_upernet": {**TOY, "name": "upernet"},
+}
 
 
 def make(family: str, num_classes: int = 5, seed: int = 0, **model) -> tuple[dict, Variables]:
   """(description, variables) of a small network; every array other than in a fresh one."""
-  base = TOY if "name" in model else MODELS[family]
+  base = TOY if "name" in model else (MODELS | ZOO)[family]
   model = completed({**base, "num_classes": num_classes, **model})
   variables, _ = networks.build(model, seed=seed)
   rng = np.random.default_rng(seed)
@@ -51,7 +58,7 @@ def state_of(family: str, **kwargs) -> dict[str, np.ndarray]:
   return tensors_of(families.named(family), make(family, **kwargs)[1])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MODELS | ZOO)
 def test_a_family_is_known_by_its_keys_and_describes_its_network(name):
   tensors, family = state_of(name), families.named(name)
   model, _ = make(name)
@@ -62,7 +69,7 @@ def test_a_family_is_known_by_its_keys_and_describes_its_network(name):
   assert found == {key: model[key] for key in found}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MODELS | ZOO)
 def test_there_and_back(name):
   model, variables = make(name)
   family = families.named(name)
@@ -128,7 +135,7 @@ def test_every_network_is_known_by_our_own_names(model):
 
 
 def test_another_number_of_classes_is_refused_or_left_out():
-  for name in set(MODELS) - {"torchvision_resnet"}:
+  for name in {*MODELS, *ZOO} - {"torchvision_resnet"}:
     family = families.named(name)
     tensors = family.adapt(state_of(name, num_classes=5))
     _, fresh = make(name, num_classes=3, seed=1)
@@ -172,6 +179,16 @@ def test_networks_go_back_only_where_they_have_a_place():
   _, variables = make("semiseg_jax")
   with pytest.raises(ValueError, match=r"no place for representation: --family=semiseg_jax has"):
     tensors_of(families.named("torchvision_deeplabv3"), variables)
+
+
+def test_a_copy_is_one_only_if_it_is_equal():
+  family, tensors = families.named("zoo_segnet_tied"), state_of("zoo_segnet_tied")
+  _, fresh = make("zoo_segnet_tied", seed=1)
+  whys = lambda: {key: why for key, _, why in assign(family, tensors, fresh)[1].left}
+  assert set(whys().values()) == {"a counter", "a copy"}
+  tensors["stage5_decoder.4.bias"] = tensors["stage5_decoder.4.bias"] + 1
+  assert families.detect(tensors).name == "zoo_segnet"
+  assert "one layer with stage1_encoder.1.bias here" in whys()["stage5_decoder.4.bias"]
 
 
 def test_unknown_keys_and_families():

@@ -44,7 +44,8 @@ def trunk_of(kind: type) -> dict[str, Any]:
 
 
 def descriptions() -> dict[str, dict[str, Any]]:
-  """Every network on its own kind of trunk, and every other kind of trunk under a network."""
+  """Every network on its own kind of trunk, and every other kind of trunk under a network; and
+  what a switch makes of one whose layers it shares."""
   found = {
     name: {"name": name, "trunk": trunk_of(type(kind().trunk)), **narrow(kind)}
     for name, kind in NETWORKS.items()
@@ -52,7 +53,8 @@ def descriptions() -> dict[str, dict[str, Any]]:
   used = {type(kind().trunk) for kind in NETWORKS.values()}
   name = "deeplabv2"
   others = {kind: {**found[name], "trunk": trunk_of(kind)} for kind in TRUNKS.values()}
-  return found | {f"{name} on {k.__name__}": m for k, m in others.items() if k not in used}
+  found |= {f"{name} on {k.__name__}": m for k, m in others.items() if k not in used}
+  return found | {"segnet, tied": {**found["segnet"], "tied": True}}
 
 
 def every_network(test):
@@ -64,7 +66,9 @@ def every_module(test):
 
   Those that take longest to compile are in the slow suite. Nothing trains classifiers of images.
   """
-  kind_of = lambda model: (NETWORKS[model["name"]].MODULE, TRUNKS[model["trunk"]["name"]])
+  kind_of = lambda model: (
+    NETWORKS[model["name"]].MODULE, TRUNKS[model["trunk"]["name"]], "tied" in model
+  )  # fmt: skip
   trained = {
     n: model for n, model in descriptions().items() if not NETWORKS[model["name"]].OF_IMAGES
   }

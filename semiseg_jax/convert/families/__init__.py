@@ -25,6 +25,8 @@ from semiseg_jax.convert.families import (
   zoo_pspdensenet,
   zoo_pspnet,
   zoo_segnet,
+  zoo_segnet_tied,
+  zoo_segresnet,
   zoo_unet,
   zoo_unet_resnet,
   zoo_upernet,
@@ -35,7 +37,7 @@ _MODULES = (
   torchvision_resnet, torchvision_densenet, torchvision_vgg, imagenet_xception,
   torchvision_deeplabv3, c3_deeplabv2, c3_deeplabv3plus, c3_xception, advsemiseg, reco, memory_bank,
   dst_cbc, zoo_duc_hdc, zoo_enet, zoo_fcn8, zoo_gcn, zoo_pspdensenet, zoo_pspnet, zoo_segnet,
-  zoo_unet, zoo_unet_resnet, zoo_upernet, own,
+  zoo_segnet_tied, zoo_segresnet, zoo_unet, zoo_unet_resnet, zoo_upernet, own,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {
   family.name: family

@@ -3,6 +3,10 @@
 from semiseg_jax.convert.family import Family
 
 
+def _has_trunk(tensors) -> bool:
+  return any(key.startswith("trunk.") for key in tensors)
+
+
 def _describe(shapes, extra) -> dict:
   try:
     return dict(extra["about"]["model"])
@@ -18,6 +22,6 @@ FAMILY = Family(
   title="a network of semiseg_jax",
   rules=((r"(selectors|memory_selectors)\b", r"\1.{c}"), (r"", "")),
   signature=(),
-  begins="trunk.",
+  tells=_has_trunk,
   describe=_describe,
 )

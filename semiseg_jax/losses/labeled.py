@@ -1,5 +1,6 @@
 """Losses of labelled pixels by name, each a frozen dataclass of its hyper-parameters."""
 
+import ast
 import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -64,7 +65,7 @@ class MaskedCrossEntropy(Loss):
 
 @dataclasses.dataclass(frozen=True)
 class Ohem(Loss):
-  """See `ohem_loss`; the original's class weights are `CITYSCAPES_WEIGHTS`."""
+  """See `ohem_loss`; the original's class weights are `hard_pixels.CITYSCAPES_WEIGHTS`."""
 
   threshold: float = 0.6
   min_kept: int = 256
@@ -190,8 +191,27 @@ LOSSES = {
 }
 
 
+def make_loss(text: str) -> Loss:
+  """The loss that config.method.supervised_loss names, such as "ce" or "focal(gamma=2.0)".
+
+  Raises ValueError for what is no such name with or without fields in brackets, and as
+  `fields.make` does.
+  """
+  key = "config.method.supervised_loss"
+  try:
+    call = ast.parse(text, mode="eval").body
+    name, given = (call.func.id, call.keywords) if isinstance(call, ast.Call) else (call.id, [])
+    values = {item.arg: ast.literal_eval(item.value) for item in given}
+    is_whole = not getattr(call, "args", []) and None not in values
+  except (AttributeError, SyntaxError, ValueError):
+    is_whole = False
+  if not is_whole:
+    raise ValueError(f"{key}={text!r} should be a name, or one with fields: focal(gamma=2.0)")
+  return fields.make(fields.choose(key, name, LOSSES), f"{key} {name}", name, values)
+
+
 def labeled_losses(
-  name: str,
+  loss: Loss,
   logits: tuple[jax.Array, jax.Array | None],
   labels: jax.Array,
   step: jax.Array | int,
@@ -201,10 +221,9 @@ def labeled_losses(
 ) -> dict[str, jax.Array]:
   """{"supervised_loss"} of the classifier and, if there is a second one, {"aux_loss"} of that.
 
-  name: of LOSSES. logits: of both, [B,H,W,C], None without the second. aux_weight: of its loss, in
-  it already. The others: see `Loss.__call__`.
+  logits: of both, [B,H,W,C], None without the second. aux_weight: of its loss, in it already. The
+  others: see `Loss.__call__`.
   """
-  loss = LOSSES[name]()
   own, aux = logits
   losses = {"supervised_loss": loss(own, labels, step, steps, axis_name)}
   if aux is not None:

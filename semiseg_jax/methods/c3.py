@@ -30,7 +30,7 @@ from semiseg_jax.contract import Aux, Batch, Facts, Loss, Params, TrainState, Tr
 from semiseg_jax.fields import Steps, require
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.class_thresholds import is_confident, update_thresholds
-from semiseg_jax.losses.labeled import LOSSES
+from semiseg_jax.losses.labeled import make_loss
 from semiseg_jax.losses.pixel_contrast import pixel_contrast_loss
 from semiseg_jax.losses.soft import consistency_loss, kld_loss
 from semiseg_jax.models.decision import most_likely
@@ -47,7 +47,7 @@ Weighted = dict[str, tuple[jax.typing.ArrayLike, jax.Array]]  # (weight, loss) o
 class Method(contract.Method):
   """The original's method; defaults are those of its published script.
 
-  supervised_loss: of the labelled images, a name of losses/labeled.py. unlabeled_start: the first
+  supervised_loss: of the labelled images, as in methods/supervised.py. unlabeled_start: the first
   step that learns from unlabelled images, None for never. consistency_weight, consistency_ramp: of
   the loss with the teacher's labels, and the steps over which its weight rises. kld_weight: of a
   term that keeps the student from being sure. ema_decay: the teacher's after a warm-up; None copies
@@ -95,7 +95,7 @@ class Method(contract.Method):
   scope: str = "global"
 
   def __post_init__(self):
-    require("config.method.supervised_loss", self.supervised_loss, LOSSES)
+    make_loss(self.supervised_loss)  # says what is wrong with it
     require("config.method.mixing", self.mixing, ("cross_set", "within", None))
     require("config.method.contrast", self.contrast, ("cross_set", "cross_model", "labeled", None))
     require("config.method.head", self.head, ("mlp", "aspp"))
@@ -324,7 +324,7 @@ class Method(contract.Method):
     return jnp.where(begun >= 0, rise, 0)
 
   def supervised(self, logits: jax.Array, labels: jax.Array, state: TrainState) -> jax.Array:
-    loss = LOSSES[self.supervised_loss]()
+    loss = make_loss(self.supervised_loss)
     return loss(logits, labels, state.step, state.facts.steps, DATA_AXIS)
 
   def summed(self, losses: Weighted, stats: Tree, thresholds: jax.Array) -> Loss:

@@ -16,7 +16,7 @@ from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Aux, Batch, Loss, Params, TrainState, Tree
 from semiseg_jax.fields import require
 from semiseg_jax.labels import IGNORE
-from semiseg_jax.losses.labeled import LOSSES, labeled_losses
+from semiseg_jax.losses.labeled import labeled_losses, make_loss
 from semiseg_jax.losses.pixel import confidence_weighted_loss
 from semiseg_jax.models.decision import most_likely
 from semiseg_jax.models.network import Outputs
@@ -62,7 +62,7 @@ class Method(contract.Method):
   def __post_init__(self):
     require("config.method.mixing", self.mixing, self.MIXINGS)
     require("config.method.scope", self.scope, ("global", "device"))
-    require("config.method.supervised_loss", self.supervised_loss, LOSSES)
+    make_loss(self.supervised_loss)  # says what is wrong with it
 
   def check(self, config: Mapping[str, Any]) -> None:
     sparse = config["data"]["partial"]
@@ -123,9 +123,8 @@ class Method(contract.Method):
       network.resized(labeled, view["label"].shape[1:]),
       (state.step, state.facts.steps),
     )
-    losses = labeled_losses(
-      self.supervised_loss, logits, view["label"], *when, self.aux_weight, DATA_AXIS
-    )
+    loss = make_loss(self.supervised_loss)
+    losses = labeled_losses(loss, logits, view["label"], *when, self.aux_weight, DATA_AXIS)
     if "unlabeled" not in views:
       return Student(labeled, None, losses, batch_stats)
     before, view = len(view["label"]), views["unlabeled"]

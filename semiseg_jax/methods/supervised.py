@@ -8,23 +8,22 @@ from semiseg_jax import contract
 from semiseg_jax.augment.views import image_keys, labeled_view
 from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Aux, Batch, Loss, Params, TrainState, Tree
-from semiseg_jax.fields import require
-from semiseg_jax.losses.labeled import LOSSES, labeled_losses
+from semiseg_jax.losses.labeled import labeled_losses, make_loss
 
 
 @dataclasses.dataclass(frozen=True)
 class Method(contract.Method):
   """A loss over the labelled pixels of augmented crops.
 
-  supervised_loss: a name of losses/labeled.py. aux_weight: of the same loss of a network's second
-  classifier, where it has one (PSPNet's 0.4).
+  supervised_loss: a name of losses/labeled.py, with or without fields: "focal(gamma=2.0)".
+  aux_weight: of the same loss of a network's second classifier, where it has one (PSPNet's 0.4).
   """
 
   supervised_loss: str = "ce"
   aux_weight: float = 0.4
 
   def __post_init__(self):
-    require("config.method.supervised_loss", self.supervised_loss, LOSSES)
+    make_loss(self.supervised_loss)  # says what is wrong with it
 
   def targets(self, state: TrainState, batch: Batch, key: jax.Array) -> Tree:
     return {"labeled": labeled_view(batch, key)}
@@ -37,7 +36,6 @@ class Method(contract.Method):
       network.resized(outputs, view["label"].shape[1:]),
       (state.step, state.facts.steps),
     )
-    losses = labeled_losses(
-      self.supervised_loss, logits, view["label"], *when, self.aux_weight, DATA_AXIS
-    )
+    loss = make_loss(self.supervised_loss)
+    losses = labeled_losses(loss, logits, view["label"], *when, self.aux_weight, DATA_AXIS)
     return sum(losses.values()), Aux(losses, {"student": batch_stats})

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semiseg_jax import fields
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.hard_pixels import CITYSCAPES_WEIGHTS, focal_terms
-from semiseg_jax.losses.labeled import LOSSES
+from semiseg_jax.losses.labeled import LOSSES, make_loss
 from semiseg_jax.losses.region import lovasz_hinge_loss, lovasz_softmax_loss
 from semiseg_jax.losses.soft import consistency_loss, kld_loss, uncertainty_loss
 from tests import golden
@@ -35,7 +34,8 @@ _CASES = golden.vectors("segmentation_zoo/losses*")
 
 
 def named(**config):
-  loss = fields.make_chosen(LOSSES, "config.method.supervised_loss", config)
+  given = ", ".join(f"{key}={value!r}" for key, value in config.items() if key != "name")
+  loss = make_loss(f"{config['name']}({given})" if given else config["name"])
   return lambda logits, labels, axis_name=None: loss(logits, labels, 5, 100, axis_name)
 
 
@@ -222,3 +222,22 @@ def test_class_weights_of_another_number_are_refused():
 def test_what_no_loss_has_is_refused(config, message):
   with pytest.raises(ValueError, match=message):
     named(**config)
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    ("focel", "did you mean 'focal'"),
+    ("focal(gama=2.0)", "did you mean 'gamma'"),
+    ("focal(gamma='high')", "should be like its default, 0.5"),
+    ("focal(2.0)", r"with fields: focal\(gamma=2.0\)"),
+    ("focal(**{'gamma': 2.0})", "should be a name"),
+    ("focal(gamma=open('x'))", "should be a name"),
+    ("focal.__call__()", "should be a name"),
+    ("focal(gamma=2.0", "should be a name"),
+    ("", "should be a name"),
+  ],
+)
+def test_what_names_no_loss_is_refused(text, message):
+  with pytest.raises(ValueError, match=rf"config\.method\.supervised_loss.*{message}"):
+    make_loss(text)

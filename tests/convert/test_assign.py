@@ -129,9 +129,13 @@ def test_every_kind_of_trunk_starts_from_imagenet(name):
 
 
 @pytest.mark.parametrize("model", descriptions().values(), ids=descriptions())
-def test_every_network_is_known_by_our_own_names(model):
-  variables, _ = networks.build({**model, "num_classes": 5})
-  assert families.detect(tensors_of(families.OWN, variables)) is families.OWN
+def test_every_network_goes_there_and_back_by_our_own_names(model):
+  variables, other = (networks.build({**model, "num_classes": 5}, seed=seed)[0] for seed in (0, 1))
+  tensors = tensors_of(families.OWN, variables)
+  assert families.detect(tensors) is families.OWN
+  back, report = assign(families.OWN, tensors, other)
+  jax.tree.map(np.testing.assert_array_equal, back, variables)
+  assert not report.fresh and {why for *_, why in report.left} <= {"a counter"}
 
 
 def test_another_number_of_classes_is_refused_or_left_out():

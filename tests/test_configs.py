@@ -577,8 +577,9 @@ def test_what_is_named_stands_instead_of_what_a_file_says():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("network", sorted(NETWORKS.keys() - {"resnet"}))
-def test_every_network_steps_on_the_toy(network, machine):
-  machine(1)
+def test_every_network_is_built_for_the_toy(network):
+  """Narrow; that each of them steps is tested above."""
   config = get("toy_zoo", f"model={network}")
-  config.model.trunk.width = 4
-  check_step(build(config, *blank(config)))
+  run = build(config, *blank(config))
+  assert run.start.model["name"] == network
+  assert sum(x.size for x in jax.tree.leaves(run.start.variables.params)) < 5e6

@@ -34,7 +34,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   common.choose(config, "model.trunk", trunk, width=_WIDTHS.get(TRUNKS[trunk], 16))
   common.choose(config, "method", "supervised", supervised_loss=args.loss, augment=False)
   common.choose(config, "data.labeled_transform", "zoo", base_size=128, fill=255)
-  common.choose(config, "optimizer", "adam", learning_rate=1e-3)
+  common.choose(config, "optimizer", "adam", learning_rate=3e-3)
   config.training.update(steps=300, checkpoint_every=300)
   config.evaluation.every = 300
   return config

@@ -6,6 +6,7 @@ from ml_collections import ConfigDict, config_dict
 
 from semiseg_jax import fields
 from semiseg_jax.fields import nearest, require
+from semiseg_jax.networks import NETWORKS, TRUNKS
 from semiseg_jax.training.choices import choose
 from semiseg_jax.training.labelling import Labelling
 
@@ -123,6 +124,11 @@ def base_config() -> ConfigDict:
   for path, name in _DEFAULTS.items():
     choose(config, path, name)
   return config
+
+
+def carriers(model: str) -> list[str]:
+  """The trunks that a network stands on, by name."""
+  return [name for name, kind in TRUNKS.items() if issubclass(kind, NETWORKS[model].TRUNKS)]
 
 
 def use_memory_bank(config: ConfigDict) -> None:

@@ -18,24 +18,27 @@ MIXINGS = ("cutout", "cutmix", "classmix")
 View = dict[str, jax.Array]
 
 
-def labeled_view(batch: dict[str, View], key: jax.Array) -> View:
+def labeled_view(batch: dict[str, View], key: jax.Array, augment: bool = True) -> View:
   """All labelled images, those of a second domain behind the others.
 
-  {"image", "label", "rank"}: colour jitter, blur and flip; the crop came from the input.
-  rank int32 [B] is the image's place among all devices' labelled images.
+  {"image", "label", "rank"}: colour jitter, blur and flip, or, without augment, as they came from
+  the input. rank int32 [B] is the image's place among all devices' labelled images.
   """
-  parts = [augment_labeled(batch["labeled"], key, 0)]
-  if "domain" in batch:
-    parts.append(augment_labeled(batch["domain"], key, 5))
+  streams = [(batch[name], use) for name, use in (("labeled", 0), ("domain", 5)) if name in batch]
+  parts = [
+    stream_view(stream, image_keys(key, stream["position"], use) if augment else None)
+    for stream, use in streams
+  ]
   view = {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
   return {**view, "rank": jnp.concatenate(ranks([len(part["label"]) for part in parts]))}
 
 
-def augment_labeled(stream: View, key: jax.Array, use: int) -> View:
-  """One stream's images [B,H,W,3] and labels [B,H,W]; `use` as in `image_keys`."""
+def stream_view(stream: View, keys: jax.Array | None) -> View:
+  """One stream's images [B,H,W,3] and labels [B,H,W], as they are without keys [B]."""
   images, labels = stream["image"].astype(jnp.float32), stream["label"].astype(jnp.int32)
-  images, labels = strong_view(images, (labels,), image_keys(key, stream["position"], use))
-  return {"image": images, "label": labels[0]}
+  if keys is not None:
+    images, (labels,) = strong_view(images, (labels,), keys)
+  return {"image": images, "label": labels}
 
 
 def mixed_view(

@@ -93,7 +93,7 @@ class Annealed(Loss):
 
 @dataclasses.dataclass(frozen=True)
 class Focal(Loss):
-  """See `focal_loss`: C3-SemiSeg's are the defaults, pytorch-segmentation's 2.0 and "all"."""
+  """See `focal_loss`; the defaults are C3-SemiSeg's."""
 
   gamma: float = 0.5
   class_weights: tuple = ()
@@ -102,6 +102,14 @@ class Focal(Loss):
 
   def __post_init__(self):
     fields.require("mean", self.mean, hard_pixels.FOCAL_MEANS)
+
+
+@dataclasses.dataclass(frozen=True)
+class ZooFocal(Focal):
+  """pytorch-segmentation's, whose mean is over all pixels, ignored ones too."""
+
+  gamma: float = 2.0
+  mean: str = "all"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +196,7 @@ LOSSES = {
   "lovasz_softmax": LovaszSoftmax,
   "masked_ce": MaskedCrossEntropy,
   "ohem": Ohem,
+  "zoo_focal": ZooFocal,
 }
 
 

@@ -30,6 +30,13 @@ for _name, _mean in {  # (level - mean) / 255, by the mean in RGB (Alonso et al.
 }.items():
   NORMALIZATIONS[f"{_name}_rgb"] = Normalization(_mean, (255.0, 255.0, 255.0))
   NORMALIZATIONS[f"{_name}_bgr"] = Normalization(_mean[::-1], (255.0, 255.0, 255.0), bgr=True)
+for _name, _mean, _std in (  # pytorch-segmentation's, of each data set's own images
+  ("voc", (0.45734706, 0.43338275, 0.40058118), (0.23965294, 0.23532275, 0.2398498)),
+  ("cityscapes", (0.28689529, 0.32513294, 0.28389176), (0.17613647, 0.18099176, 0.17772235)),
+  ("ade20k", (0.48897059, 0.46548275, 0.4294), (0.22861765, 0.22948039, 0.24054667)),
+  ("cocostuff", (0.43931922, 0.41310471, 0.37480941), (0.24272706, 0.23649098, 0.23429529)),
+):
+  NORMALIZATIONS[f"zoo_{_name}"] = Normalization(_mean, _std, unit=True)
 
 
 def normalize(images: jax.Array, normalization: Normalization = IMAGENET) -> jax.Array:

@@ -93,8 +93,18 @@ class DeepLabV3PlusC3(DeepLabV3Plus):
     return trunk
 
 
+@dataclasses.dataclass(frozen=True)
+class DeepLabV3PlusZoo(DeepLabV3Plus):
+  """pytorch-segmentation's (its `models/deeplabv3_plus.py`), of which all is trained."""
+
+  RATES: ClassVar = DeepLabV3PlusC3.RATES
+  STYLE = DeepLabV3PlusC3.STYLE
+  MODULE = DeepLabV3PlusC3Module
+
+
 NETWORKS = {
   "deeplabv3p": DeepLabV3P,
   "deeplabv3plus": DeepLabV3Plus,
   "deeplabv3plus_c3": DeepLabV3PlusC3,
+  "deeplabv3plus_zoo": DeepLabV3PlusZoo,
 }

@@ -24,7 +24,7 @@ _ZOO = {
   "CE_DiceLoss": {"name": "ce_dice"},
   "CrossEntropyLoss2d": {"name": "ce"},
   "DiceLoss": {"name": "dice"},
-  "FocalLoss": {"name": "focal", "gamma": 2.0, "mean": "all"},
+  "FocalLoss": {"name": "zoo_focal"},
   "LogCoshDiceLoss": {"name": "log_cosh_dice"},
   "LovaszSoftmax": {"name": "lovasz_softmax"},
   "lovasz_classes_all": {"name": "lovasz_softmax", "classes": "all"},

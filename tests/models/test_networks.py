@@ -58,6 +58,7 @@ _STRIDES = {
   "deeplabv2_imagenet": {321: 41, 512: 64, 256: 32},
   "deeplabv3plus": {321: 81, 512: 128},
   "deeplabv3plus_c3": {321: 81, 512: 128},
+  "deeplabv3plus_zoo": {321: 81, 512: 128},
   "deeplabv3": {321: 41, 512: 64},
 }
 

@@ -33,3 +33,16 @@ def test_normalize_by_mean_alone(case):
 def test_normalize_for_coco_weights():
   got = normalize(np.array([[10, 20, 30]], np.uint8), NORMALIZATIONS["coco"])
   np.testing.assert_allclose(got, [[30 - 104.008, 20 - 116.669, 10 - 122.675]], rtol=1e-6)
+
+
+def test_zoo_has_the_originals_input():
+  """Of the recorded item: levels / 255, less VOC's mean, by its deviation."""
+  for case in golden.vectors("segmentation_zoo/augmentation").values():
+    numbers = [k.removesuffix("__item_image") for k in case if k.endswith("__item_image")]
+    assert numbers
+    for number in numbers:
+      expected = golden.nhwc(case[f"{number}__item_image"])
+      mean, std = (np.array(x) for x in NORMALIZATIONS["zoo_voc"][:2])
+      levels = np.rint((expected * std + mean) * 255)
+      got = normalize(levels, NORMALIZATIONS["zoo_voc"])
+      np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)

@@ -1,9 +1,41 @@
-"""From what a network says of each pixel to labels."""
+"""From what a network says of each pixel to labels, or to a mask for each class."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 
+from semiseg_jax.fields import require
 from semiseg_jax.models.decision import most_likely
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+  """How logits become masks: logits [B,H,W,K] -> bool [B,H,W,K], on the device.
+
+  name: of RULES. binary: a probability is the sigmoid of its logit; else they are a softmax over
+  the classes. temperature: divides the logits beforehand. threshold: of the rule of that name.
+  Raises ValueError for another name, and for a temperature that is not above 0.
+  """
+
+  name: str = "max"
+  binary: bool = False
+  temperature: float = 1.0
+  threshold: float = 0.5
+
+  def __post_init__(self):
+    require("config.evaluation.decide", self.name, RULES)
+    if not self.temperature > 0:
+      raise ValueError(f"config.evaluation.temperature={self.temperature!r} should be above 0")
+
+  def __call__(self, logits: jax.Array, inside: jax.Array | None = None) -> jax.Array:
+    """inside: bool [B,H,W], where the image is; masks elsewhere mean nothing. Default: all."""
+    return RULES[self.name](self, logits, inside)
+
+  def probabilities(self, logits: jax.Array) -> jax.Array:
+    """float32 [...,K] of logits [...,K]."""
+    logits = logits.astype(jnp.float32) / self.temperature
+    return jax.nn.sigmoid(logits) if self.binary else jax.nn.softmax(logits)
 
 
 def argmax(scores: jax.Array) -> jax.Array:
@@ -15,3 +47,27 @@ def argmax_with_confidence(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
   """(label int32 [...], confidence float32 [...], the label's probability) of logits [...,K]."""
   # Not `most_likely`'s label: where two probabilities round to one number, logits still differ.
   return argmax(logits), most_likely(logits)[1]
+
+
+def _max(rule: Rule, logits: jax.Array, inside: jax.Array | None) -> jax.Array:
+  return jax.nn.one_hot(argmax(logits), logits.shape[-1], dtype=jnp.bool_)
+
+
+def _threshold(rule: Rule, logits: jax.Array, inside: jax.Array | None) -> jax.Array:
+  """Masks may overlap; a pixel may be in none."""
+  return rule.probabilities(logits) >= rule.threshold
+
+
+def _rank_dice(rule: Rule, logits: jax.Array, inside: jax.Array | None) -> jax.Array:
+  """Masks may overlap; a pixel may be in none."""
+  try:
+    from semiseg_jax.evaluation.rank_dice import rank_dice
+  except ImportError as error:
+    raise ValueError("config.evaluation.decide='rankdice': there is no RankDice yet") from error
+  probs = rule.probabilities(logits)
+  if inside is not None:  # a pixel that can't be of any class moves no expectation
+    probs = jnp.where(inside[..., None], probs, 0)
+  return rank_dice(probs)[0]
+
+
+RULES = {"max": _max, "threshold": _threshold, "rankdice": _rank_dice}

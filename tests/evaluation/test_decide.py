@@ -1,10 +1,11 @@
-"""Labels by argmax, of scores and of pseudo-labels."""
+"""Labels by argmax, of scores and of pseudo-labels; masks by rules."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from semiseg_jax.evaluation.decide import argmax, argmax_with_confidence
+from semiseg_jax.evaluation.decide import Rule, argmax, argmax_with_confidence
 from semiseg_jax.models.decision import most_likely
 
 
@@ -26,3 +27,28 @@ def test_where_two_probabilities_round_to_one_number():
   assert np.ptp(jax.nn.softmax(logits)) == 0
   (scored, confidence), (pseudo, same) = argmax_with_confidence(logits), most_likely(logits)
   assert (scored, pseudo) == (1, 0) and confidence == same == 0.5
+
+
+def test_masks_by_rule():
+  logits = jnp.array([[[[2.0, 1.0, -9.0], [0.0, 0.1, 0.0]]]])
+  masks = lambda *fields: Rule(*fields)(logits)[0, 0].tolist()
+  most_likely = [[True, False, False], [False, True, False]]
+  assert masks("max") == masks("max", True, 3.0) == most_likely
+  assert masks("threshold") == [[True, False, False], [False, False, False]]
+  assert masks("threshold", False, 1.0, 0.2) == [[True, True, False], [True, True, True]]
+  # 0.5 itself is above it (rankseg's fork in its test loop; not in its training)
+  assert masks("threshold", True) == [[True, True, False], [True, True, True]]
+
+
+def test_temperature_divides_the_logits():
+  logits = jnp.array([2.0, -2.0])
+  for binary, expected in ((False, 1 / (1 + np.exp(-2.0))), (True, 1 / (1 + np.exp(-1.0)))):
+    found = Rule("threshold", binary, temperature=2.0).probabilities(logits)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-6)
+
+
+def test_what_is_no_rule():
+  with pytest.raises(ValueError, match=r"decide='rank': choose from 'max', 'threshold', 'rankd"):
+    Rule("rank")
+  with pytest.raises(ValueError, match=r"evaluation\.temperature=0\.0 should be above 0"):
+    Rule(temperature=0.0)

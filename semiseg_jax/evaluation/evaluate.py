@@ -1,7 +1,7 @@
 """Scores of a network over a whole set of images, every image once."""
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,8 @@ from semiseg_jax.evaluation.inference import whole
 from semiseg_jax.evaluation.metrics import Scores, confusion_matrix, scores
 from semiseg_jax.losses.pixel import cross_entropy
 from semiseg_jax.models.network import Network, Variables
+
+T = TypeVar("T")
 
 _IN_FLIGHT = 2  # batches given to the devices before the host waits for the first of them
 
@@ -39,13 +41,18 @@ def make_evaluate_step(
   def per_device(params: Tree, batch_stats: Tree, batch: Batch) -> Counts:
     labels = batch["label"].astype(jnp.int32)
     logits = whole(network, Variables(params, batch_stats), batch["image"], labels.shape[1:])
-    confusion = confusion_matrix(argmax(logits), labels, num_classes)
-    # what is no class has no part in the confusion either
-    known = jnp.where(labels < num_classes, cross_entropy(logits, labels), 0)
-    return psum(Counts(confusion, known.sum()), DATA_AXIS)
+    return psum(count(logits, labels, num_classes), DATA_AXIS)
 
   rows = P(DATA_AXIS)
   return jax.jit(jax.shard_map(per_device, mesh=mesh, in_specs=(P(), P(), rows), out_specs=P()))
+
+
+def count(logits: jax.Array, labels: jax.Array, num_classes: int) -> Counts:
+  """The counts of logits [B,H,W,K] and labels int32 [B,H,W] of one device."""
+  confusion = confusion_matrix(argmax(logits), labels, num_classes)
+  # what is no class has no part in the confusion either
+  known = jnp.where(labels < num_classes, cross_entropy(logits, labels), 0)
+  return Counts(confusion, known.sum())
 
 
 def evaluate(
@@ -60,15 +67,30 @@ def evaluate(
   batches: this host's rows as numpy arrays; filler rows and margins carry IGNORE. put lays them
   over the mesh. The devices never wait for the host. Raises ValueError if there is no batch.
   """
-  counts: list[Counts] = []
+  shown = ({"image": batch["image"], "label": batch["label"]} for batch in batches)
+  return summed(run_over(step, params, batch_stats, shown, put))
+
+
+def run_over(
+  step: Callable[[Tree, Tree, Batch], T],
+  params: Tree,
+  batch_stats: Tree,
+  batches: Iterable[Batch],
+  put: Callable[[Batch], Batch],
+) -> list[T]:
+  """What step(params, batch_stats, put(batch)) says of every batch, on the host."""
+  found: list[T] = []
   for batch in batches:
-    if len(counts) >= _IN_FLIGHT:  # bounds the memory that waiting batches take
-      jax.block_until_ready(counts[-_IN_FLIGHT])
-    rows = put({"image": batch["image"], "label": batch["label"]})
-    counts.append(step(params, batch_stats, rows))
-  if not counts:
+    if len(found) >= _IN_FLIGHT:  # bounds the memory that waiting batches take
+      jax.block_until_ready(found[-_IN_FLIGHT])
+    found.append(step(params, batch_stats, put(batch)))
+  if not found:
     raise ValueError("there is no image to evaluate: the validation set is empty")
-  counts = jax.device_get(counts)
+  return jax.device_get(found)
+
+
+def summed(counts: Sequence[Counts]) -> tuple[Scores, float]:
+  """What `evaluate` says of the counts of all batches."""
   confusion = sum(count.confusion.astype(np.int64) for count in counts)
   pixels = int(confusion.sum())
   loss = sum(float(count.loss_sum) for count in counts)

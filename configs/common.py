@@ -108,6 +108,18 @@ def base_config() -> ConfigDict:
   # miou_present | miou | miou_zero (docs/fidelity.md) | accuracy | loss
   config.evaluation.ties_replace = True  # the best network, by one with the same score
   config.evaluation.panels = 4  # validation images drawn at each evaluation
+  # The rest is for --mode=evaluate alone.
+  config.evaluation.decide = "max"  # how logits become masks: max | threshold | rankdice
+  config.evaluation.temperature = 1.0  # divides the logits beforehand
+  config.evaluation.threshold = 0.5  # from which probability on decide="threshold" takes a pixel
+  config.evaluation.classes = config_dict.placeholder(str)  # those that means are taken over, by
+  # name or id: "road,sky" or "1-20"; None: all
+  config.evaluation.protocol = "paper"  # of means over images, pixels without a label: paper
+  # (wrong where a mask is on them) | standard (left out)
+  config.evaluation.iou_of_sums = False  # IoU of images with the areas' sum for their union, as the
+  # RankDice fork has it under its binary losses: half of Dice
+  config.evaluation.boundary = 0.02  # how near an outline is, as a share of the diagonal; 0: leave
+  # boundary IoU out
 
   config.rounds = ConfigDict()  # self-training in rounds (semiseg_jax/training/rounds.py)
   config.rounds.count = 0  # behind the supervised one; 0: an ordinary run

@@ -30,7 +30,7 @@ class File(NamedTuple):
 
   crop, size: sides in training and validation. base_size: None where nothing is rescaled. monitor:
   None = off. every: epochs from one validation to the next. is_fork: the trainer passes each batch
-  twice.
+  twice. classes: those of interest, None = all.
   """
 
   dataset: str
@@ -44,6 +44,7 @@ class File(NamedTuple):
   monitor: str | None = None
   every: int = 10
   is_fork: bool = True
+  classes: str | None = None
 
 
 _UPSTREAM = {"base_size": 400, "monitor": "miou_zero", "every": 5, "is_fork": False}
@@ -52,8 +53,8 @@ FILES = {
   "train_aug": File("voc_aug", "pspnet", "ce", 32, 380, 480, 80, **_UPSTREAM),
   "fork": File("cityscapes", "pspnet", "dice", 6, 512, 512, 300),
   "cityscales": File("cityscapes", "deeplabv3plus_zoo", "lovasz_softmax", 6, 512, 512, 300),
-  "voc": File("voc", "pspnet", "bce_dice", 8, 380, 480, 300, monitor="loss"),
-  "kvasir": File("kvasir", "fcn8", "ce", 8, 320, 320, 150),
+  "voc": File("voc", "pspnet", "bce_dice", 8, 380, 480, 300, monitor="loss", classes="1-20"),
+  "kvasir": File("kvasir", "fcn8", "ce", 8, 320, 320, 150, classes="1"),
 }
 
 
@@ -96,6 +97,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
   )
   file = choose("json", args.json, FILES)
   file = file._replace(**{key: args[key] for key in ("dataset", "model", "loss") if args[key]})
+  if args.dataset:
+    file = file._replace(classes=None)
   require("loss", file.loss, LOSSES)
   trunk = args.trunk or choose("model", file.model, MODELS)
   require("trunk", trunk, common.carriers(file.model))
@@ -143,5 +146,6 @@ def _choose_length(config: ConfigDict, file: File) -> None:
   config.training.update(steps=file.epochs * epoch, checkpoint_every=_SAVE_PERIOD * epoch)
   config.evaluation.update(every=file.every * epoch, ties_replace=False)
   config.evaluation.monitor = file.monitor or "miou_zero"
+  config.evaluation.classes = file.classes
   if file.monitor:
     config.training.stop_after = _PATIENCE * config.evaluation.every

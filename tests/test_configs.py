@@ -519,6 +519,8 @@ def test_numbers_of_the_zoos_files(name):
   assert training.checkpoint_every == 10 * epoch
   assert training.stop_after == (10 * every * epoch if monitor else None)
   assert evaluation.monitor == (monitor or "miou_zero") and training.reload_best_after is None
+  assert evaluation.classes == {"voc": "1-20", "kvasir": "1"}.get(name)
+  assert (evaluation.temperature, evaluation.threshold) == (1.0, 0.5)
   optimizer, schedule = config.optimizer, config.optimizer.schedule
   assert (optimizer.name, optimizer.nesterov) == ("sgd", False)
   assert (optimizer.learning_rate, optimizer.momentum, optimizer.weight_decay) == (0.01, 0.9, 1e-4)

@@ -31,6 +31,8 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
   text("workdir", None, "Holds all of a run; default runs/NAME_OF_CONFIG.")
   modes = ["train", "evaluate", "predict", "plan"]
   flags.DEFINE_enum("mode", "train", modes, "What to do.", flag_values=values)
+  sets = ["val", "test", "train"]
+  flags.DEFINE_enum("split", "val", sets, "evaluate: on which set.", flag_values=values)
   text("images", None, "predict: the folder of pictures.")
   text("out", None, "predict: where to; default WORKDIR/predictions.")
   switch("overlays", False, "predict: also the colours over each picture.")

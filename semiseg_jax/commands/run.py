@@ -1,5 +1,6 @@
 """What `launch.py` does, as functions: train, evaluate, predict, plan."""
 
+import dataclasses
 import pathlib
 import sys
 from collections.abc import Callable
@@ -12,14 +13,15 @@ from ml_collections import ConfigDict
 
 from semiseg_jax.convert.checkpoint import trained_network
 from semiseg_jax.evaluation.predict import predict_folder
+from semiseg_jax.evaluation.summary import classes_of_interest, summarize
 from semiseg_jax.input.build import open_data
 from semiseg_jax.input.sources import Dataset
 from semiseg_jax.planning.plan import Plan, describe, make_plan
 from semiseg_jax.runtime import processes
-from semiseg_jax.runtime.checkpoints import write_json
-from semiseg_jax.runtime.report import jsonable, print_scores
+from semiseg_jax.runtime.report import print_scores
+from semiseg_jax.runtime.survey_report import Told, as_dict, print_survey, write_survey
 from semiseg_jax.training import loop
-from semiseg_jax.training.evaluator import score_saved
+from semiseg_jax.training.evaluator import rule_of, supervised_loss, survey_saved
 from semiseg_jax.training.rounds import train_in_rounds
 from semiseg_jax.training.setup import build
 from semiseg_jax.training.start import compute_dtype
@@ -55,7 +57,7 @@ def launch(values: flags.FlagValues, ensure: Callable, known: Callable) -> int:
         if values.mode == "train":
           result = train(config, workdir, values.export_labels)
         else:
-          result = evaluate(config, workdir)
+          result = evaluate(config, workdir, values.split)
       return processes.RETRY if result.get("status") == "interrupted" else 0
   except (ValueError, FileNotFoundError, loop.DivergedError) as error:
     if logging.level_debug():
@@ -83,20 +85,34 @@ def train(config: ConfigDict, workdir: pathlib.Path, export_labels: bool = False
   return loop.train(build(config, open_data(config)), workdir)
 
 
-def evaluate(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
-  """Scores the best network of workdir on the validation set; writes evaluation.json.
+def evaluate(config: ConfigDict, workdir: pathlib.Path, split: str = "val") -> dict[str, Any]:
+  """Scores the best network of workdir on a set; writes evaluation.json and what goes with it.
 
-  Raises ValueError if its classes are not the dataset's.
+  split: see `open_data`. The files of another split or rule than val and max have their names in
+  theirs. Raises ValueError if the network's classes are not the dataset's.
   """
   processes.check_agreement(config)
-  dataset = open_data(config)
-  found, about = score_saved(workdir, config, dataset)
+  wanted, rule = config.evaluation, rule_of(config)
+  dataset = open_data(config, split)
+  info = dataset.info
+  classes = classes_of_interest(wanted.classes, info.class_names)
+  found, seconds, about = survey_saved(workdir, config, dataset, rule)
+  summary = summarize(found, classes, wanted.protocol, wanted.iou_of_sums)
+  decided = {**dataclasses.asdict(rule), "protocol": wanted.protocol}
+  told = Told(found, summary, decided, split, info, dataset.val.ids)
   result = {"step": about["step"], "network": about["network"], "loss": found.loss}
   result |= found.scores.as_dict()
   if jax.process_index() == 0:
-    print_scores(about["step"], found.scores, dataset.info.class_names, found.seconds)
-    write_json(workdir / "evaluation.json", jsonable(result))
-  return result
+    loss = supervised_loss(config)
+    heading = (
+      f"{about['model']['name']}, {loss}, decided by {rule.name} at temperature "
+      f"{rule.temperature:g}, on {split}"
+    )
+    print_scores(about["step"], found.scores, info.class_names, seconds)
+    print_survey(told, heading, "test_loss" if loss == "ce" else "cross_entropy")
+    names = [split] * (split != "val") + [rule.name] * (rule.name != "max")
+    write_survey(workdir, "_".join(["evaluation", *names]), told, result)
+  return {**result, **as_dict(told)}
 
 
 def plan(

@@ -23,8 +23,11 @@ from semiseg_jax.input.splits import labeled_indices, unlabeled_indices, val_ind
 from semiseg_jax.transforms import make_eval_transform, make_transform
 
 
-def open_data(config: ConfigDict) -> Dataset:
-  """The dataset of config.data; its validation images as config.evaluation wants to see them."""
+def open_data(config: ConfigDict, split: str = "val") -> Dataset:
+  """The dataset of config.data; its validation images as config.evaluation wants to see them.
+
+  split: what stands in their place, "test" or "train"; ValueError for a set that is not there.
+  """
   data, evaluation = config.data, config.evaluation
   names = data.class_names.split(",") if data.class_names else None
   dataset = open_dataset(
@@ -37,10 +40,21 @@ def open_data(config: ConfigDict) -> Dataset:
     palette=colors(data.palette) if data.palette else None,
     resize=data.resize,
   )
-  val = Subset(dataset.val, val_indices(evaluation.subset, dataset.val))
+  val = _with_masks(dataset, split)
+  val = Subset(val, val_indices(evaluation.subset, val))
   val = Transformed(val, make_eval_transform(evaluation.transform))
   info = dataclasses.replace(dataset.info, size=largest_size(val.sizes))
   return dataclasses.replace(dataset, info=info, val=val)
+
+
+def _with_masks(dataset: Dataset, split: str) -> Source:
+  """The images of a set that can be scored: of training, those with a mask."""
+  source = getattr(dataset, split)
+  if source is None:
+    raise ValueError(f"--split={split}: {dataset.info.name} has no such set with masks")
+  if split == "val":
+    return source
+  return Subset(source, np.flatnonzero(source.labeled))
 
 
 def labeled_source(dataset: Dataset, config: ConfigDict, target: DatasetInfo) -> Source:

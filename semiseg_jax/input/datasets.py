@@ -43,5 +43,5 @@ def resized_dataset(dataset: Dataset, shorter_side: int) -> Dataset:
   """Every split with `shorter_side` pixels along its images' shorter sides."""
   resized = lambda source: Transformed(source, ShorterSide(shorter_side))
   train, val = resized(dataset.train), resized(dataset.val)
-  extra = None if dataset.extra is None else resized(dataset.extra)
-  return Dataset(replace(dataset.info, size=largest_size(val.sizes)), train, val, extra)
+  extra, test = (None if x is None else resized(x) for x in (dataset.extra, dataset.test))
+  return Dataset(replace(dataset.info, size=largest_size(val.sizes)), train, val, extra, test)

@@ -1,7 +1,8 @@
 """Datasets written once as ArrayRecord by `python -m data.prepare`; they describe themselves.
 
 Beside the records lie metadata.json and lists/SPLIT/NAME.txt, the published subsets by id. Splits
-are train and val; "extra" holds further images without masks, where a dataset has them.
+are train and val; where a dataset has them, "extra" holds further images without masks and "test"
+is a third set with masks.
 """
 
 import json
@@ -91,14 +92,16 @@ def open_prepared(name: str, data_dir: str | os.PathLike, variant: str | None = 
   metadata = read_metadata(directory)
   open_split = lambda split: PreparedSource(directory, split, metadata)
   train, val = open_split("train"), open_split("val")
-  extra = open_split("extra") if "extra" in metadata["splits"] else None
+  extra, test = (
+    open_split(split) if split in metadata["splits"] else None for split in ("extra", "test")
+  )
   info = DatasetInfo(
     name=name,
     class_names=tuple(metadata["class_names"]),
     palette=np.asarray(metadata["palette"], np.uint8),
     size=largest_size(val.sizes),
   )
-  return Dataset(info, train, val, extra)
+  return Dataset(info, train, val, extra, test)
 
 
 def find_prepared(

@@ -67,12 +67,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Dataset:
-  """extra: further images without masks, where the dataset has them."""
+  """Where a dataset has them, extra: further images without masks; test: a third set with them."""
 
   info: DatasetInfo
   train: Source
   val: Source
   extra: Source | None = None
+  test: Source | None = None
 
 
 class Wrapped(Source):

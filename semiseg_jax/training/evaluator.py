@@ -12,13 +12,14 @@ from ml_collections import ConfigDict
 
 from semiseg_jax.contract import TrainState
 from semiseg_jax.convert.checkpoint import trained_network
-from semiseg_jax.evaluation.decide import argmax_with_confidence
+from semiseg_jax.evaluation.decide import Rule, argmax_with_confidence
 from semiseg_jax.evaluation.evaluate import evaluate, make_evaluate_step
 from semiseg_jax.evaluation.inference import whole
 from semiseg_jax.evaluation.metrics import Scores
 from semiseg_jax.evaluation.pictures import panel
+from semiseg_jax.evaluation.survey import Survey, make_survey_step, survey
 from semiseg_jax.input.sources import Dataset
-from semiseg_jax.models.network import Variables
+from semiseg_jax.models.network import Network, Variables
 from semiseg_jax.runtime.mesh import make_mesh, replicate, shard_batch
 from semiseg_jax.training.setup import Run
 from semiseg_jax.training.start import compute_dtype
@@ -50,7 +51,46 @@ def score_saved(
 
   Raises as `trained_network` does, and ValueError if another of its networks is asked for.
   """
-  mesh, dtype = make_mesh(), compute_dtype(config.model.dtype)
+  mesh = make_mesh()
+  variables, network, about = _saved(workdir, config, dataset)
+  step = make_evaluate_step(network, dataset.info.num_classes, mesh)
+  return score(step, replicate(variables, mesh), config, dataset, mesh), about
+
+
+def survey_saved(
+  workdir: pathlib.Path, config: ConfigDict, dataset: Dataset, rule: Rule
+) -> tuple[Survey, float, dict[str, Any]]:
+  """The same with all that can be said of the masks that the rule makes, and the seconds it took.
+
+  Raises as `score_saved` does.
+  """
+  variables, network, about = _saved(workdir, config, dataset)
+  start, mesh, ratio = time.monotonic(), make_mesh(), config.evaluation.boundary
+  step = make_survey_step(network, dataset.info.num_classes, rule, mesh, ratio)
+  batches, put = validation_batches(config, dataset, mesh), lambda batch: shard_batch(batch, mesh)
+  found = survey(step, *replicate(variables, mesh), batches, put, ratio)
+  return found, time.monotonic() - start, about
+
+
+def rule_of(config: ConfigDict) -> Rule:
+  """What config.evaluation decides masks by; ValueError for what is none.
+
+  Probabilities are sigmoids where the method's supervised loss is a binary one (as in rankseg's
+  fork, whose losses of that kind have names that begin with BCE).
+  """
+  wanted, loss = config.evaluation, supervised_loss(config)
+  return Rule(wanted.decide, loss.startswith("bce"), wanted.temperature, wanted.threshold)
+
+
+def supervised_loss(config: ConfigDict) -> str:
+  """As the config's method names it; cross-entropy for one that has no choice."""
+  return config.method.get("supervised_loss", "ce")
+
+
+def _saved(
+  workdir: pathlib.Path, config: ConfigDict, dataset: Dataset
+) -> tuple[Variables, Network, dict[str, Any]]:
+  dtype = compute_dtype(config.model.dtype)
   variables, network, about = trained_network(
     workdir, config.model, dtype, dataset.info.class_names
   )
@@ -59,8 +99,7 @@ def score_saved(
       f"{workdir} holds its {about['network']}, which was scored in training, and not its {asked}: "
       f"train with config.evaluation.network={asked!r}"
     )
-  step = make_evaluate_step(network, dataset.info.num_classes, mesh)
-  return score(step, replicate(variables, mesh), config, dataset, mesh), about
+  return variables, network, about
 
 
 class Evaluator:

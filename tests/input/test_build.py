@@ -89,6 +89,18 @@ def test_validation_as_the_config_wants_it(config, tmp_path):
   assert list(build.open_data(config).val.ids) == [whole.val.ids[-1]]
 
 
+def test_another_set_stands_in_for_validation(config):
+  train = build.open_data(config, "train")
+  assert train.val.labeled.all() and set(train.val.ids) <= set(train.train.ids)
+  with pytest.raises(ValueError, match="--split=test: cityscapes has no such set with masks"):
+    build.open_data(config, "test")
+  config.data.name, config.data.variant = "camvid", None
+  config.data.resize = 30
+  val, test = (build.open_data(config, split).val for split in ("val", "test"))
+  assert len(test) and not set(val.ids) & set(test.ids)
+  assert min(test[0]["image"].shape[:2]) == 30
+
+
 def test_every_originals_geometry_is_a_key_away(config):
   config.data.labeled_transform.name = "dst_cbc"
   config.data.unlabeled_transform.name = "c3_unlabeled"

@@ -49,6 +49,14 @@ def test_extra_images(directory):
   assert prepared.open_prepared("tiny", directory.parents[1]).extra is None
 
 
+def test_a_third_set_with_masks(directory):
+  assert prepared.open_prepared("tiny", directory.parents[1]).test is None
+  metadata = prepared.read_metadata(directory)
+  metadata["splits"]["test"] = metadata["splits"]["val"] | {"ids": ["g"]}
+  (directory / prepared.METADATA).write_text(json.dumps(metadata))
+  assert prepared.open_prepared("tiny", directory.parents[1]).test.ids == ("g",)
+
+
 def test_the_index_is_parsed_once(directory, monkeypatch):
   parsed, loads = [], json.loads
   monkeypatch.setattr(json, "loads", lambda text: parsed.append(text) or loads(text))

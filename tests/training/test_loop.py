@@ -219,6 +219,7 @@ def test_evaluate_gives_the_best_score_again(finished, tmp_path):
   again = run.evaluate(config, workdir)
   assert again["step"] == result["best"]["step"]
   assert again["miou_present"] == pytest.approx(result["best"]["score"], abs=1e-6)
+  check_report(again, workdir)
   with pytest.raises(ValueError, match=r"knows 10 classes.*has 2 \(sky, road\)"):
     run.evaluate(folder_config(config, tmp_path / "folder"), workdir)
   config.evaluation.network = "teacher"
@@ -234,6 +235,18 @@ def test_evaluate_gives_the_best_score_again(finished, tmp_path):
     run.evaluate(config, workdir)
   with pytest.raises(FileNotFoundError, match="train first"):
     run.evaluate(config, tmp_path / "elsewhere")
+
+
+def check_report(found, workdir):
+  """Of the rule "max", whose scores over pixels are training's."""
+  written = json.loads((workdir / "evaluation.json").read_text())
+  assert written["miou_present"] == found["miou_present"] and written["images"] == 20
+  of_pixels = [value for value in written["of_pixels"]["iou"].values() if value is not None]
+  assert np.mean(of_pixels) == pytest.approx(found["miou_present"])
+  assert 0 < written["of_images"]["Mean_Dice"] < 1
+  names = {path.name for path in workdir.glob("evaluation*")}
+  assert names == {f"evaluation{end}" for end in (
+    ".json", ".csv", "_images.csv", "_confusion.csv", "_confusion.png")}  # fmt: skip
 
 
 def folder_config(config, root):

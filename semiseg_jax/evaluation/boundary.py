@@ -35,20 +35,35 @@ def count_boundaries(
   counted in neither, and where they begin there is no outline.
   """
   classes = masks.shape[-1]
-  truth = jax.nn.one_hot(labels, classes, dtype=jnp.bool_)
   known = (inside & (labels < classes))[..., None]
-  unknown = (inside & (labels >= classes))[..., None]
+  truth = jax.nn.one_hot(labels, classes, dtype=jnp.bool_)
+  unknown = jnp.where((inside & (labels >= classes))[..., None], jnp.uint32(2**32 - 1), 0)
 
   def band(mask: jax.Array) -> jax.Array:
-    return mask & known & ~erode((mask & known) | unknown, near, most)
+    words = packed(mask & known)
+    return words & ~erode(words | unknown, near, most)
 
   of_masks, of_truth = band(masks), band(truth)
-  count = lambda x: x.sum((1, 2), dtype=jnp.int32)
+  count = lambda words: unpacked(words, classes).sum((1, 2), dtype=jnp.int32)
   return BoundaryCounts(count(of_masks & of_truth), count(of_masks | of_truth))
 
 
+def packed(masks: jax.Array) -> jax.Array:
+  """uint32 [...,N], 32 classes of bool [...,K] in a word, with which eroding has less to do."""
+  classes = masks.shape[-1]
+  masks = jnp.pad(masks, [(0, 0)] * (masks.ndim - 1) + [(0, -classes % 32)])
+  masks = masks.reshape(*masks.shape[:-1], -1, 32).astype(jnp.uint32)
+  return (masks << jnp.arange(32, dtype=jnp.uint32)).sum(-1, dtype=jnp.uint32)
+
+
+def unpacked(words: jax.Array, classes: int) -> jax.Array:
+  """bool [...,classes] of what `packed` made of it."""
+  bits = (words[..., None] >> jnp.arange(32, dtype=jnp.uint32)) & 1
+  return bits.reshape(*words.shape[:-1], -1)[..., :classes] > 0
+
+
 def erode(masks: jax.Array, by: jax.Array, most: int) -> jax.Array:
-  """What is left of masks bool [B,H,W,K] where all within a square of 2 by + 1 pixels is set.
+  """What is left of bool or packed [B,H,W,N] where all within a square of 2 by + 1 pixels is set.
 
   by: int32 [B], at most `most`. Beyond the arrays nothing is set.
   """

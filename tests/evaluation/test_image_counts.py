@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semiseg_jax.evaluation.boundary import count_boundaries, erode, radius
+from semiseg_jax.evaluation.boundary import count_boundaries, erode, packed, radius, unpacked
 from semiseg_jax.evaluation.class_scores import class_scores
 from semiseg_jax.evaluation.image_counts import (
   count_masks,
@@ -125,6 +125,14 @@ def test_boundaries_of_every_radius_in_one_batch():
       bands = [band_of_the_authors(x, i + 1) for x in (masks[i, ..., k], labels[i] == k)]
       assert found.hits[i, k] == (bands[0] & bands[1]).sum()
       assert found.union[i, k] == (bands[0] | bands[1]).sum()
+
+
+@pytest.mark.parametrize("classes", [1, 31, 32, 33, 150])
+def test_any_number_of_classes_in_words(classes):
+  masks = np.random.default_rng(0).random((2, 3, 4, classes)) < 0.5
+  words = packed(jnp.asarray(masks))
+  assert words.dtype == jnp.uint32 and words.shape == (2, 3, 4, -(-classes // 32))
+  np.testing.assert_array_equal(unpacked(words, classes), masks)
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4, 7, 8, 29])

@@ -59,7 +59,7 @@ def _threshold(rule: Rule, logits: jax.Array, inside: jax.Array | None) -> jax.A
 
 
 def _rank_dice(rule: Rule, logits: jax.Array, inside: jax.Array | None) -> jax.Array:
-  """Masks may overlap; a pixel may be in none."""
+  """As the published tables have it. Masks may overlap; a pixel may be in none."""
   try:
     from semiseg_jax.evaluation.rank_dice import rank_dice
   except ImportError as error:
@@ -67,7 +67,7 @@ def _rank_dice(rule: Rule, logits: jax.Array, inside: jax.Array | None) -> jax.A
   probs = rule.probabilities(logits)
   if inside is not None:  # a pixel that can't be of any class moves no expectation
     probs = jnp.where(inside[..., None], probs, 0)
-  return rank_dice(probs)[0]
+  return rank_dice(probs, form="fork", truncate_mean=True)[0]
 
 
 RULES = {"max": _max, "threshold": _threshold, "rankdice": _rank_dice}

@@ -163,6 +163,12 @@ def make_folder(root: pathlib.Path) -> None:
     ("configs/toy_reco.py", ["--config.method.mixing=mixup"], "choose from 'cutout'"),
     ("configs/toy_reco.py", ["--mode=predict"], "needs --images"),
     ("configs/toy_reco.py", ["--mode=evaluate"], "train first"),
+    (
+      "configs/toy_reco.py",
+      ["--mode=evaluate", "--config.evaluation.decide=rank"],
+      "choose from 'max'",
+    ),
+    ("configs/toy_reco.py", ["--mode=evaluate", "--split=test"], "has no such set with masks"),
   ],
 )
 def test_what_is_wrong_in_one_line(config, args, message, data_dir, tmp_path, capsys, monkeypatch):

@@ -1,16 +1,19 @@
 """The survey of a set: equal on any number of devices, and the same scores as training's."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
-from semiseg_jax.evaluation.decide import Rule
+from semiseg_jax.evaluation.decide import RULES, Rule
 from semiseg_jax.evaluation.evaluate import evaluate, make_evaluate_step
 from semiseg_jax.evaluation.survey import make_survey_step, survey
 from semiseg_jax.input.pipeline import EvalBatches
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.runtime.mesh import make_mesh, replicate, shard_batch
 from tests.evaluation.test_evaluate import CLASSES, SIZE, Pictures, linear
+from tests.evaluation.test_image_scores import needs_solver
 from tests.tiny import Given
 
 COUNT = 11  # no multiple of any batch here
@@ -45,6 +48,27 @@ def test_equal_on_any_number_of_devices(devices, variables, alone):
   of_counts = lambda x: (x.rows, x.counts, x.boundaries, x.confusion)
   jax.tree.map(np.testing.assert_array_equal, of_counts(found), of_counts(alone))
   assert found.loss == pytest.approx(alone.loss, rel=1e-6)
+
+
+def test_a_rule_may_loop_on_each_device_as_long_as_it_has_to(variables, alone, monkeypatch):
+  def halving(rule, logits, inside):
+    """Halves a bound until enough pixels of this device's images are above it."""
+    probs = rule.probabilities(logits)
+    too_few = lambda bound: (probs > bound).mean() < rule.threshold
+    bound = lax.while_loop(too_few, lambda bound: bound / 2, jnp.float32(1))
+    return probs > bound
+
+  monkeypatch.setitem(RULES, "threshold", halving)
+  found = surveyed(8, 8, variables)
+  assert (found.counts.predicted > 0).any()
+  np.testing.assert_array_equal(found.counts.truth, alone.counts.truth)
+
+
+@needs_solver
+def test_rankdice_is_equal_on_any_number_of_devices(variables):
+  one, several = (surveyed(devices, 8, variables, Rule("rankdice")) for devices in (1, 8))
+  jax.tree.map(np.testing.assert_array_equal, one.counts, several.counts)
+  assert (one.counts.predicted > 0).any()
 
 
 def test_no_margin_and_no_filler_row_counts(alone):

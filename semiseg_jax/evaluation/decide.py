@@ -65,7 +65,7 @@ def _rank_dice(rule: Rule, logits: jax.Array, inside: jax.Array | None) -> jax.A
   except ImportError as error:
     raise ValueError("config.evaluation.decide='rankdice': there is no RankDice yet") from error
   probs = rule.probabilities(logits)
-  if inside is not None:  # a pixel that can't be of any class moves no expectation
+  if inside is not None:  # margins move no expectation; only the bound of the search knows of them
     probs = jnp.where(inside[..., None], probs, 0)
   return rank_dice(probs, form="fork", truncate_mean=True)[0]
 

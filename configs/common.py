@@ -5,6 +5,7 @@ from typing import Any
 from ml_collections import ConfigDict, config_dict
 
 from semiseg_jax import fields
+from semiseg_jax.evaluation.predictor import Inference
 from semiseg_jax.fields import nearest, require
 from semiseg_jax.networks import NETWORKS, TRUNKS
 from semiseg_jax.training.choices import choose
@@ -108,6 +109,9 @@ def base_config() -> ConfigDict:
   # miou_present | miou | miou_zero (docs/fidelity.md) | accuracy | loss
   config.evaluation.ties_replace = True  # the best network, by one with the same score
   config.evaluation.panels = 4  # validation images drawn at each evaluation
+
+  config.inference = ConfigDict(fields.section(Inference))  # how --mode=predict sees pictures, see
+  # evaluation/predictor.py: mode whole | sliding | multiscale
 
   config.rounds = ConfigDict()  # self-training in rounds (semiseg_jax/training/rounds.py)
   config.rounds.count = 0  # behind the supervised one; 0: an ordinary run

@@ -26,7 +26,8 @@ _DEFAULTS = {
 
 
 def base_config() -> ConfigDict:
-  """The sections data, model, method, optimizer, training, evaluation; filled in for ReCo."""
+  """The sections data, model, method, optimizer, training, evaluation, inference, rounds; filled in
+  for ReCo."""
   config = ConfigDict()
   config.seed = 0  # of the parameters, the data order and every random draw
 

@@ -55,7 +55,9 @@ class Inference:
       raise ValueError(f"{_KEY}.stride={self.stride} leaves gaps between windows of {self.window}")
     if self.stride and not self.window:
       raise ValueError(f"{_KEY}.stride={self.stride} wants {_KEY}.window, too")
-    if not self.scales or min(self.scales) <= 0:
+    if self.flip not in (None, True, False):
+      raise ValueError(f"{_KEY}.flip={self.flip!r} should be True, False or None")
+    if not self.scales or not all(isinstance(s, (int, float)) and s > 0 for s in self.scales):
       raise ValueError(f"{_KEY}.scales={self.scales} should be one or more numbers above 0")
 
   @property
@@ -129,10 +131,11 @@ def maps(logits: jax.Array, *, confidence: bool = False, probabilities: bool = F
   return Maps(label.astype(jnp.uint8), share if confidence else None, every)
 
 
-def _check_sides(key: str, sides: tuple | None) -> None:
+def _check_sides(key: str, sides: Any) -> None:
   if sides is None:
     return
-  if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
-    raise ValueError(f"{key}={sides} should be a height and a width")
+  is_pair = isinstance(sides, tuple) and len(sides) == 2
+  if not is_pair or not all(isinstance(side, int) for side in sides):
+    raise ValueError(f"{key}={sides!r} should be a height and a width")
   if min(sides) < 1:
     raise ValueError(f"{key}={sides}: both sides must be at least 1")

@@ -223,10 +223,13 @@ BAD = [
   ({"multiple": 0}, r"config\.inference\.multiple=0 must be at least 1"),
   ({"window": (0, 5)}, r"config\.inference\.window=\(0, 5\): both sides must be at least 1"),
   ({"window": (5,)}, "should be a height and a width"),
+  ({"window": 512}, r"window=512 should be a height and a width"),
+  ({"flip": "yes"}, "flip='yes' should be True, False or None"),
   ({"window": (8, 8), "stride": (4, 9)}, "leaves gaps between windows"),
   ({"stride": (4, 4)}, r"wants config\.inference\.window"),
   ({"scales": ()}, "one or more numbers above 0"),
   ({"scales": (1.0, 0.0)}, "one or more numbers above 0"),
+  ({"scales": ("1",)}, "one or more numbers above 0"),
 ]
 
 

@@ -130,6 +130,23 @@ def test_pictures_of_all_sizes_share_one_program():
   assert decided == [(16, 256, 3), (16, 512, 3)]  # stride, width in steps of 256
 
 
+def test_the_device_holds_no_more_of_a_taller_picture(monkeypatch):
+  held = []
+  see = lambda params, batch_stats, images: images[:, ::4, ::4]
+  program = Sliding(Given(see), lambda x: x, grid=lambda size: make_grid(size, (24, 32)))
+  take = program._take
+
+  def spied(*args):
+    held[-1] = max(held[-1], sum(array.nbytes for array in jax.live_arrays()))
+    return take(*args)
+
+  monkeypatch.setattr(program, "_take", spied)
+  for height in (30, 300):
+    held.append(0)
+    assert program(NOTHING, np.ones((height, 200, 3), np.uint8)).shape == (height, 200, 3)
+  assert held[1] <= held[0]
+
+
 def test_margins_of_windows_are_zero_to_the_network():
   """Levels, in the channels' order, that its normalization makes 0."""
   for normalization in NORMALIZATIONS.values():

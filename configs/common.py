@@ -5,6 +5,7 @@ from typing import Any
 from ml_collections import ConfigDict, config_dict
 
 from semiseg_jax import fields
+from semiseg_jax.evaluation.predictor import Inference
 from semiseg_jax.fields import nearest, require
 from semiseg_jax.networks import NETWORKS, TRUNKS
 from semiseg_jax.training.choices import choose
@@ -25,7 +26,8 @@ _DEFAULTS = {
 
 
 def base_config() -> ConfigDict:
-  """The sections data, model, method, optimizer, training, evaluation; filled in for ReCo."""
+  """The sections data, model, method, optimizer, training, evaluation, inference, rounds; filled in
+  for ReCo."""
   config = ConfigDict()
   config.seed = 0  # of the parameters, the data order and every random draw
 
@@ -120,6 +122,9 @@ def base_config() -> ConfigDict:
   # RankDice fork has it under its binary losses: half of Dice
   config.evaluation.boundary = 0.02  # how near an outline is, as a share of the diagonal; 0: leave
   # boundary IoU out
+
+  config.inference = ConfigDict(fields.section(Inference))  # how --mode=predict sees pictures, see
+  # evaluation/predictor.py: mode whole | sliding | multiscale
 
   config.rounds = ConfigDict()  # self-training in rounds (semiseg_jax/training/rounds.py)
   config.rounds.count = 0  # behind the supervised one; 0: an ordinary run

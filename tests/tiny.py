@@ -22,6 +22,7 @@ from semiseg_jax.labels import IGNORE
 from semiseg_jax.methods import METHODS, make_method
 from semiseg_jax.models.layers import BatchNorm, Conv, Maker
 from semiseg_jax.models.network import Network, Outputs, Segmenter, Variables, split_network
+from semiseg_jax.models.normalization import Normalization
 from semiseg_jax.models.resize import resize_bilinear
 from semiseg_jax.runtime.mesh import make_mesh, shard_batch
 from semiseg_jax.training.start import Start
@@ -29,6 +30,7 @@ from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import make_train_step
 
 CLASSES, ROWS, SIZE = 5, 8, 32
+LEVELS = Normalization((0.0, 0.0, 0.0))  # as they are
 OPTIMIZER = optax.sgd(0.05, momentum=0.9, nesterov=True)
 
 
@@ -64,6 +66,7 @@ class Given:
 
   function: Callable[..., jax.Array]
   align_corners: bool = True
+  normalization: Normalization = LEVELS
 
   def __call__(self, params, batch_stats, images, train):
     assert train is False

@@ -1,5 +1,6 @@
 """What `launch.py` does, as functions: train, evaluate, predict, plan."""
 
+import ast
 import dataclasses
 import pathlib
 import sys
@@ -11,8 +12,10 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
+from semiseg_jax import fields
 from semiseg_jax.convert.checkpoint import trained_network
-from semiseg_jax.evaluation.predict import predict_folder
+from semiseg_jax.evaluation.predict import Files, predict_pictures
+from semiseg_jax.evaluation.predictor import Inference
 from semiseg_jax.evaluation.summary import classes_of_interest, summarize
 from semiseg_jax.input.build import open_data
 from semiseg_jax.input.sources import Dataset
@@ -42,7 +45,9 @@ def launch(values: flags.FlagValues, ensure: Callable, known: Callable) -> int:
   workdir = pathlib.Path(values.workdir or f"runs/{pathlib.Path(file).stem}")
   try:
     if values.mode == "predict":
-      options = {"overlays": values.overlays, "skip_bad": values.skip_bad}
+      keys = ("format", "overlays", "confidence", "probabilities")
+      files = Files(**{key: getattr(values, key) for key in keys})
+      options = {"inference": values.inference, "files": files, "skip_bad": values.skip_bad}
       predict(config, workdir, values.images, values.out, **options)
     elif values.mode == "plan":
       datasets = (known(d.name, d.variant, config.data.crop) for d in domains(config))
@@ -139,30 +144,51 @@ def predict(
   workdir: pathlib.Path,
   images: str | None,
   out: str | None,
-  **options: bool,
+  inference: str = "",
+  **options: Any,
 ) -> pathlib.Path:
-  """Writes a palette PNG for every picture in `images`; needs no dataset, only workdir/best.
+  """Writes a palette PNG for every picture of `images`; needs no dataset, only workdir/best.
 
-  config: None, or what must describe the network there. options: overlays and skip_bad of
-  `predict_folder`.
+  config: None, or what must describe the network there. inference: see `inference_settings`.
+  options: files and skip_bad of `predict_pictures`.
   """
   if jax.process_count() > 1:
     raise ValueError("--mode=predict runs in one process: start it on a single host")
   if not images:
     raise ValueError("--mode=predict needs --images=DIR, the folder of pictures")
+  settings = inference_settings(config, inference)
   model = config and config.model
   dtype = compute_dtype(model.dtype if model else "auto")
   variables, forward, about = trained_network(workdir, model, dtype)
   out = pathlib.Path(out) if out else workdir / "predictions"
-  done = predict_folder(
+  done = predict_pictures(
     forward,
     variables,
-    images=pathlib.Path(images),
+    images=images,
     out=out,
     palette=np.asarray(about["palette"], np.uint8),
     class_names=about["class_names"],
+    settings=settings,
     **options,
   )
   left_out = f", {len(done.skipped)} damaged left out" if done.skipped else ""
   print(f"{len(done.written)} predictions are in {out}{left_out}")
   return out
+
+
+def inference_settings(config: ConfigDict | None, text: str = "") -> Inference:
+  """How pictures are seen: config.inference, if there is a config, changed by text such as
+  "mode=sliding,window=(512,512)".
+
+  Raises ValueError for what isn't such text, and for unknown keys and values that are not allowed.
+  """
+  try:
+    call = ast.parse(f"f({text})", mode="eval").body
+    value = lambda x: x.id if isinstance(x, ast.Name) else ast.literal_eval(x)
+    given = {keyword.arg: value(keyword.value) for keyword in call.keywords}
+    if call.args or None in given:
+      raise ValueError("KEY=VALUE alone")
+  except (SyntaxError, ValueError, AttributeError):
+    raise ValueError(f"--inference={text!r} should be like mode=sliding,window=(512,512)") from None
+  values = {} if config is None else dict(config.inference)
+  return fields.make(Inference, "config.inference", "inference", {**values, **given})

@@ -28,16 +28,26 @@ def whole_reflected(network: Network, variables: Variables, images: jax.Array) -
 
 def padded_size(size: tuple[int, int]) -> tuple[int, int]:
   """(height, width) raised to multiples of MULTIPLE."""
-  return tuple((side + MULTIPLE - 1) // MULTIPLE * MULTIPLE for side in size)
+  return tuple(raised(side, MULTIPLE) for side in size)
+
+
+def raised(side: int, multiple: int) -> int:
+  """The next multiple; of symbols, too."""
+  return (side + multiple - 1) // multiple * multiple
 
 
 def reflect_to(images: jax.Array, size: tuple[int, int]) -> jax.Array:
-  """[B,H,W,C] -> [B,*size,C] as `transforms.geometry.reflect_to`, on the device.
+  """[B,H,W,C] -> [B,*size,C] as `transforms.geometry.reflect_to`, on the device."""
+  for axis, (side, wanted) in enumerate(zip(images.shape[1:3], size, strict=True), 1):
+    images = images.take(reflected_index(side, wanted), axis)
+  return images
+
+
+def reflected_index(side: int, wanted: int) -> jax.Array:
+  """int [wanted]: places on an axis of that side, there and back, the ends not repeated.
 
   An index, since sides may be symbols.
   """
-  for axis, (side, wanted) in enumerate(zip(images.shape[1:3], size, strict=True), 1):
-    period = jnp.maximum(2 * (side - 1), 1)  # there and back; a side of 1 has nowhere to go
-    position = jnp.arange(wanted) % period
-    images = images.take(jnp.minimum(position, period - position), axis)
-  return images
+  period = jnp.maximum(2 * (side - 1), 1)  # a side of 1 has nowhere to go
+  position = jnp.arange(wanted) % period
+  return jnp.minimum(position, period - position)

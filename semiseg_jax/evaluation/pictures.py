@@ -36,6 +36,12 @@ def overlay(
   return np.rint(blended).astype(np.uint8)
 
 
+def heat(confidence: np.ndarray) -> np.ndarray:
+  """uint8 [H,W,3]: from dark (0, or NaN) to yellow (1)."""
+  levels = np.rint(255 * np.clip(np.nan_to_num(confidence), 0, 1)).astype(np.uint8)
+  return np.ascontiguousarray(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)[..., ::-1])
+
+
 def write_palette_png(path: str | pathlib.Path, label: np.ndarray, palette: np.ndarray) -> None:
   """A PNG whose stored values are the class ids [H,W] and which viewers show in colours."""
   picture = Image.fromarray(np.ascontiguousarray(label, np.uint8), mode="P")
@@ -59,13 +65,11 @@ def panel(
   """
   labeled = label != IGNORE
   right = f"{(prediction == label)[labeled].mean():.1%} right" if labeled.any() else "no label"
-  heat = np.rint(255 * np.clip(np.nan_to_num(confidence), 0, 1)).astype(np.uint8)
-  heat = np.ascontiguousarray(cv2.applyColorMap(heat, cv2.COLORMAP_VIRIDIS)[..., ::-1])
   tiles = {
     "image": image,
     "label": colorize(label, palette),
     f"prediction, {right}": colorize(prediction, palette),
-    f"confidence, mean {np.mean(confidence):.2f}": heat,
+    f"confidence, mean {np.mean(confidence):.2f}": heat(confidence),
   }
   strip = _side_by_side(tiles)
   if class_names is None:

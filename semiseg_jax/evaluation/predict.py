@@ -1,26 +1,64 @@
-"""Label maps for a folder of pictures."""
+"""Label maps for pictures on disk: one, a folder, or those of a pattern."""
 
+import dataclasses
+import functools
 import itertools
 import logging
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from semiseg_jax.evaluation.decide import argmax
-from semiseg_jax.evaluation.inference import padded_size, whole
-from semiseg_jax.evaluation.pictures import legend, overlay, write_palette_png
+from semiseg_jax.evaluation.exports import Writer, label_writer
+from semiseg_jax.evaluation.listing import Picture, check_outputs, check_readable, find_pictures
+from semiseg_jax.evaluation.pictures import heat, legend, overlay
+from semiseg_jax.evaluation.predictor import Inference, Maps, Predictor, maps, of_picture
 from semiseg_jax.input.decode import DataError, decode_image
-from semiseg_jax.models.network import Network, Variables
-from semiseg_jax.transforms.geometry import reflect_to
+from semiseg_jax.models.network import Network, Size, Variables
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-_LEGEND_WIDTH = 480
+_LEGEND, _LEGEND_WIDTH = "_legend.png", 480
+_STRIP = 512  # rows of a picture that are drawn at a time
+_WAITING = 4  # batches' worth of pictures that may wait for others of their size
+
+T = TypeVar("T")
+Decoded = tuple[Picture, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+  """What is written for a picture NAME, beside NAME.png, its label map in a format of `exports`.
+
+  overlays: NAME_overlay.png, the colours over the picture, and one _legend.png. confidence:
+  NAME_confidence.png, dark to yellow. probabilities: NAME.npz, `probabilities` float16 [H,W,K].
+  """
+
+  format: str = "palette"
+  overlays: bool = False
+  confidence: bool = False
+  probabilities: bool = False
+
+  def __post_init__(self):
+    if self.format == "cityscapes" and (self.overlays or self.confidence):
+      raise ValueError(
+        "--format=cityscapes: the official tools want one PNG a picture; "
+        "leave out --overlays and --confidence, or write them to another --out"
+      )
+
+  @property
+  def endings(self) -> list[str]:
+    wanted = {
+      "_overlay.png": self.overlays,
+      "_confidence.png": self.confidence,
+      ".npz": self.probabilities,
+    }
+    return [".png", *(ending for ending, is_wanted in wanted.items() if is_wanted)]
+
+
+_WHOLE, _LABELS = Inference(), Files()
 
 
 class Predictions(NamedTuple):
@@ -30,7 +68,7 @@ class Predictions(NamedTuple):
   skipped: list[pathlib.Path]
 
 
-def predict_folder(
+def predict_pictures(
   network: Network,
   variables: Variables,
   images: str | pathlib.Path,
@@ -38,92 +76,116 @@ def predict_folder(
   palette: np.ndarray,
   class_names: Sequence[str],
   *,
-  overlays: bool = False,
+  settings: Inference = _WHOLE,
+  files: Files = _LABELS,
   skip_bad: bool = False,
 ) -> Predictions:
-  """Writes out/STEM.png, class ids in the dataset's colours, for every picture in `images`.
+  """Writes out/NAME.png, class ids in the dataset's colours, and the other `files` of a picture.
 
-  Each picture is seen whole, in its own size; it is reflected at right and bottom up to
-  `padded_size`, so that pictures of similar sizes share a compiled program. palette: uint8 [K,3].
-  overlays: also out/STEM_overlay.png, the colours over the picture, and out/_legend.png. Raises
-  FileNotFoundError without such a folder, and ValueError for a folder without pictures, two of one
-  name, a picture that would be overwritten, a network of other classes, or a file that doesn't
-  decode; with skip_bad such files are left out.
+  images: a file, a folder or a pattern, see `find_pictures`. settings: how the pictures, each in
+  its own size, are seen. palette: uint8 [K,3]. Raises FileNotFoundError where there is nothing, and
+  ValueError without a picture, for two of one name, one that would be overwritten, a file that
+  isn't one, classes that are not the format's or the network's, all that before anything is
+  computed, and for one whose pixels don't decode; with skip_bad such files are left out.
   """
-  images, out = pathlib.Path(images), pathlib.Path(out)
-  paths = _pictures(images)
-  _check_outputs(images, out, paths, overlays)
-  out.mkdir(parents=True, exist_ok=True)
-  predict = _make_predict(network, len(class_names))
+  out = pathlib.Path(out)
+  pictures = find_pictures(images, out)
+  check_outputs(pictures, out, files.endings, [_LEGEND] if files.overlays else [])
+  write_label = label_writer(files.format, class_names, palette)
+  skipped = []
+  bad = skipped if skip_bad else None
+  pictures = [picture for picture, _ in _good(pictures, check_readable, bad)]
+  decide = functools.partial(_checked_maps, len(class_names), files.confidence, files.probabilities)
+  predictor = Predictor(network, settings, decide)
   variables = jax.device_put(variables)
-  written, skipped = [], []
-  pictures = _decoded(track(paths, description="predicting"), skipped if skip_bad else None)
-  labelled = (
-    (path, image, predict(variables, reflect_to(image, padded_size(image.shape[:2]))))
-    for path, image in pictures
-  )
+  decoded = _good(track(pictures, description="predicting"), _decode, bad)
+  groups = _grouped(decoded, predictor.group, predictor.at_once)
+  found = ((group, predictor(variables, [image for _, image in group])) for group in groups)
+  written = []
   # each when the next is made: the device computes while the next picture is read
-  for (path, image, label), _ in itertools.pairwise(itertools.chain(labelled, [None])):
-    label = np.asarray(label)[: image.shape[0], : image.shape[1]]
-    written.append(out / f"{path.stem}.png")
-    write_palette_png(written[-1], label, palette)
-    if overlays:
-      blended = Image.fromarray(overlay(image, label, palette))
-      blended.save(out / f"{path.stem}_overlay.png")
-  if overlays:
-    Image.fromarray(legend(palette, class_names, _LEGEND_WIDTH)).save(out / "_legend.png")
-  return Predictions(written, skipped)
+  for (group, every), _ in itertools.pairwise(itertools.chain(found, [None])):
+    for row, (picture, image) in enumerate(group):
+      own = of_picture(every, row, image.shape[:2])
+      written.append(_write(out / picture.name, image, own, files, write_label, palette))
+  if files.overlays:
+    out.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(legend(palette, class_names, _LEGEND_WIDTH)).save(out / _LEGEND)
+  return Predictions(sorted(written), skipped)
 
 
-def _make_predict(network: Network, num_classes: int) -> Callable[..., jax.Array]:
-  """The jitted predict(variables, image uint8 [H,W,3]) -> label uint8 [H,W]."""
-
-  def predict(variables: Variables, image: jax.Array) -> jax.Array:
-    logits = whole(network, variables, image[None])[0]
-    if logits.shape[-1] != num_classes:
-      raise ValueError(f"the network has {logits.shape[-1]} classes, {num_classes} have a name")
-    return argmax(logits).astype(jnp.uint8)
-
-  return jax.jit(predict)
+def _checked_maps(
+  num_classes: int, confidence: bool, probabilities: bool, logits: jax.Array
+) -> Maps:
+  """`maps`; ValueError for a network of other classes."""
+  if logits.shape[-1] != num_classes:
+    raise ValueError(f"the network has {logits.shape[-1]} classes, {num_classes} have a name")
+  return maps(logits, confidence=confidence, probabilities=probabilities)
 
 
-def _decoded(
-  paths: Iterable[pathlib.Path], skipped: list[pathlib.Path] | None
-) -> Iterator[tuple[pathlib.Path, np.ndarray]]:
-  """The pictures that decode; the others go into skipped or, without it, raise DataError."""
-  for path in paths:
+def _good(
+  pictures: Iterable[Picture],
+  read: Callable[[pathlib.Path], T],
+  skipped: list[pathlib.Path] | None,
+) -> Iterator[tuple[Picture, T]]:
+  """Pictures and what `read` has of them; the others go into skipped or, without it, raise
+  DataError."""
+  for picture in pictures:
     try:
-      yield path, decode_image(path.read_bytes(), str(path))
+      yield picture, read(picture.path)
     except DataError as error:
       if skipped is None:
         raise
       logging.warning("skipped: %s", error)
-      skipped.append(path)
+      skipped.append(picture.path)
 
 
-def _pictures(folder: pathlib.Path) -> list[pathlib.Path]:
-  if not folder.exists():
-    raise FileNotFoundError(f"there is no folder {folder}")
-  if not folder.is_dir():
-    raise ValueError(f"{folder} is a file; give the folder that holds the pictures")
-  paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-  if not paths:
-    raise ValueError(f"{folder} holds no picture ({', '.join(SUFFIXES)})")
-  return paths
+def _decode(path: pathlib.Path) -> np.ndarray:
+  return decode_image(path.read_bytes(), str(path))
 
 
-def _check_outputs(
-  images: pathlib.Path, out: pathlib.Path, paths: list[pathlib.Path], overlays: bool
-) -> None:
-  """ValueError if two outputs would have one name, or an output the name of a picture."""
-  if images.resolve() == out.resolve():
-    raise ValueError(f"the predictions would be written among the pictures in {images}")
-  written = {}
-  for path in paths:
-    for name in [path.stem, f"{path.stem}_overlay"] if overlays else [path.stem]:
-      if name in written:
-        raise ValueError(
-          f"{written[name].name} and {path.name} in {images} would both be written to {name}.png: "
-          "rename one"
-        )
-      written[name] = path
+def _grouped(
+  decoded: Iterable[Decoded], group_of: Callable[[Size], Hashable], most: int
+) -> Iterator[list[Decoded]]:
+  """Lists of at most so many pictures of one group, full ones as soon as they are."""
+  waiting: dict[Hashable, list[Decoded]] = {}
+  for item in decoded:
+    key = group_of(item[1].shape[:2])
+    waiting.setdefault(key, []).append(item)
+    if len(waiting[key]) == most:
+      yield waiting.pop(key)
+    elif sum(map(len, waiting.values())) >= _WAITING * most:
+      yield waiting.pop(next(iter(waiting)))
+  yield from waiting.values()
+
+
+def _write(
+  path: pathlib.Path,
+  image: np.ndarray,
+  found: Maps,
+  files: Files,
+  write_label: Writer,
+  palette: np.ndarray,
+) -> pathlib.Path:
+  """All files of a picture uint8 [H,W,3]; path: theirs without ending. Returns the label map's."""
+  named = lambda ending: path.with_name(path.name + ending)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  write_label(named(".png"), found.label)
+  if files.overlays:
+    blend = lambda rows: overlay(image[rows], found.label[rows], palette)
+    Image.fromarray(_in_strips(blend, image.shape)).save(named("_overlay.png"))
+  if files.confidence:
+    draw = lambda rows: heat(found.confidence[rows])
+    Image.fromarray(_in_strips(draw, image.shape)).save(named("_confidence.png"))
+  if files.probabilities:
+    np.savez_compressed(named(".npz"), probabilities=found.probabilities)
+  return named(".png")
+
+
+def _in_strips(draw: Callable[[slice], np.ndarray], shape: Sequence[int]) -> np.ndarray:
+  """uint8 of that shape, drawn so many rows at a time: what is drawn takes several times the
+  memory of the result."""
+  drawn = np.empty(shape, np.uint8)
+  for top in range(0, shape[0], _STRIP):
+    rows = slice(top, top + _STRIP)
+    drawn[rows] = draw(rows)
+  return drawn

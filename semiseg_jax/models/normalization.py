@@ -50,6 +50,12 @@ def normalize(images: jax.Array, normalization: Normalization = IMAGENET) -> jax
   return (levels - mean) / std
 
 
+def mean_levels(normalization: Normalization) -> np.ndarray:
+  """float32 [3], the RGB levels that `normalize` turns into 0, to within rounding."""
+  levels = np.float32(normalization.mean) * np.float32(255 if normalization.unit else 1)
+  return levels[::-1] if normalization.bgr else levels
+
+
 def unit(levels: jax.Array) -> jax.Array:
   """level / 255, correctly rounded for the 256 levels.
 

@@ -16,15 +16,15 @@ from ml_collections import ConfigDict
 from semiseg_jax.runtime import processes
 from semiseg_jax.runtime.checkpoints import write_json
 
-_FREE = ("training", "evaluation")  # sections that may change when a run goes on
+_FREE = ("training", "evaluation", "inference")  # sections that may change when a run goes on
 
 
 def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
   """Writes config.json, or compares with the one there.
 
   Raises ValueError if the run there is another one: its data, model, method, optimizer or seed
-  differ. Changes of training and evaluation are taken over with a warning. Also raises it on a host
-  that does not see what process 0 has written.
+  differ. Changes of training, evaluation and inference are taken over with a warning. Also raises
+  it on a host that does not see what process 0 has written.
   """
   if "://" in str(workdir) or str(workdir).startswith("gs:/"):
     raise ValueError(f"--workdir={workdir} must be a directory: mount the bucket (docs/scaling.md)")

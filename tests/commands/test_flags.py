@@ -51,7 +51,11 @@ def test_every_key_that_the_docs_name_can_be_set(key, value):
   if kind is ConfigDict:
     return
   if not value or (value.isupper() and kind is not str):  # N stands for a number
-    value = {str: "text", int: "1", tuple: "(1, 2)"}[kind] if default is None else str(default)
+    value = (
+      {str: "text", int: "1", bool: "True", tuple: "(1, 2)"}[kind]
+      if default is None
+      else str(default)
+    )
   found = config_path.get_value(key, parsed("toy_reco.py", *chosen, f"--config.{key}={value}"))
   assert found == (value if kind is str else ast.literal_eval(value))
 

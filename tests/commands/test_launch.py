@@ -129,6 +129,31 @@ def test_folder_from_check_to_prediction(tmp_path, capsys):
   with Image.open(tmp_path / "run" / "predictions" / "0.png") as prediction:
     assert prediction.getpalette()[:6] == [0, 0, 255, 128, 128, 128]
   assert (tmp_path / "run" / "predictions" / "0_overlay.png").is_file()
+  (images / "damaged.png").unlink()
+  check_predictions(tmp_path, capsys)
+
+
+def check_predictions(tmp_path, capsys):
+  """Without a config, of a pattern, through windows; and what is wrong in one line."""
+  run = [f"--workdir={tmp_path / 'run'}", "--mode=predict"]
+  run += [f"--images={tmp_path / 'mine' / 'im*' / '[01].png'}", f"--out={tmp_path / 'out'}"]
+  windows = "--inference=mode=sliding, window=(32, 32), flip=False, batch=2"
+  assert launched(*run, windows, "--confidence", "--probabilities") == 0
+  assert "2 predictions" in capsys.readouterr().out
+  out = tmp_path / "out" / "images"
+  names = {f"{number}{end}" for number in "01" for end in (".png", ".npz", "_confidence.png")}
+  assert {path.name for path in out.iterdir()} == names
+  with np.load(out / "0.npz") as file:
+    assert file["probabilities"].shape == (40, 48, 2)
+  for options, message in {
+    ("--inference=mode=slide",): "config.inference.mode='slide'",
+    ("--inference=modus=sliding",): "did you mean 'mode'",
+    ("--inference=sliding",): "should be like mode=sliding",
+    ("--format=voc",): "VOC's 21 classes",
+    ("--format=cityscapes", "--overlays"): "one PNG a picture",
+  }.items():
+    assert launched(*run, *options) == 1
+    assert message in capsys.readouterr().err
 
 
 def make_folder(root: pathlib.Path) -> None:

@@ -1,4 +1,4 @@
-"""Prediction of whole folders: pictures of odd sizes and kinds, and folders that can't be used."""
+"""Prediction of pictures on disk: of odd sizes and kinds, and what can't be used."""
 
 import cv2
 import jax.numpy as jnp
@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from semiseg_jax.contract import Variables
-from semiseg_jax.evaluation.predict import predict_folder
+from semiseg_jax.evaluation.predict import Files, _grouped, predict_pictures
+from semiseg_jax.evaluation.predictor import Inference
 from tests.tiny import Given
 
 NAMES = ["red", "green", "blue"]
@@ -20,7 +21,7 @@ def brightest(params, batch_stats, images):
   return images * params
 
 
-VARIABLES = Variables(jnp.ones(3), None)
+VARIABLES, WHOLE = Variables(jnp.ones(3), None), Inference()
 
 
 def picture(height, width, seed=0):
@@ -31,7 +32,7 @@ def picture(height, width, seed=0):
   return np.where(label[..., None] == np.arange(3), 250, 5).astype(np.uint8), label
 
 
-def predict(folder, out, compiled=None, **options):
+def predict(folder, out, compiled=None, skip_bad=False, settings=WHOLE, **files):
   """compiled: a list that gets every size that the network is compiled for."""
 
   def traced(params, batch_stats, images):
@@ -39,7 +40,8 @@ def predict(folder, out, compiled=None, **options):
       compiled.append(images.shape[1:3])
     return brightest(params, batch_stats, images)
 
-  return predict_folder(Given(traced), VARIABLES, folder, out, PALETTE, NAMES, **options)
+  options = {"files": Files(**files), "settings": settings, "skip_bad": skip_bad}
+  return predict_pictures(Given(traced), VARIABLES, folder, out, PALETTE, NAMES, **options)
 
 
 @pytest.fixture
@@ -93,18 +95,31 @@ def test_a_damaged_picture_is_named_or_skipped(folder, tmp_path):
   assert [path.name for path in found.skipped] == ["bad.png"]
 
 
+def test_a_damaged_picture_is_named_before_others_are_predicted(folder, tmp_path):
+  Image.fromarray(picture(32, 32)[0]).save(folder / "good.png")
+  (folder / "later.png").write_bytes(b"not a picture")
+  with pytest.raises(ValueError, match=r"later\.png: the image does not decode"):
+    predict(folder, tmp_path / "out")
+  assert not (tmp_path / "out").exists()
+
+
 def test_folders_that_cannot_be_used(folder, tmp_path):
   with pytest.raises(FileNotFoundError, match=r"there is no folder .*elsewhere"):
     predict(tmp_path / "elsewhere", tmp_path / "out")
   with pytest.raises(ValueError, match="holds no picture"):
     predict(folder, tmp_path / "out")
   Image.fromarray(picture(32, 32)[0]).save(folder / "one.png")
-  with pytest.raises(ValueError, match="is a file"):
-    predict(folder / "one.png", tmp_path / "out")
+  with pytest.raises(ValueError, match=r"matches no picture \(\.png"):
+    predict(folder / "*.webp", tmp_path / "out")
+  (folder / "notes.txt").write_text("no picture")
+  with pytest.raises(ValueError, match=r"notes\.txt is no picture"):
+    predict(folder / "notes.txt", tmp_path / "out")
   with pytest.raises(ValueError, match="among the pictures"):
     predict(folder, folder)
   Image.fromarray(picture(32, 32)[0]).save(folder / "one.jpg")
-  with pytest.raises(ValueError, match=r"one\.jpg and one\.png .* both be written to one\.png"):
+  with pytest.raises(
+    ValueError, match=r"one\.jpg and .*one\.png would both be written to one\.png"
+  ):
     predict(folder, tmp_path / "out")
   assert not (tmp_path / "out").exists()
 
@@ -120,4 +135,122 @@ def test_an_overlay_must_not_take_another_pictures_name(folder, tmp_path):
 def test_a_network_of_other_classes(folder, tmp_path):
   Image.fromarray(picture(32, 32)[0]).save(folder / "one.png")
   with pytest.raises(ValueError, match="the network has 3 classes, 2 have a name"):
-    predict_folder(Given(brightest), VARIABLES, folder, tmp_path / "out", PALETTE[:2], NAMES[:2])
+    predict_pictures(Given(brightest), VARIABLES, folder, tmp_path / "out", PALETTE[:2], NAMES[:2])
+
+
+@pytest.fixture
+def nested(folder):
+  """Pictures by name; of one size but the last."""
+  found = {}
+  for seed, name in enumerate(("a/x.png", "a/b/x.png", "c/y.png", "z.png")):
+    image, found[name] = picture(40, 36 + 30 * (name == "z.png"), seed)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(folder / name)
+  return found
+
+
+def check_written(out, labels):
+  assert sorted(str(path.relative_to(out)) for path in out.rglob("*.png")) == sorted(labels)
+  for name, label in labels.items():
+    np.testing.assert_array_equal(np.asarray(Image.open(out / name)), label)
+
+
+def test_nested_folders_keep_their_structure(folder, nested, tmp_path):
+  predict(folder, tmp_path / "out")
+  check_written(tmp_path / "out", nested)
+  for _ in range(2):  # what lies in out is no picture
+    predict(folder, folder / "a" / "out")
+    check_written(folder / "a" / "out", nested)
+
+
+def test_a_file_and_patterns(folder, nested, tmp_path):
+  predict(folder / "c" / "y.png", tmp_path / "one")
+  check_written(tmp_path / "one", {"y.png": nested["c/y.png"]})
+  predict(str(folder / "**" / "x.png"), tmp_path / "xs")
+  check_written(tmp_path / "xs", {name: nested[name] for name in ("a/x.png", "a/b/x.png")})
+  predict(str(folder / "[ac]" / "*.png"), tmp_path / "flat")
+  check_written(tmp_path / "flat", {name: nested[name] for name in ("a/x.png", "c/y.png")})
+
+
+def test_no_output_takes_the_place_of_a_picture(folder, nested, tmp_path):
+  with pytest.raises(ValueError, match="among the pictures"):
+    predict(folder / "c" / "y.png", folder / "c")
+  (folder / "out").mkdir()
+  (folder / "out" / "a").symlink_to(folder / "a")
+  with pytest.raises(ValueError, match="would be written over a picture"):
+    predict(folder, folder / "out")
+  Image.fromarray(picture(32, 32)[0]).save(folder / "_legend.png")
+  with pytest.raises(ValueError, match=r"the legend and .* would both be written to _legend\.png"):
+    predict(folder, tmp_path / "out", overlays=True)
+
+
+def test_pictures_of_one_size_are_seen_together(folder, nested, tmp_path):
+  compiled = []
+  predict(folder, tmp_path / "out", compiled, settings=Inference(batch=2))
+  check_written(tmp_path / "out", nested)
+  assert sorted(compiled) == [(64, 64), (64, 96)]
+
+
+SMALL_WINDOWS = Inference(mode="sliding", window=(24, 32), batch=3)
+MODES = {
+  "mirrored": Inference(flip=True),
+  "windows": Inference(mode="sliding", multiple=1),
+  "small windows": SMALL_WINDOWS,
+  "scales": Inference(mode="multiscale", scales=(1.0, 2.0), flip=True, batch=2),
+  "as coded": Inference(mode="multiscale", scales=(1.0,), as_coded=True),
+}
+
+
+@pytest.mark.parametrize("settings", MODES.values(), ids=MODES)
+def test_every_mode_predicts_every_size(folder, nested, tmp_path, settings):
+  see = lambda params, batch_stats, images: images * params
+  options = {"settings": settings, "files": Files(probabilities=True, confidence=True)}
+  predict_pictures(Given(see), VARIABLES, folder, tmp_path, PALETTE, NAMES, **options)
+  for name, label in nested.items():
+    written = np.asarray(Image.open(tmp_path / name))
+    probabilities = np.load((tmp_path / name).with_suffix(".npz"))["probabilities"]
+    assert probabilities.shape == (*label.shape, 3) and probabilities.dtype == np.float16
+    np.testing.assert_array_equal(probabilities.argmax(-1), written)
+    wrong = written != label  # between two blocks a scaled picture has mixed colours
+    assert wrong.mean() < (0.2 if settings.mode == "multiscale" else 1e-9)
+    sure = cv2.imread(str(tmp_path / name.replace(".png", "_confidence.png")))
+    assert sure.shape == (*label.shape, 3)
+
+
+BAD = [
+  ({"mode": "slide"}, "config.inference.mode='slide': choose from 'whole'"),
+  ({"batch": 0}, r"config\.inference\.batch=0 must be at least 1"),
+  ({"multiple": 0}, r"config\.inference\.multiple=0 must be at least 1"),
+  ({"window": (0, 5)}, r"config\.inference\.window=\(0, 5\): both sides must be at least 1"),
+  ({"window": (5,)}, "should be a height and a width"),
+  ({"window": 512}, r"window=512 should be a height and a width"),
+  ({"flip": "yes"}, "flip='yes' should be True, False or None"),
+  ({"window": (8, 8), "stride": (4, 9)}, "leaves gaps between windows"),
+  ({"stride": (4, 4)}, r"wants config\.inference\.window"),
+  ({"scales": ()}, "one or more numbers above 0"),
+  ({"scales": (1.0, 0.0)}, "one or more numbers above 0"),
+  ({"scales": ("1",)}, "one or more numbers above 0"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), BAD)
+def test_settings_that_cannot_be(values, message):
+  with pytest.raises(ValueError, match=message):
+    Inference(**values)
+
+
+def test_pictures_that_wait_for_others_of_their_size_are_few(folder, tmp_path):
+  sizes = [(32 * (1 + i % 7), 32 * (1 + i // 7)) for i in range(40)]
+  waiting, most = [], 2
+  decoded = [(i, np.zeros((*size, 3))) for i, size in enumerate(sizes)]
+
+  def read():
+    for item in decoded:
+      waiting.append(item)
+      yield item
+
+  seen, longest = [], 0
+  for group in _grouped(read(), lambda size: size, most):
+    longest = max(longest, len(waiting) - len(seen))
+    seen += [number for number, _ in group]
+  assert sorted(seen) == list(range(40)) and longest <= 4 * most + 1

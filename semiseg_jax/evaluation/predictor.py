@@ -1,0 +1,141 @@
+"""A network over pictures of any size, in the way that config.inference names."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semiseg_jax.evaluation.decide import argmax_with_confidence
+from semiseg_jax.evaluation.inference import MULTIPLE, raised, whole
+from semiseg_jax.evaluation.multiscale import SCALES, Multiscale
+from semiseg_jax.evaluation.sliding import Sliding, make_grid
+from semiseg_jax.fields import require
+from semiseg_jax.models.network import Network, Size, Variables
+from semiseg_jax.transforms.geometry import reflect_to
+
+MODES = ("whole", "sliding", "multiscale")
+_KEY = "config.inference"
+
+
+@dataclasses.dataclass(frozen=True)
+class Inference:
+  """How a picture is seen; as the defaults have it, whole and once.
+
+  mode: whole | sliding (evaluation/sliding.py) | multiscale (evaluation/multiscale.py). flip: the
+  mean with the mirrored picture's logits; None: in mode sliding alone, as pytorch-segmentation.
+  multiple: whole and scaled pictures are reflected at right and bottom up to multiples of it.
+  batch: pictures of one size, or windows of one picture, that are seen together. window, stride:
+  sliding, (height, width); None: 2/5 of the picture's sides, 2/3 of the window's height. Only given
+  windows are of one size for all pictures, and one program. scales: multiscale. as_coded: with the
+  flaws of pytorch-segmentation, gaps in tall pictures and blank edges at some scales; multiple is
+  then 1.
+  """
+
+  mode: str = "whole"
+  flip: bool | None = None
+  multiple: int = MULTIPLE
+  batch: int = 1
+  window: tuple[int, int] | None = None
+  stride: tuple[int, int] | None = None
+  scales: tuple[float, ...] = SCALES
+  as_coded: bool = False
+
+  def __post_init__(self):
+    require(f"{_KEY}.mode", self.mode, MODES)
+    for key in ("multiple", "batch"):
+      if getattr(self, key) < 1:
+        raise ValueError(f"{_KEY}.{key}={getattr(self, key)} must be at least 1")
+    for key in ("window", "stride"):
+      _check_sides(f"{_KEY}.{key}", getattr(self, key))
+    if self.window and self.stride and any(map(int.__gt__, self.stride, self.window)):
+      raise ValueError(f"{_KEY}.stride={self.stride} leaves gaps between windows of {self.window}")
+    if self.stride and not self.window:
+      raise ValueError(f"{_KEY}.stride={self.stride} wants {_KEY}.window, too")
+    if self.flip not in (None, True, False):
+      raise ValueError(f"{_KEY}.flip={self.flip!r} should be True, False or None")
+    if not self.scales or not all(isinstance(s, (int, float)) and s > 0 for s in self.scales):
+      raise ValueError(f"{_KEY}.scales={self.scales} should be one or more numbers above 0")
+
+  @property
+  def mirrors(self) -> bool:
+    return self.mode == "sliding" if self.flip is None else self.flip
+
+
+class Maps(NamedTuple):
+  """label uint8 [B,H,W]; where wanted confidence float32 [B,H,W], the label's probability, and
+  probabilities float16 [B,H,W,K]."""
+
+  label: Any
+  confidence: Any = None
+  probabilities: Any = None
+
+
+class Predictor:
+  """What a network says of pictures, decided pixel by pixel.
+
+  decide: from mean logits [...,K] to a tree of arrays [...,*]; None in it is left out.
+  """
+
+  def __init__(self, network: Network, settings: Inference, decide: Callable[[jax.Array], Any]):
+    self._multiple = 1 if settings.as_coded else settings.multiple
+    self._settings = settings
+    if settings.mode == "sliding":
+      window = {"window": settings.window, "stride": settings.stride}
+      grid = functools.partial(make_grid, **window, one_stride=settings.as_coded)
+      options = {"grid": grid, "flip": settings.mirrors, "batch": settings.batch}
+      self._seen = Sliding(network, decide, **options)
+    elif settings.mode == "multiscale" or settings.mirrors:
+      scales = settings.scales if settings.mode == "multiscale" else (1.0,)
+      options = {"scales": scales, "flip": settings.mirrors, "multiple": self._multiple}
+      self._seen = Multiscale(network, decide, **options, blank_edges=settings.as_coded)
+    else:
+      self._seen = jax.jit(lambda variables, images: decide(whole(network, variables, images)))
+
+  @property
+  def at_once(self) -> int:
+    """How many pictures a call takes at most; fewer are filled up."""
+    return 1 if isinstance(self._seen, Sliding) else self._settings.batch
+
+  def group(self, size: Size) -> Hashable:
+    """Pictures of equal groups can be in one call."""
+    return size if isinstance(self._seen, Multiscale) else self._padded(size)
+
+  def __call__(self, variables: Variables, images: Sequence[np.ndarray]) -> Any:
+    """The tree of arrays [B,H',W',...] for uint8 pictures [H,W,3] of one group, at least as large;
+    `of_picture` cuts one's own out. On the device, and maybe not yet computed."""
+    if isinstance(self._seen, Sliding):
+      found = self._seen(variables, images[0])
+      return jax.tree.map(lambda x: x[None], found)
+    if not isinstance(self._seen, Multiscale):
+      images = [reflect_to(image, self._padded(image.shape[:2])) for image in images]
+    filled = [images[min(i, len(images) - 1)] for i in range(self.at_once)]
+    return self._seen(variables, np.stack(filled))
+
+  def _padded(self, size: Size) -> Size:
+    return tuple(raised(side, self._multiple) for side in size)
+
+
+def of_picture(found: Any, row: int, size: Size) -> Any:
+  """One picture's arrays [H,W,...] of what a Predictor found."""
+  return jax.tree.map(lambda x: np.asarray(x)[row, : size[0], : size[1]], found)
+
+
+def maps(logits: jax.Array, *, confidence: bool = False, probabilities: bool = False) -> Maps:
+  """The most likely class, and what is wanted of the softmax of logits [...,K]."""
+  label, share = argmax_with_confidence(logits)
+  every = jax.nn.softmax(logits).astype(jnp.float16) if probabilities else None
+  return Maps(label.astype(jnp.uint8), share if confidence else None, every)
+
+
+def _check_sides(key: str, sides: Any) -> None:
+  if sides is None:
+    return
+  is_pair = isinstance(sides, tuple) and len(sides) == 2
+  if not is_pair or not all(isinstance(side, int) for side in sides):
+    raise ValueError(f"{key}={sides!r} should be a height and a width")
+  if min(sides) < 1:
+    raise ValueError(f"{key}={sides}: both sides must be at least 1")

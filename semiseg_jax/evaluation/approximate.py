@@ -18,6 +18,7 @@ from semiseg_jax.evaluation.cuts import (
 from semiseg_jax.evaluation.normal_scores import Counted, blind_level, blind_score, refined_cut
 from semiseg_jax.evaluation.rank_settings import RankDice
 from semiseg_jax.evaluation.refined_normal import domain, moments
+from semiseg_jax.evaluation.rows import count_confident, row_sums
 
 _FEW = 50  # mean count of a class up to which BA gives way to T-RNA
 _FEW_RANKS = 5 * _FEW + 2  # then so many pixels matter, one more than may be taken
@@ -76,7 +77,7 @@ def _counted(rows: jax.Array, how: RankDice) -> Counted:
   count = moments(rows)
   is_successor = how.form == "successor"
   if how.truncate_mean:  # the variance stays that of the probabilities, in the originals
-    count = count._replace(mean=(rows >= 0.5).sum(-1, dtype=jnp.float32))
+    count = count._replace(mean=count_confident(rows))
   if is_successor:
     count = count._replace(variance=jnp.maximum(count.variance, jnp.finfo(jnp.float32).eps))
   shift = {} if not is_successor else {"skew_shift": 0.0}
@@ -114,16 +115,19 @@ def _bounded(
   is_last = (cut.tau == size) | ((cut.tau > 1) & (found.total > ahead))
   if not how.whole:
     is_less = is_bound & is_last
-    cut = lax.cond(
-      is_less.any(), lambda cut: where(is_less, one_less(rows, cut), cut), lambda cut: cut, cut
-    )
+    cut = lax.cond(is_less.any(), lambda c: where(is_less, one_less(rows, c), c), lambda c: c, cut)
   if how.form == "successor":
     return cut
+  # the bound is above the domain where so many pixels are more probable than it can ask of any
+  most = row_sums(rows, jnp.asarray)[0] / (how.smooth + size) - _GUARD
+  is_open = is_bound & (cut.tau <= counted.low)
+  is_open = lax.cond(
+    is_open.any(),
+    lambda: is_open & (above(rows, most).count < counted.low + 2),
+    lambda: is_open,
+  )
   return lax.cond(
-    (is_bound & (cut.tau <= counted.low)).any(),
-    lambda cut: _at_bound(rows, cut, counted, is_bound, how),
-    lambda cut: cut,
-    cut,
+    is_open.any(), lambda: _at_bound(rows, cut, counted, is_open, how), lambda: cut
   )
 
 

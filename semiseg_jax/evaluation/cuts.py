@@ -13,7 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from semiseg_jax.evaluation.rows import row_max, row_sums
+
 _PASSES = 64  # at most; a handful is usual
+_CLOSE = 1e-6  # relative; pixels this near to the best threshold may as well be in as out
 _STRIDE = 16  # of the pixels among which a search begins
 _MANY = 2**14  # pixels from which on it does
 _BLOCK = 32  # pixels that are left out together where their largest is not among the top
@@ -82,7 +85,8 @@ def _iterate(probs: jax.Array, level: Level, start: jax.Array) -> Found:
     middle = 0.5 * (low.threshold + high.threshold)
     # where rounding lets two cuts point at one another, nothing lies between them in the end
     is_narrow = (middle <= low.threshold) | (middle >= high.threshold)
-    settled = state.settled | (wanted == threshold) | (~inside & is_narrow)
+    is_close = jnp.abs(wanted - threshold) <= _CLOSE * threshold
+    settled = state.settled | is_close | (~inside & is_narrow)
     wanted = jnp.where(inside, wanted, middle)
     moved = found._replace(threshold=jnp.where(settled, threshold, wanted))
     return _State(moved, low, high, settled, state.passes + 1)
@@ -91,16 +95,17 @@ def _iterate(probs: jax.Array, level: Level, start: jax.Array) -> Found:
 
 
 def above(probs: jax.Array, threshold: jax.Array) -> Found:
-  """Counts and adds up the probabilities [..., P] above a threshold [...]."""
-  is_above = probs > threshold[..., None]
-  # one array that is summed once: XLA adds several sums of one input slowly on a CPU
-  parts = jnp.stack([is_above.astype(jnp.float32), jnp.where(is_above, probs, 0)])
-  return Found(threshold, *parts.sum(-1))
+  """Counts and adds up the probabilities of each row [R,P] above its threshold [R]."""
+  level = threshold[:, None]
+  count = lambda part: (part > level).astype(jnp.float32)
+  total = lambda part: jnp.where(part > level, part, 0)
+  return Found(threshold, *row_sums(probs, count, total))
 
 
 def cut_above(probs: jax.Array, found: Found) -> Cut:
   """The cut of all pixels above a threshold."""
-  below = jnp.where(probs <= found.threshold[..., None], probs, -1).max(-1)
+  level = found.threshold[:, None]
+  below = row_max(probs, lambda part: jnp.where(part <= level, part, -1))
   tau = found.count.astype(jnp.int32)
   return Cut(tau, below, jnp.zeros_like(tau))
 
@@ -114,24 +119,29 @@ def cut_ordered(ordered: jax.Array, tau: jax.Array) -> Cut:
 
 def one_less(probs: jax.Array, cut: Cut) -> Cut:
   """A cut without its least probable pixel, the last of these in the image."""
-  least = jnp.where(_is_taken(probs, cut), probs, 2).min(-1)
+  is_taken = (probs > cut.cutpoint[:, None]) & (cut.tau > 0)[:, None]
+  least = jnp.where(is_taken, probs, 2).min(-1)
   tau = cut.tau - 1
   return Cut(tau, least, tau - above(probs, least).count.astype(jnp.int32))
 
 
-def masks(probs: jax.Array, cut: Cut) -> jax.Array:
-  """bool [R,P], the tau pixels of each row; P in the image's order."""
-  return lax.cond((cut.extra > 0).any(), _with_ties, _is_taken, probs, cut)
+def masks(probs: jax.Array, rows: jax.Array, cut: Cut) -> jax.Array:
+  """bool [N,P,K] of probabilities [N,P,K], also as rows [N*K,P], and cuts [N*K]: their pixels."""
+  per_class = lambda x: x.reshape(probs.shape[0], 1, probs.shape[-1])
+  level = per_class(jnp.where(cut.tau > 0, cut.cutpoint, 2))
+
+  def with_ties() -> jax.Array:
+    last = per_class(_last_equal(rows, cut))
+    index = jnp.arange(probs.shape[1])[:, None]
+    return (probs > level) | ((probs == level) & (index <= last))
+
+  return lax.cond((cut.extra > 0).any(), with_ties, lambda: probs > level)
 
 
-def _is_taken(probs: jax.Array, cut: Cut) -> jax.Array:
-  return (probs > cut.cutpoint[..., None]) & (cut.tau > 0)[..., None]
-
-
-def _with_ties(probs: jax.Array, cut: Cut) -> jax.Array:
-  is_equal = probs == cut.cutpoint[..., None]
-  rank = jnp.cumsum(is_equal, -1, dtype=jnp.int32)
-  return _is_taken(probs, cut) | (is_equal & (rank <= cut.extra[..., None]))
+def _last_equal(rows: jax.Array, cut: Cut) -> jax.Array:
+  """int32 [R], where the last of the `extra` pixels equal to the cutpoint is; -1 without any."""
+  rank = jnp.cumsum(rows == cut.cutpoint[:, None], -1, dtype=jnp.int32)
+  return (rank < cut.extra[:, None]).sum(-1) - (cut.extra == 0)
 
 
 def largest(probs: jax.Array, count: int) -> jax.Array:
@@ -143,9 +153,10 @@ def largest(probs: jax.Array, count: int) -> jax.Array:
   if size <= 2 * _BLOCK * count:
     return lax.top_k(probs, count)[0]
   padded = jnp.pad(probs, ((0, 0), (0, -size % _BLOCK)), constant_values=-1)
-  blocks = padded.reshape(rows, -1, _BLOCK)
-  chosen = lax.top_k(blocks.max(-1), count)[1]
-  return lax.top_k(jnp.take_along_axis(blocks, chosen[..., None], 1).reshape(rows, -1), count)[0]
+  blocks = padded.reshape(rows, _BLOCK, -1)  # of pixels far apart, so that maxima are elementwise
+  chosen = lax.top_k(blocks.max(1), count)[1]
+  among = jnp.take_along_axis(blocks, chosen[:, None], 2)
+  return lax.top_k(among.reshape(rows, -1), count)[0]
 
 
 def where(condition: jax.Array, yes: NamedTuple, no: NamedTuple) -> NamedTuple:

@@ -19,6 +19,7 @@ from semiseg_jax.evaluation.cuts import Cut, cut_ordered, masks
 from semiseg_jax.evaluation.expected_dice import expected_dice
 from semiseg_jax.evaluation.rank_settings import RankDice
 from semiseg_jax.evaluation.reciprocal import one_class_each, reciprocal
+from semiseg_jax.evaluation.rows import count_confident, row_max, to_rows
 
 
 class Decision(NamedTuple):
@@ -62,15 +63,14 @@ def rank_labels(
 @functools.partial(jax.jit, static_argnums=1)
 def decide_masks(probs: jax.Array, how: RankDice) -> Decision:
   """`rank_dice` with its settings in one."""
-  rows = _rows(probs)
+  rows = to_rows(probs)
   cut = _cut(rows, how)[0]
-  images, *shape, classes = probs.shape
-  inside = masks(rows, cut).reshape(images, classes, *shape)
+  images, classes = probs.shape[0], probs.shape[-1]
+  pixels = probs.reshape(images, -1, classes).astype(jnp.float32)
+  inside = masks(pixels, rows, cut).reshape(probs.shape)
   per_class = lambda x: x.reshape(images, classes)
   # a cutpoint below 0 says that no pixel is left
-  return Decision(
-    jnp.moveaxis(inside, 1, -1), per_class(cut.tau), per_class(jnp.maximum(cut.cutpoint, 0))
-  )
+  return Decision(inside, per_class(cut.tau), per_class(jnp.maximum(cut.cutpoint, 0)))
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
@@ -78,28 +78,18 @@ def decide_labels(probs: jax.Array, how: RankDice, unclaimed: int | None = None)
   """`rank_labels` with its settings in one; raises ValueError for a solver other than "rma"."""
   if how.solver != "rma":
     raise ValueError(f"solver {how.solver!r} gives masks that overlap; labels need 'rma'")
-  rows = _rows(probs)
+  rows = to_rows(probs)
   cut, is_active = _cut(rows, how)
   images, *shape, classes = probs.shape
-  split = lambda x: x.reshape(images, classes, *x.shape[1:])
-  labels = one_class_each(
-    split(rows), split(masks(rows, cut)), split(is_active), how, unclaimed
-  )
-  return labels.reshape(images, *shape)
-
-
-def _rows(probs: jax.Array) -> jax.Array:
-  """[N,H,W,K] -> [N*K,H*W], in float32 and in memory so: all that follows goes along rows."""
-  if probs.ndim < 3:
-    raise ValueError(f"probabilities [N,H,W,K] are needed, these are {list(probs.shape)}")
-  images, classes = probs.shape[0], probs.shape[-1]
   pixels = probs.reshape(images, -1, classes).astype(jnp.float32)
-  return lax.optimization_barrier(pixels.swapaxes(1, 2).reshape(images * classes, -1))
+  inside = masks(pixels, rows, cut)
+  labels = one_class_each(pixels, inside, is_active.reshape(images, classes), how, unclaimed)
+  return labels.reshape(images, *shape)
 
 
 def _cut(rows: jax.Array, how: RankDice) -> tuple[Cut, jax.Array]:
   """The cut of each row, and bool [R], where it was not pruned."""
-  peak = rows.max(-1)
+  peak = row_max(rows)
   is_active = _is_active(rows, peak, how)
   if how.solver == "exact":
     ordered = lax.rev(lax.sort(rows, dimension=1), (1,))
@@ -116,5 +106,5 @@ def _is_active(rows: jax.Array, peak: jax.Array, how: RankDice) -> jax.Array:
   if how.pruning is None:
     return jnp.ones(peak.shape, bool)
   if how.form == "fork":
-    return (rows >= 0.5).sum(-1) > how.gap
+    return count_confident(rows) > how.gap
   return peak >= how.pruning if how.form == "successor" else peak > how.pruning

@@ -11,11 +11,12 @@ from jax import lax
 
 from semiseg_jax.evaluation.cuts import Cut, cut_above, search, where
 from semiseg_jax.evaluation.rank_settings import RankDice
+from semiseg_jax.evaluation.rows import row_sums
 
 
 def reciprocal(rows: jax.Array, peak: jax.Array, how: RankDice) -> Cut:
   """The cut of each of the rows [R,P], of one pixel at least; peak: [R], their maxima."""
-  mean, smooth = rows.sum(-1), how.smooth
+  mean, smooth = row_sums(rows, jnp.asarray)[0], how.smooth
 
   def dice_level(count: jax.Array, total: jax.Array) -> jax.Array:
     size = mean + count + 1 + smooth
@@ -52,20 +53,20 @@ def one_class_each(
   how: RankDice,
   unclaimed: int | None,
 ) -> jax.Array:
-  """int32 [N,P] of probabilities and masks [N,K,P] of the classes that are active, bool [N,K]."""
-  claims = masks.sum(1, keepdims=True)
+  """int32 [N,P] of probabilities and masks [N,P,K] of the classes that are active, bool [N,K]."""
+  claims = masks.sum(-1, keepdims=True)
   safe = masks & (claims == 1)
-  count = safe.sum(-1, keepdims=True)
-  total = jnp.where(safe, probs, 0).sum(-1, keepdims=True) + how.smooth
-  size = count + probs.sum(-1, keepdims=True) + how.smooth
+  count = safe.sum(1, keepdims=True)
+  total = jnp.where(safe, probs, 0).sum(1, keepdims=True) + how.smooth
+  size = count + probs.sum(1, keepdims=True) + how.smooth
   if how.metric == "dice":
     size += 1
     gain = 2 * ((total + probs) / (size + 1) - total / size)
   else:
     size -= total - how.smooth
     gain = (total + probs) / (size - probs + 1) - total / size
-  best = jnp.where(is_active[..., None], gain, -jnp.inf).argmax(1)
-  label = jnp.where(claims[:, 0] == 1, masks.argmax(1), best)
+  best = jnp.where(is_active[:, None], gain, -jnp.inf).argmax(-1)
+  label = jnp.where(claims[..., 0] == 1, masks.argmax(-1), best)
   if unclaimed is not None:
-    label = jnp.where(claims[:, 0] == 0, unclaimed, label)
+    label = jnp.where(claims[..., 0] == 0, unclaimed, label)
   return label.astype(jnp.int32)

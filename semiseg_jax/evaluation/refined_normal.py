@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from semiseg_jax.evaluation.rows import row_sums
+
 _BRACKET = 10.0  # all quantiles lie within it; the original's
 _HALVINGS = 12
 _NEWTON = 4
@@ -35,11 +37,10 @@ class Moments(NamedTuple):
 
 
 def moments(probs: jax.Array) -> Moments:
-  """Of the number of events among those of the last axis, [..., P] -> [...]."""
-  # one array that is summed once: XLA adds several sums of one input slowly on a CPU
-  variance = probs * (1 - probs)
-  parts = jnp.stack([probs, variance, variance * (1 - 2 * probs)])
-  return Moments(*parts.sum(-1))
+  """Of the number of events among those of each row, [R,P] -> [R]."""
+  variance = lambda p: p * (1 - p)
+  third = lambda p: p * (1 - p) * (1 - 2 * p)
+  return Moments(*row_sums(probs, jnp.asarray, variance, third))
 
 
 def cdf(x: jax.Array, skew: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""RankDice by blind (BA) and truncated refined normal approximation (T-RNA), all classes at once."""
+"""RankDice by blind (BA) and by truncated refined normal approximation (T-RNA)."""
 
 import jax
 import jax.numpy as jnp
@@ -126,9 +126,7 @@ def _bounded(
     lambda: is_open & (above(rows, most).count < counted.low + 2),
     lambda: is_open,
   )
-  return lax.cond(
-    is_open.any(), lambda: _at_bound(rows, cut, counted, is_open, how), lambda: cut
-  )
+  return lax.cond(is_open.any(), lambda: _at_bound(rows, cut, counted, is_open, how), lambda: cut)
 
 
 def _at_bound(

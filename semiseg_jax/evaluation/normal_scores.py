@@ -46,7 +46,7 @@ def blind_level(counted: Counted, probs: jax.Array, smooth: float) -> Callable:
 
   probs: [R,W] from low on. BA's score of n pixels with probabilities C in sum is
 
-    C a(n) + smooth b(n),   a(n) = E[2 / (Gamma + n + smooth + 1)],  b(n) = E[1 / (Gamma + n + smooth)].
+    C E[2 / (Gamma + n + smooth + 1)] + smooth E[1 / (Gamma + n + smooth)].
   """
   counts = counted.low[:, None] + jnp.arange(probs.shape[-1]) + jnp.float32(smooth)
 

@@ -31,9 +31,7 @@ class Moments(NamedTuple):
     """Of the count without one event of these probabilities."""
     variance = probs * (1 - probs)
     third = variance * (1 - 2 * probs)
-    return Moments(
-      jnp.maximum(self.mean - probs, 0), self.variance - variance, self.third - third
-    )
+    return Moments(jnp.maximum(self.mean - probs, 0), self.variance - variance, self.third - third)
 
 
 def moments(probs: jax.Array) -> Moments:

@@ -15,7 +15,13 @@ from semiseg_jax.evaluation.cuts import (
   search,
   where,
 )
-from semiseg_jax.evaluation.normal_scores import Counted, blind_level, blind_score, refined_cut
+from semiseg_jax.evaluation.normal_scores import (
+  Counted,
+  blind_level,
+  blind_score,
+  refined_tau,
+  widest,
+)
 from semiseg_jax.evaluation.rank_settings import RankDice
 from semiseg_jax.evaluation.refined_normal import domain, moments
 from semiseg_jax.evaluation.rows import count_confident, row_sums
@@ -178,12 +184,11 @@ def _few_limit(rows: jax.Array, counted: Counted) -> jax.Array:
 
 
 def _refine_ordered(ordered, rows, counted, limit, is_refined, how: RankDice) -> Cut:
-  tau, _ = refined_cut(
+  tau = refined_tau(
     ordered,
     counted,
     jnp.where(is_refined, limit, 0),
-    rows.shape[-1],
-    _tail(how),
+    widest(rows.shape[-1], _tail(how)),
     smooth=how.smooth,
     offset=how.trna_offset,
     smooth_without=how.form == "successor",

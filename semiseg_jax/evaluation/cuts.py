@@ -66,10 +66,10 @@ class _State(NamedTuple):
 
 
 def _iterate(probs: jax.Array, level: Level, start: jax.Array) -> Found:
-  nothing = jnp.zeros_like(start)
+  nothing = 0 * start  # which inside shard_map varies as start does
   low = Found(nothing - 1, nothing + probs.shape[-1], nothing)
   high = Found(nothing + 2, nothing, nothing)
-  settled = jnp.zeros(start.shape, bool)
+  settled = start < start
   first = _State(Found(start, nothing, nothing), low, high, settled, jnp.int32(0))
 
   def goes_on(state: _State) -> jax.Array:

@@ -42,7 +42,7 @@ def expected_dice(ordered: jax.Array, smooth: float = 0.0) -> jax.Array:
     decay = jnp.exp(log_all[..., None] - s * taken)
     return total + weight * decay * (2 * inside + smooth), None
 
-  curve, _ = lax.scan(add, jnp.zeros(ordered.shape, jnp.float32), nodes)
+  curve, _ = lax.scan(add, 0 * ordered, nodes)
   return jnp.concatenate([_nothing(ordered, smooth, nodes)[..., None], curve], -1)
 
 

@@ -76,72 +76,88 @@ class _Best(NamedTuple):
   taken: jax.Array  # [R,W], sum over the pixels so far of p times the pmf without them
 
 
-def refined_cut(
+class _Terms(NamedTuple):
+  """What T-RNA's score is made of; all: the pmf [R,W] of all pixels' count."""
+
+  counted: Counted
+  all: jax.Array
+  smooth: float
+  offset: int
+  smooth_without: bool
+
+
+def refined_tau(
   ordered: jax.Array,
   counted: Counted,
   limit: jax.Array,
-  size: int,
-  tail: float,
+  width: int,
   *,
   smooth: float,
   offset: int,
   smooth_without: bool = False,
-) -> tuple[jax.Array, jax.Array]:
-  """(tau int32 [R], score float32 [R]) that maximise T-RNA's score among tau = 0..limit.
+) -> jax.Array:
+  """int32 [R], which of tau = 0..limit has the highest score of T-RNA, the first of equal ones.
 
-  ordered: [R,P], descending, of which at most `limit` int32 [R] are looked at. offset: added to the
-  denominators of the definition, 1 in the original's code. smooth_without: the smoothing term is of
-  the count without the pixel, as in the successor. A row whose domain holds nothing has score 0.
+  ordered: [R,P], descending; limit: int32 [R], up to P; width: a bound of up - low. offset: added
+  to the denominators of the definition, 1 in the original's code. smooth_without: the smoothing
+  term is of the count without the pixel, as in the successor.
   """
-  rows, ranks = ordered.shape
-  width = -(-widest(size, tail) // _COUNTS) * _COUNTS
+  ranks = ordered.shape[-1]
+  width += -width % _COUNTS
   padded = jnp.pad(ordered, ((0, 0), (0, -ranks % _RANKS)))
-  # of a row that looks at nothing, nothing is computed
+  every = pmf(counted.moments, counted.low, width, counted.up, counted.clip_cdf)
+  every /= every.sum(-1, keepdims=True)
+  terms = _Terms(counted, every, smooth, offset, smooth_without)
+  # for a row that looks at nothing nothing is computed
   extent = jnp.where(limit > 0, counted.up - counted.low, 0).max()
   parts = (jnp.clip(extent, 0, width) + _COUNTS - 1) // _COUNTS
-  of_all = pmf(counted.moments, counted.low, width, counted.up, counted.clip_cdf)
-  of_all /= of_all.sum(-1, keepdims=True)
-  columns = jnp.arange(_COUNTS)
 
   def step(index: jax.Array, best: _Best) -> _Best:
     probs = lax.dynamic_slice_in_dim(padded, index * _RANKS, _RANKS, 1)
     tau = index * _RANKS + 1 + jnp.arange(_RANKS)
-    without = jax.tree.map(lambda x: x[:, None], counted.moments).without(probs)
-
-    def part(start: jax.Array) -> jax.Array:
-      low = (counted.low + start * _COUNTS)[:, None] + jnp.zeros_like(tau)
-      return pmf(without, low, _COUNTS, counted.up[:, None], counted.clip_cdf)
-
-    total = lax.fori_loop(0, parts, lambda i, t: t + part(i).sum(-1), jnp.zeros_like(probs))
-
-    def add(i: jax.Array, carry: tuple) -> tuple:
-      score, taken = carry
-      each = part(i) / total[..., None]
-      before = lax.dynamic_slice_in_dim(taken, i * _COUNTS, _COUNTS, 1)
-      inside = before[:, None] + jnp.cumsum(probs[..., None] * each, 1)
-      counts = (counted.low + i * _COUNTS)[:, None] + columns
-      denominator = counts[:, None] + (tau + offset)[:, None] + jnp.float32(smooth)
-      score += (2 * inside / (denominator + 1)).sum(-1)
-      if smooth > 0:
-        every = lax.dynamic_slice_in_dim(of_all, i * _COUNTS, _COUNTS, 1)[:, None]
-        score += smooth * ((each if smooth_without else every) / denominator).sum(-1)
-      return score, lax.dynamic_update_slice_in_dim(taken, inside[:, -1], i * _COUNTS, 1)
-
-    score, taken = lax.fori_loop(0, parts, add, (jnp.zeros_like(probs), best.taken))
+    score, taken = _refined_scores(terms, probs, tau, parts, best.taken)
     # a NaN never wins in the original
     score = jnp.where(jnp.isnan(score) | (tau > limit[:, None]), -1, score)
-    first = score.argmax(-1)
-    highest = jnp.take_along_axis(score, first[:, None], -1)[:, 0]
+    first, highest = score.argmax(-1).astype(jnp.int32), score.max(-1)
     is_better = highest > best.score
-    return _Best(
-      jnp.where(is_better, index * _RANKS + 1 + first.astype(jnp.int32), best.tau),
-      jnp.where(is_better, highest, best.score),
-      taken,
-    )
+    tau = jnp.where(is_better, index * _RANKS + 1 + first, best.tau)
+    return _Best(tau, jnp.where(is_better, highest, best.score), taken)
 
-  start = jnp.zeros(rows, jnp.float32)
-  if smooth > 0:
-    start += blind_score(counted, of_all, smooth, start, start)
-  best = _Best(jnp.zeros(rows, jnp.int32), start, jnp.zeros((rows, width), jnp.float32))
-  best = lax.fori_loop(0, (limit.max() + _RANKS - 1) // _RANKS, step, best)
-  return best.tau, best.score
+  zero = 0 * ordered[:, 0]  # which inside shard_map varies as the rows do
+  start = blind_score(counted, every, smooth, zero, zero)  # both scores are the same there
+  best = _Best(zero.astype(jnp.int32), start, jnp.zeros(width) + zero[:, None])
+  return lax.fori_loop(0, (limit.max() + _RANKS - 1) // _RANKS, step, best).tau
+
+
+def _refined_scores(
+  terms: _Terms, probs: jax.Array, tau: jax.Array, parts: jax.Array, taken: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """(score [R,T] of T ranks tau with probabilities [R,T], what is taken [R,W] after them).
+
+  The domain is gone through in parts, as many as the widest row needs: once for the sum of each
+  pixel's pmf, and once for the scores.
+  """
+  counted, smooth = terms.counted, terms.smooth
+  without = jax.tree.map(lambda x: x[:, None], counted.moments).without(probs)
+
+  def part(index: jax.Array) -> jax.Array:
+    low = (counted.low + index * _COUNTS)[:, None] + jnp.zeros_like(tau)
+    return pmf(without, low, _COUNTS, counted.up[:, None], counted.clip_cdf)
+
+  total = lax.fori_loop(0, parts, lambda i, sum: sum + part(i).sum(-1), 0 * probs)
+
+  def add(index: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    score, taken = carry
+    start = index * _COUNTS
+    each = part(index) / total[..., None]
+    before = lax.dynamic_slice_in_dim(taken, start, _COUNTS, 1)
+    inside = before[:, None] + jnp.cumsum(probs[..., None] * each, 1)
+    counts = (counted.low + start)[:, None] + jnp.arange(_COUNTS)
+    size = counts[:, None] + (tau + terms.offset)[:, None] + jnp.float32(smooth)
+    score += (2 * inside / (size + 1)).sum(-1)
+    if smooth > 0:
+      every = lax.dynamic_slice_in_dim(terms.all, start, _COUNTS, 1)[:, None]
+      score += smooth * ((each if terms.smooth_without else every) / size).sum(-1)
+    return score, lax.dynamic_update_slice_in_dim(taken, inside[:, -1], start, 1)
+
+  return lax.fori_loop(0, parts, add, (0 * probs, taken))

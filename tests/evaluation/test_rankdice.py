@@ -1,9 +1,12 @@
 """RankDice against recorded decisions of both copies of the original and against its own scores."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from semiseg_jax.evaluation.expected_dice import expected_dice
 from semiseg_jax.evaluation.rankdice import rank_dice
@@ -21,7 +24,7 @@ _MAPS = {
 
 
 def _is_quick(tag: str) -> bool:
-  return "smooth1p0_tm0" in tag or ("fork" in tag and "smooth0p0_tm1" in tag)
+  return "root_app2_smooth1p0_tm0" in tag or "fork_app2_smooth0p0_tm1" in tag
 
 
 @pytest.mark.parametrize(
@@ -67,7 +70,12 @@ def _by_shape(run: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-  "names, run", [(names, run) for run in _EDGE_RUNS for names in _by_shape(run)]
+  "names, run",
+  [
+    pytest.param(names, run, marks=pytest.mark.slow if "_gap" in run or "_tm1" in run else ())
+    for run in _EDGE_RUNS
+    for names in _by_shape(run)
+  ],
 )
 def test_degenerate_images(names, run):
   """As recorded, equal pixels aside; where the original raises an error, the exact optimum."""
@@ -106,8 +114,10 @@ def _maps(size: tuple[int, int, int], spread: float, seed: int = 0) -> np.ndarra
   return np.asarray(jax.nn.softmax(jnp.float32(logits)))
 
 
-@pytest.mark.parametrize("truncate_mean", [False, True])
-@pytest.mark.parametrize("levels", [None, 8])
+@pytest.mark.parametrize(
+  "levels, truncate_mean",
+  [(8, False), pytest.param(8, True, marks=pytest.mark.slow), (None, True)],
+)
 def test_the_search_finds_what_a_scan_would(levels, truncate_mean):
   """Also where many pixels are equal; here from few of the pixels, as in large images."""
   probs = _maps((128, 160, 3), 1.5)
@@ -152,11 +162,15 @@ def test_ties_are_taken_in_the_images_order():
   assert rank_dice(probs, whole=True).tau[0, 0] == 64
 
 
-def test_the_same_inside_jit_and_for_each_image_alone():
+@pytest.mark.parametrize("solver", ["ba", pytest.param("exact", marks=pytest.mark.slow), "rma"])
+def test_the_same_inside_jit_on_devices_and_for_each_image_alone(solver):
   probs = _maps((24, 20, 3), 1.0)
-  decided = jax.jit(lambda p: rank_dice(p, form="fork"))(probs)
+  mesh = jax.make_mesh((2,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+  decide = functools.partial(rank_dice, solver=solver)
+  mapped = jax.shard_map(decide, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
+  decided = jax.jit(mapped)(probs)
   for image in range(2):
-    alone = rank_dice(probs[image : image + 1], form="fork")
+    alone = rank_dice(probs[image : image + 1], solver)
     for together, single in zip(decided, alone, strict=True):
       np.testing.assert_array_equal(together[image], single[0])
 

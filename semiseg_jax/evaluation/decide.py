@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from semiseg_jax.evaluation.rankdice import rank_dice
 from semiseg_jax.fields import require
 from semiseg_jax.models.decision import most_likely
 
@@ -49,25 +50,29 @@ def argmax_with_confidence(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
   return argmax(logits), most_likely(logits)[1]
 
 
+def above(probs: jax.Array, threshold: float = 0.5, *, inclusive: bool = False) -> jax.Array:
+  """bool [...,K], the classes whose probability [...,K] exceeds a threshold, or reaches it.
+
+  RankSEG's rule "T": its training and validation take p > 0.5, its test p >= threshold.
+  """
+  return probs >= threshold if inclusive else probs > threshold
+
+
 def _max(rule: Rule, logits: jax.Array, inside: jax.Array | None) -> jax.Array:
   return jax.nn.one_hot(argmax(logits), logits.shape[-1], dtype=jnp.bool_)
 
 
 def _threshold(rule: Rule, logits: jax.Array, inside: jax.Array | None) -> jax.Array:
   """Masks may overlap; a pixel may be in none."""
-  return rule.probabilities(logits) >= rule.threshold
+  return above(rule.probabilities(logits), rule.threshold, inclusive=True)
 
 
 def _rank_dice(rule: Rule, logits: jax.Array, inside: jax.Array | None) -> jax.Array:
   """As the published tables have it. Masks may overlap; a pixel may be in none."""
-  try:
-    from semiseg_jax.evaluation.rank_dice import rank_dice
-  except ImportError as error:
-    raise ValueError("config.evaluation.decide='rankdice': there is no RankDice yet") from error
   probs = rule.probabilities(logits)
   if inside is not None:  # margins move no expectation; only the bound of the search knows of them
     probs = jnp.where(inside[..., None], probs, 0)
-  return rank_dice(probs, form="fork", truncate_mean=True)[0]
+  return rank_dice(probs, form="fork", truncate_mean=True).masks
 
 
 RULES = {"max": _max, "threshold": _threshold, "rankdice": _rank_dice}

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semiseg_jax.evaluation.decide import Rule, argmax, argmax_with_confidence
+from semiseg_jax.evaluation.decide import Rule, above, argmax, argmax_with_confidence
 from semiseg_jax.models.decision import most_likely
+from tests import golden
 
 
 def test_labels_and_their_probabilities():
@@ -52,3 +53,19 @@ def test_what_is_no_rule():
     Rule("rank")
   with pytest.raises(ValueError, match=r"evaluation\.temperature=0\.0 should be above 0"):
     Rule(temperature=0.0)
+
+
+def test_a_threshold_may_count_as_reached_or_not():
+  probs = jnp.float32([[0.5, 0.4, 0.6]])
+  np.testing.assert_array_equal(above(probs), [[False, False, True]])
+  np.testing.assert_array_equal(above(probs, 0.4, inclusive=True), [[True, True, True]])
+
+
+@golden.cases("rankdice/successor*", holding="*__acc_*")
+def test_decisions_for_accuracy_equal_the_original(case):
+  for kind, probs in (("softmax", case["probs"]), ("sigmoid", case["sig_probs"])):
+    masks = case[f"{kind}__acc_tr_multilabel"]
+    np.testing.assert_array_equal(above(golden.nhwc(probs)), golden.nhwc(masks) == 1)
+    np.testing.assert_array_equal(
+      argmax(golden.nhwc(probs)), case[f"{kind}__acc_argmax_multiclass"]
+    )

@@ -1,7 +1,5 @@
 """Scores of images against the original's, and its test loop from logits to the table."""
 
-import importlib.util
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,8 +16,6 @@ METRIC = 1e-5
 ROUNDED = 1.001e-3  # to three decimals
 RULES = {"max": "max", "T": "threshold", "rankdice": "rankdice"}
 LOSSES = {"CrossEntropyLoss2d": "ce", "BCEWithLogitsLoss2d": "bce"}
-HAS_SOLVER = importlib.util.find_spec("semiseg_jax.evaluation.rank_dice") is not None
-needs_solver = pytest.mark.skipif(not HAS_SOLVER, reason="there is no RankDice yet")
 
 METRICS = golden.load("rankdice/metrics")
 TESTER = golden.load("rankdice/tester")
@@ -72,13 +68,12 @@ def test_every_recorded_score(name, counts):
     close([means.iou, means.dice], [case["miou"][i], case["mdice"][i]])
 
 
-def cases_of_the_tester():
-  for case in golden.load_json("rankdice/tester.json"):
-    marks = needs_solver if case["predict"] == "rankdice" else ()
-    yield pytest.param(case, marks=marks, id=f"{case['case']}-{case['predict']}-{case['loss']}")
+CASES = {
+  f"{x['case']}-{x['predict']}-{x['loss']}": x for x in golden.load_json("rankdice/tester.json")
+}
 
 
-@pytest.mark.parametrize("case", list(cases_of_the_tester()))
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_the_originals_test_loop(case):
   """Decision, scores and table of the images in batches with a label."""
   of = lambda name: TESTER[f"case{case['case']}__{name}"]

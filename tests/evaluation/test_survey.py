@@ -13,7 +13,6 @@ from semiseg_jax.input.pipeline import EvalBatches
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.runtime.mesh import make_mesh, replicate, shard_batch
 from tests.evaluation.test_evaluate import CLASSES, SIZE, Pictures, linear
-from tests.evaluation.test_image_scores import needs_solver
 from tests.tiny import Given
 
 COUNT = 11  # no multiple of any batch here
@@ -64,7 +63,6 @@ def test_a_rule_may_loop_on_each_device_as_long_as_it_has_to(variables, alone, m
   np.testing.assert_array_equal(found.counts.truth, alone.counts.truth)
 
 
-@needs_solver
 def test_rankdice_is_equal_on_any_number_of_devices(variables):
   one, several = (surveyed(devices, 8, variables, Rule("rankdice")) for devices in (1, 8))
   jax.tree.map(np.testing.assert_array_equal, one.counts, several.counts)

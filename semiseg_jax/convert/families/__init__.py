@@ -39,10 +39,8 @@ _MODULES = (
   dst_cbc, zoo_duc_hdc, zoo_enet, zoo_fcn8, zoo_gcn, zoo_pspdensenet, zoo_pspnet, zoo_segnet,
   zoo_segnet_tied, zoo_segresnet, zoo_unet, zoo_unet_resnet, zoo_upernet, own,
 )  # fmt: skip
-FAMILIES: dict[str, Family] = {
-  family.name: family
-  for family in (*(module.FAMILY for module in _MODULES), torchvision_vgg.WITH_NORMS)
-}
+_ALL = (torchvision_vgg.WITH_NORMS, *(module.FAMILY for module in _MODULES))  # ours is the last
+FAMILIES: dict[str, Family] = {family.name: family for family in _ALL}
 OWN = own.FAMILY
 
 

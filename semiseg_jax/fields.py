@@ -1,5 +1,6 @@
 """A frozen dataclass from a section of a config, with errors that name what was meant."""
 
+import ast
 import dataclasses
 import difflib
 import typing
@@ -40,6 +41,23 @@ def make_chosen(table: Mapping[str, type[T]], section: str, config: Mapping[str,
   values = dict(config)
   name = values.pop("name", "")
   return make(choose(f"{section}.name", name, table), section, name, values)
+
+
+def read_call(text: str) -> tuple[str, dict[str, ast.expr]]:
+  """("focal", {"gamma": the expression 2.0}) of "focal(gamma=2.0)", and no fields of "focal".
+
+  Nothing is evaluated. Raises ValueError for any other text.
+  """
+  try:
+    call = ast.parse(text, mode="eval").body
+    if isinstance(call, ast.Name):
+      return call.id, {}
+    name, given = call.func.id, {item.arg: item.value for item in call.keywords}
+    if not call.args and None not in given:
+      return name, given
+  except (AttributeError, SyntaxError):
+    pass
+  raise ValueError(f"{text!r} is no name with fields")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

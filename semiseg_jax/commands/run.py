@@ -183,12 +183,10 @@ def inference_settings(config: ConfigDict | None, text: str = "") -> Inference:
   Raises ValueError for what isn't such text, and for unknown keys and values that are not allowed.
   """
   try:
-    call = ast.parse(f"f({text})", mode="eval").body
+    _, given = fields.read_call(f"inference({text})")
     value = lambda x: x.id if isinstance(x, ast.Name) else ast.literal_eval(x)
-    given = {keyword.arg: value(keyword.value) for keyword in call.keywords}
-    if call.args or None in given:
-      raise ValueError("KEY=VALUE alone")
-  except (SyntaxError, ValueError, AttributeError):
+    given = {key: value(expression) for key, expression in given.items()}
+  except ValueError:
     raise ValueError(f"--inference={text!r} should be like mode=sliding,window=(512,512)") from None
   values = {} if config is None else dict(config.inference)
   return fields.make(Inference, "config.inference", "inference", {**values, **given})

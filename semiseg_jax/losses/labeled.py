@@ -208,14 +208,12 @@ def make_loss(text: str) -> Loss:
   """
   key = "config.method.supervised_loss"
   try:
-    call = ast.parse(text, mode="eval").body
-    name, given = (call.func.id, call.keywords) if isinstance(call, ast.Call) else (call.id, [])
-    values = {item.arg: ast.literal_eval(item.value) for item in given}
-    is_whole = not getattr(call, "args", []) and None not in values
-  except (AttributeError, SyntaxError, ValueError):
-    is_whole = False
-  if not is_whole:
-    raise ValueError(f"{key}={text!r} should be a name, or one with fields: focal(gamma=2.0)")
+    name, given = fields.read_call(text)
+    values = {field: ast.literal_eval(value) for field, value in given.items()}
+  except ValueError:
+    raise ValueError(
+      f"{key}={text!r} should be a name, or one with fields: focal(gamma=2.0)"
+    ) from None
   return fields.make(fields.choose(key, name, LOSSES), f"{key} {name}", name, values)
 
 

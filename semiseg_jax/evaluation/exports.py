@@ -8,6 +8,7 @@ from PIL import Image
 
 from semiseg_jax.evaluation.pictures import write_palette_png
 from semiseg_jax.fields import require
+from semiseg_jax.input.folder import make_palette
 
 FORMATS = ("palette", "cityscapes", "voc")
 CITYSCAPES_IDS = {  # of the classes that are scored, from the published scripts
@@ -52,9 +53,5 @@ def write_voc(path: pathlib.Path, label: np.ndarray) -> None:
 
 
 def voc_palette() -> np.ndarray:
-  """uint8 [256,3]: the bits of an id go to red, green and blue in turn, high bits first."""
-  ids, colours = np.arange(256), np.zeros((256, 3), np.uint8)
-  for bit in range(8):
-    for channel in range(3):
-      colours[:, channel] |= (ids >> (3 * bit + channel) & 1).astype(np.uint8) << (7 - bit)
-  return colours
+  """uint8 [256,3]: black, and behind it the colours of a folder's classes."""
+  return np.concatenate([np.zeros((1, 3), np.uint8), make_palette(255)])

@@ -26,9 +26,9 @@ def whole_reflected(network: Network, variables: Variables, images: jax.Array) -
   return whole(network, variables, padded)[:, :height, :width]
 
 
-def padded_size(size: tuple[int, int]) -> tuple[int, int]:
-  """(height, width) raised to multiples of MULTIPLE."""
-  return tuple(raised(side, MULTIPLE) for side in size)
+def padded_size(size: tuple[int, int], multiple: int = MULTIPLE) -> tuple[int, int]:
+  """(height, width) raised to multiples."""
+  return tuple(raised(side, multiple) for side in size)
 
 
 def raised(side: int, multiple: int) -> int:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semiseg_jax.evaluation.inference import MULTIPLE, raised, reflected_index, whole
+from semiseg_jax.evaluation.inference import MULTIPLE, padded_size, reflected_index, whole
 from semiseg_jax.models.network import Network, Size, Variables
 from semiseg_jax.models.normalization import mean_levels
 
@@ -53,8 +53,8 @@ class Multiscale:
     multiple: int = MULTIPLE,
     blank_edges: bool = False,
   ):
-    self._scales, self._flip, self._multiple = scales, flip, multiple
-    self._blank_edges = blank_edges
+    self._scales, self._flip, self._blank_edges = scales, flip, blank_edges
+    self._enlarged = functools.partial(padded_size, multiple=multiple)
     self._blank = mean_levels(network.normalization) if blank_edges else np.zeros(3, np.float32)
     self._classes, self._see = None, functools.partial(whole, network)
     self._add = jax.jit(functools.partial(_add, network), donate_argnums=1)
@@ -63,7 +63,7 @@ class Multiscale:
   def __call__(self, variables: Variables, images: np.ndarray) -> Any:
     """Arrays [B,H',W',...] of levels [B,H,W,3] on the device; what is beyond H, W is for no use."""
     size = images.shape[1:3]
-    room = self._raised(size)
+    room = self._enlarged(size)
     margins = [(0, 0), *((0, big - small) for big, small in zip(room, size, strict=True)), (0, 0)]
     images = np.pad(images, margins)  # read by nothing
     if self._classes is None:
@@ -74,12 +74,9 @@ class Multiscale:
     views = list(itertools.product(self._scales, mirrors))
     for scale, mirror in views:
       scaled = scaled_size(size, scale)
-      there, back = _ways(size, scaled, mirror, self._raised, self._blank_edges)
+      there, back = _ways(size, scaled, mirror, self._enlarged, self._blank_edges)
       sums = self._add(variables, sums, images, self._blank, there, back)
     return self._decide(sums, len(views))
-
-  def _raised(self, size: Size) -> Size:
-    return tuple(raised(side, self._multiple) for side in size)
 
 
 def scaled_size(size: Size, scale: float) -> Size:

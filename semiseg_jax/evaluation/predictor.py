@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from semiseg_jax.evaluation.decide import argmax_with_confidence
-from semiseg_jax.evaluation.inference import MULTIPLE, raised, whole
+from semiseg_jax.evaluation.inference import MULTIPLE, padded_size, whole
 from semiseg_jax.evaluation.multiscale import SCALES, Multiscale
 from semiseg_jax.evaluation.sliding import Sliding, make_grid
 from semiseg_jax.fields import require
@@ -81,7 +81,8 @@ class Predictor:
   """
 
   def __init__(self, network: Network, settings: Inference, decide: Callable[[jax.Array], Any]):
-    self._multiple = 1 if settings.as_coded else settings.multiple
+    multiple = 1 if settings.as_coded else settings.multiple
+    self._padded = functools.partial(padded_size, multiple=multiple)
     self._settings = settings
     if settings.mode == "sliding":
       window = {"window": settings.window, "stride": settings.stride}
@@ -90,7 +91,7 @@ class Predictor:
       self._seen = Sliding(network, decide, **options)
     elif settings.mode == "multiscale" or settings.mirrors:
       scales = settings.scales if settings.mode == "multiscale" else (1.0,)
-      options = {"scales": scales, "flip": settings.mirrors, "multiple": self._multiple}
+      options = {"scales": scales, "flip": settings.mirrors, "multiple": multiple}
       self._seen = Multiscale(network, decide, **options, blank_edges=settings.as_coded)
     else:
       self._seen = jax.jit(lambda variables, images: decide(whole(network, variables, images)))
@@ -114,9 +115,6 @@ class Predictor:
       images = [reflect_to(image, self._padded(image.shape[:2])) for image in images]
     filled = [images[min(i, len(images) - 1)] for i in range(self.at_once)]
     return self._seen(variables, np.stack(filled))
-
-  def _padded(self, size: Size) -> Size:
-    return tuple(raised(side, self._multiple) for side in size)
 
 
 def of_picture(found: Any, row: int, size: Size) -> Any:

@@ -38,7 +38,7 @@ _GUARD = 1e-5  # in the bound of the search
 def approximate(rows: jax.Array, peak: jax.Array, is_active: jax.Array, how: RankDice) -> Cut:
   """The cut of each of the rows [R,P]; peak, is_active: [R], their maxima, where not pruned."""
   counted = _counted(rows, how)
-  pmf = counted.pmf(rows.shape[-1], _tail(how))
+  pmf = counted.pmf(widest(rows.shape[-1], _tail(how)))
   mean, variance, _ = counted.moments
   is_certain = variance < _CERTAIN
   is_empty = ~(pmf.sum(-1) > 0)  # NaN: all scores are, in the originals

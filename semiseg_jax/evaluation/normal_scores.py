@@ -29,9 +29,9 @@ class Counted(NamedTuple):
   up: jax.Array
   clip_cdf: bool = False
 
-  def pmf(self, size: int, tail: float) -> jax.Array:
-    """float32 [R,W] of low, low + 1, ..., adding up to 1; NaN where the domain holds nothing."""
-    probs = pmf(self.moments, self.low, widest(size, tail), self.up, self.clip_cdf)
+  def pmf(self, width: int) -> jax.Array:
+    """float32 [R,width] of low, low + 1, ..., adding up to 1; NaN where no count is in the domain."""
+    probs = pmf(self.moments, self.low, width, self.up, self.clip_cdf)
     return probs / probs.sum(-1, keepdims=True)
 
 
@@ -105,8 +105,7 @@ def refined_tau(
   ranks = ordered.shape[-1]
   width += -width % _COUNTS
   padded = jnp.pad(ordered, ((0, 0), (0, -ranks % _RANKS)))
-  every = pmf(counted.moments, counted.low, width, counted.up, counted.clip_cdf)
-  every /= every.sum(-1, keepdims=True)
+  every = counted.pmf(width)
   terms = _Terms(counted, every, smooth, offset, smooth_without)
   # for a row that looks at nothing nothing is computed
   extent = jnp.where(limit > 0, counted.up - counted.low, 0).max()

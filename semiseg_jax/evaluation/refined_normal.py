@@ -43,8 +43,11 @@ def moments(probs: jax.Array) -> Moments:
 
 def cdf(x: jax.Array, skew: jax.Array) -> jax.Array:
   """G(x), neither monotone nor within [0, 1]."""
-  density = jnp.exp(-0.5 * x * x) * 0.3989422804014327
-  return 0.5 * lax.erfc(-x * 0.7071067811865476) + skew * (1 - x * x) * density / 6
+  return 0.5 * lax.erfc(-x * 0.7071067811865476) + skew * (1 - x * x) * _density(x) / 6
+
+
+def _density(x: jax.Array) -> jax.Array:
+  return jnp.exp(-0.5 * x * x) * 0.3989422804014327
 
 
 def quantile(tail: float, skew: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -72,8 +75,7 @@ def _lower_quantile(tail: float, skew: jax.Array) -> jax.Array:
   low, high = lax.fori_loop(0, _HALVINGS, halve, (low, high))
 
   def newton(_, x):
-    density = jnp.exp(-0.5 * x * x) * 0.3989422804014327
-    slope = density * (1 + skew * (x * x - 3) * x / 6)
+    slope = _density(x) * (1 + skew * (x * x - 3) * x / 6)
     step = (cdf(x, skew) - tail) / jnp.where(slope > 0, slope, jnp.inf)
     return jnp.clip(x - step, low, high)
 

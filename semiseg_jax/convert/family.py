@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from semiseg_jax.models.densenet import DENSENETS
 from semiseg_jax.models.resnet import BACKBONES, Bottleneck
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -86,3 +87,14 @@ def trunk(shapes: Shapes, prefix: str, stem: str = "conv1") -> dict[str, Any]:
       return {"trunk": {"name": name, "width": width, "deep_stem": is_deep}}
   kind = "bottlenecks" if has_bottlenecks else "basic blocks"
   raise ValueError(f"a trunk with {depths} {kind} is none of {', '.join(BACKBONES)}")
+
+
+def dense_trunk(shapes: Shapes, block: str, stem: str) -> dict[str, Any]:
+  """The same for a DenseNet; block: what its blocks' keys begin with, before their numbers."""
+  depths = tuple(
+    len(numbers(shapes, rf"{re.escape(block)}{i}\.denselayer(\d+)\.")) for i in range(1, 5)
+  )
+  for name, known in DENSENETS.items():
+    if known == depths:
+      return {"trunk": {"name": name, "width": shapes[f"{stem}.weight"][0]}}
+  raise ValueError(f"a trunk with blocks of {depths} layers is none of {', '.join(DENSENETS)}")

@@ -1,7 +1,6 @@
 """DenseNet trunks (Huang et al. 2017) with torchvision's names, at any output stride."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +16,6 @@ DENSENETS = {
   "densenet201": (6, 12, 48, 32),
 }
 WIDER = 4  # times as many channels between the two convolutions of a layer as come out of it
-
-
-def densenet_of(depths: Sequence[int]) -> str:
-  """The name of the DenseNet with blocks of so many layers; ValueError for one that is not here."""
-  for name, known in DENSENETS.items():
-    if known == tuple(depths):
-      return name
-  raise ValueError(f"a trunk with blocks of {depths} layers is none of {', '.join(DENSENETS)}")
 
 
 class DenseLayer(nnx.Module):

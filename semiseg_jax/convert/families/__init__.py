@@ -18,6 +18,7 @@ from semiseg_jax.convert.families import (
   torchvision_densenet,
   torchvision_resnet,
   torchvision_vgg,
+  torchvision_vgg_bn,
   zoo_duc_hdc,
   zoo_enet,
   zoo_fcn8,
@@ -33,14 +34,13 @@ from semiseg_jax.convert.families import (
 )
 from semiseg_jax.convert.family import Family
 
-_MODULES = (
-  torchvision_resnet, torchvision_densenet, torchvision_vgg, imagenet_xception,
+_MODULES = (  # ours is the last, as it holds every network
+  torchvision_resnet, torchvision_densenet, torchvision_vgg, torchvision_vgg_bn, imagenet_xception,
   torchvision_deeplabv3, c3_deeplabv2, c3_deeplabv3plus, c3_xception, advsemiseg, reco, memory_bank,
   dst_cbc, zoo_duc_hdc, zoo_enet, zoo_fcn8, zoo_gcn, zoo_pspdensenet, zoo_pspnet, zoo_segnet,
   zoo_segnet_tied, zoo_segresnet, zoo_unet, zoo_unet_resnet, zoo_upernet, own,
 )  # fmt: skip
-_ALL = (torchvision_vgg.WITH_NORMS, *(module.FAMILY for module in _MODULES))  # ours is the last
-FAMILIES: dict[str, Family] = {family.name: family for family in _ALL}
+FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in _MODULES}
 OWN = own.FAMILY
 
 

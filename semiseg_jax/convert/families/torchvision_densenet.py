@@ -5,8 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from semiseg_jax.convert.family import Family, numbers
-from semiseg_jax.models.densenet import densenet_of
+from semiseg_jax.convert.family import Family, dense_trunk
 
 
 def _adapt(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -16,12 +15,9 @@ def _adapt(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _describe(shapes, extra) -> dict:
-  prefix = r"features\.denseblock"
-  depths = [len(numbers(shapes, rf"{prefix}{i}\.denselayer(\d+)\.")) for i in range(1, 5)]
   return {
     "name": "densenet", "num_classes": shapes["classifier.bias"][0], "output_stride": 32,
-    "trunk": {"name": densenet_of(depths), "width": shapes["features.conv0.weight"][0]},
-    "normalization": "imagenet",
+    **dense_trunk(shapes, "features.denseblock", "features.conv0"), "normalization": "imagenet",
   }  # fmt: skip
 
 

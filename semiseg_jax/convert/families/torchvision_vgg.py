@@ -59,4 +59,3 @@ def family(name: str, per_conv: int) -> Family:
 
 
 FAMILY = family("vgg16", 2)
-WITH_NORMS = family("vgg16_bn", 3)

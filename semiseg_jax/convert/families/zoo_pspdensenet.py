@@ -1,17 +1,13 @@
 """pytorch-segmentation's PSPNet on a DenseNet, whose deep stem has its last layers twice."""
 
 from semiseg_jax.convert.families.zoo_pspnet import HEADS, heads
-from semiseg_jax.convert.family import Family, numbers
-from semiseg_jax.models.densenet import densenet_of
+from semiseg_jax.convert.family import Family, dense_trunk
 
 
 def _describe(shapes, extra) -> dict:
-  depths = [len(numbers(shapes, rf"block{i}\.denselayer(\d+)\.")) for i in range(1, 5)]
-  width, is_deep = shapes["block0.0.weight"][0], "block0.3.weight" in shapes
-  return {
-    **heads(shapes),
-    "trunk": {"name": densenet_of(depths), "width": width, "deep_stem": is_deep},
-  }
+  found = dense_trunk(shapes, "block", "block0.0")
+  found["trunk"]["deep_stem"] = "block0.3.weight" in shapes
+  return {**heads(shapes), **found}
 
 
 FAMILY = Family(

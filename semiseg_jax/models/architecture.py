@@ -11,7 +11,7 @@ from flax import nnx
 
 from semiseg_jax.fields import require
 from semiseg_jax.models.densenet import DenseNetTrunk
-from semiseg_jax.models.layers import BatchNorm, Maker, freeze
+from semiseg_jax.models.layers import Maker, freeze, freeze_statistics
 from semiseg_jax.models.network import Segmenter
 from semiseg_jax.models.resnet import RESNET101, ResNetTrunk
 from semiseg_jax.models.trunk import REMAT, Style, Trunk
@@ -63,10 +63,8 @@ class Architecture:
     """The module with fresh weights; embedding_dim: of its representation head, None for none."""
     make = make._replace(init=self.STYLE.init, norm_bias=self.STYLE.norm_bias)
     module = self.MODULE(self, num_classes, embedding_dim, make)
-    still = {"none": None, "trunk": module.trunk, "all": module}[self.freeze_bn]
-    for _, part in nnx.iter_modules(still) if still else ():
-      if isinstance(part, BatchNorm):
-        part.moves = False
+    if self.freeze_bn != "none":
+      freeze_statistics(module if self.freeze_bn == "all" else module.trunk)
     if self.freeze_trunk:
       freeze(module.trunk)
     return module

@@ -265,6 +265,13 @@ def batch_moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.A
   return mean, pmean(own_var + jnp.square(own_mean - mean), axis_name)
 
 
+def freeze_statistics(module: nnx.Module) -> None:
+  """Its BatchNorms compute in training as in evaluation from now on."""
+  for _, part in nnx.iter_modules(module):
+    if isinstance(part, BatchNorm):
+      part.moves = False
+
+
 class Maker(NamedTuple):
   """How a network's layers are made, and what they compute in.
 

@@ -30,7 +30,7 @@ class Counted(NamedTuple):
   clip_cdf: bool = False
 
   def pmf(self, width: int) -> jax.Array:
-    """float32 [R,width] of low, low + 1, ..., adding up to 1; NaN where no count is in the domain."""
+    """float32 [R,width] of low, low + 1, ..., adding up to 1; NaN where no count is likely."""
     probs = pmf(self.moments, self.low, width, self.up, self.clip_cdf)
     return probs / probs.sum(-1, keepdims=True)
 

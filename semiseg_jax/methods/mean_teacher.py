@@ -119,11 +119,11 @@ class Method(contract.Method):
     view, batch_stats = views["labeled"], state.networks["student"].batch_stats
     keys = image_keys(key, view["rank"], 6)
     labeled, batch_stats = network(params, batch_stats, view["image"], True, keys)
-    logits, when = (
+    loss, logits = (
+      make_loss(self.supervised_loss),
       network.resized(labeled, view["label"].shape[1:]),
-      (state.step, state.facts.steps),
     )
-    loss = make_loss(self.supervised_loss)
+    when = state.step, state.facts.steps
     losses = labeled_losses(loss, logits, view["label"], *when, self.aux_weight, DATA_AXIS)
     if "unlabeled" not in views:
       return Student(labeled, None, losses, batch_stats)

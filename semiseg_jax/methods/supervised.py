@@ -39,11 +39,11 @@ class Method(contract.Method):
     view, network = views["labeled"], state.forward["student"]
     batch_stats, keys = state.networks["student"].batch_stats, image_keys(key, view["rank"], 6)
     outputs, batch_stats = network(params["student"], batch_stats, view["image"], True, keys)
-    logits, when = (
+    loss, logits = (
+      make_loss(self.supervised_loss),
       network.resized(outputs, view["label"].shape[1:]),
-      (state.step, state.facts.steps),
     )
-    loss = make_loss(self.supervised_loss)
+    when = state.step, state.facts.steps
     losses = labeled_losses(loss, logits, view["label"], *when, self.aux_weight, DATA_AXIS)
     again = {"image": view["image"], "rank": view["rank"]} if self.second_pass else None
     return sum(losses.values()), Aux(losses, {"student": batch_stats}, extra=again)

@@ -23,7 +23,7 @@ FLOORS = (  # from the top; what stands side by side does not import one another
   ("input",),
   ("contract",),
   ("augment",),
-  ("losses",),
+  ("losses", "rankdice"),
   ("transforms",),
   ("networks",),
   ("models",),

@@ -5,9 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from semiseg_jax.evaluation.rankdice import rank_dice
 from semiseg_jax.fields import require
 from semiseg_jax.models.decision import most_likely
+from semiseg_jax.rankdice.solve import rank_dice
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semiseg_jax.evaluation.refined_normal import Moments, cdf, domain, moments, pmf, quantile
+from semiseg_jax.rankdice.refined_normal import Moments, cdf, domain, moments, pmf, quantile
 from tests import golden
 
 _VECTORS = golden.cases("rankdice/refined_normal*")

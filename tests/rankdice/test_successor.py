@@ -7,7 +7,7 @@ import pytest
 
 from semiseg_jax.evaluation import rank_dice, rank_labels
 from tests import golden
-from tests.evaluation.ranked import assert_consistent, channels_last
+from tests.rankdice.ranked import assert_consistent, channels_last
 
 _CASE = golden.load("rankdice/successor")
 _MASKS = [name for name in _CASE if re.match(r"(softmax|sigmoid|small)__.*__multilabel", name)]

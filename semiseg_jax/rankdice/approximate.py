@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from semiseg_jax.evaluation.cuts import (
+from semiseg_jax.rankdice.cuts import (
   Cut,
   Found,
   above,
@@ -15,16 +15,16 @@ from semiseg_jax.evaluation.cuts import (
   search,
   where,
 )
-from semiseg_jax.evaluation.normal_scores import (
+from semiseg_jax.rankdice.normal_scores import (
   Counted,
   blind_level,
   blind_score,
   refined_tau,
   widest,
 )
-from semiseg_jax.evaluation.rank_settings import RankDice
-from semiseg_jax.evaluation.refined_normal import domain, moments
-from semiseg_jax.evaluation.rows import count_confident, row_sums
+from semiseg_jax.rankdice.refined_normal import domain, moments
+from semiseg_jax.rankdice.rows import count_confident, row_sums
+from semiseg_jax.rankdice.settings import RankDice
 
 _FEW = 50  # mean count of a class up to which BA gives way to T-RNA
 _FEW_RANKS = 5 * _FEW + 2  # then so many pixels matter, one more than may be taken

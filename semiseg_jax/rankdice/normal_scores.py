@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from semiseg_jax.evaluation.refined_normal import Moments, pmf
+from semiseg_jax.rankdice.refined_normal import Moments, pmf
 
 _RANKS = 32  # of a step of T-RNA
 _COUNTS = 64

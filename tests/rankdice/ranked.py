@@ -5,7 +5,7 @@ import re
 import numpy as np
 from scipy.special import ndtr
 
-from semiseg_jax.evaluation.rankdice import Decision
+from semiseg_jax.rankdice.solve import Decision
 from tests import golden
 
 _SOLVERS = {"1": "trna", "2": "ba"}  # by the originals' number

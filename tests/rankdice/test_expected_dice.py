@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semiseg_jax.evaluation.expected_dice import expected_dice
-from semiseg_jax.evaluation.rankdice import rank_dice
+from semiseg_jax.rankdice.expected_dice import expected_dice
+from semiseg_jax.rankdice.solve import rank_dice
 from tests import golden
 
 

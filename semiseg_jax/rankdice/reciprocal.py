@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from semiseg_jax.evaluation.cuts import Cut, cut_above, search, where
-from semiseg_jax.evaluation.rank_settings import RankDice
-from semiseg_jax.evaluation.rows import row_sums
+from semiseg_jax.rankdice.cuts import Cut, cut_above, search, where
+from semiseg_jax.rankdice.rows import row_sums
+from semiseg_jax.rankdice.settings import RankDice
 
 
 def reciprocal(rows: jax.Array, peak: jax.Array, how: RankDice) -> Cut:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from semiseg_jax.evaluation.rows import row_max, row_sums
+from semiseg_jax.rankdice.rows import row_max, row_sums
 
 _PASSES = 64  # at most; a handful is usual
 _CLOSE = 1e-6  # relative; pixels this near to the best threshold may as well be in as out

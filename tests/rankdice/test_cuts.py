@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semiseg_jax.evaluation.cuts import above, cut_above, largest, search
-from semiseg_jax.evaluation.rows import row_max, row_sums, to_rows
+from semiseg_jax.rankdice.cuts import above, cut_above, largest, search
+from semiseg_jax.rankdice.rows import row_max, row_sums, to_rows
 
 _SIZES = [1, 7, 300, 8 * 4096 + 5]
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from semiseg_jax.evaluation.rows import row_sums
+from semiseg_jax.rankdice.rows import row_sums
 
 _BRACKET = 10.0  # all quantiles lie within it; the original's
 _HALVINGS = 12

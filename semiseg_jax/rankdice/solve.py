@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from semiseg_jax.evaluation.approximate import approximate
-from semiseg_jax.evaluation.cuts import Cut, cut_ordered, masks
-from semiseg_jax.evaluation.expected_dice import expected_dice
-from semiseg_jax.evaluation.rank_settings import RankDice
-from semiseg_jax.evaluation.reciprocal import one_class_each, reciprocal
-from semiseg_jax.evaluation.rows import count_confident, row_max, to_rows
+from semiseg_jax.rankdice.approximate import approximate
+from semiseg_jax.rankdice.cuts import Cut, cut_ordered, masks
+from semiseg_jax.rankdice.expected_dice import expected_dice
+from semiseg_jax.rankdice.reciprocal import one_class_each, reciprocal
+from semiseg_jax.rankdice.rows import count_confident, row_max, to_rows
+from semiseg_jax.rankdice.settings import RankDice
 
 
 class Decision(NamedTuple):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from semiseg_jax.evaluation.expected_dice import expected_dice
-from semiseg_jax.evaluation.rankdice import rank_dice
+from semiseg_jax.rankdice.expected_dice import expected_dice
+from semiseg_jax.rankdice.solve import rank_dice
 from tests import golden
-from tests.evaluation.ranked import assert_consistent, blind_scores, channels_last, settings
+from tests.rankdice.ranked import assert_consistent, blind_scores, channels_last, settings
 
 _TIE = 1e-6  # of expected Dice, within which volumes may differ
 _BLIND = 2  # among the recorded branches

@@ -111,7 +111,8 @@ def base_config() -> ConfigDict:
   config.evaluation.ties_replace = True  # the best network, by one with the same score
   config.evaluation.panels = 4  # validation images drawn at each evaluation
   # The rest is for --mode=evaluate alone.
-  config.evaluation.decide = "max"  # how logits become masks: max | threshold | rankdice
+  config.evaluation.decide = "max"  # how logits become masks: max | threshold | rankdice, or that
+  # with fields, "rankdice(solver='rma',metric='iou')": semiseg_jax/rankdice/settings.py
   config.evaluation.temperature = 1.0  # divides the logits beforehand
   config.evaluation.threshold = 0.5  # from which probability on decide="threshold" takes a pixel
   config.evaluation.classes = config_dict.placeholder(str)  # those that means are taken over, by

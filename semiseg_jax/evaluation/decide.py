@@ -1,13 +1,19 @@
 """From what a network says of each pixel to labels, or to a mask for each class."""
 
+import ast
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 
+from semiseg_jax import fields
 from semiseg_jax.fields import require
 from semiseg_jax.models.decision import most_likely
-from semiseg_jax.rankdice.solve import rank_dice
+from semiseg_jax.rankdice.settings import RankDice
+from semiseg_jax.rankdice.solve import decide_masks
+
+PUBLISHED = RankDice(form="fork", truncate_mean=True)  # what the published tables were made with
+_KEY = "config.evaluation.decide"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,17 +21,18 @@ class Rule:
   """How logits become masks: logits [B,H,W,K] -> bool [B,H,W,K], on the device.
 
   name: of RULES. binary: a probability is the sigmoid of its logit; else they are a softmax over
-  the classes. temperature: divides the logits beforehand. threshold: of the rule of that name.
-  Raises ValueError for another name, and for a temperature that is not above 0.
+  the classes. temperature: divides the logits beforehand. threshold, rank_dice: of the rules of
+  those names. Raises ValueError for another name, and for a temperature that is not above 0.
   """
 
   name: str = "max"
   binary: bool = False
   temperature: float = 1.0
   threshold: float = 0.5
+  rank_dice: RankDice = PUBLISHED
 
   def __post_init__(self):
-    require("config.evaluation.decide", self.name, RULES)
+    require(_KEY, self.name, RULES)
     if not self.temperature > 0:
       raise ValueError(f"config.evaluation.temperature={self.temperature!r} should be above 0")
 
@@ -37,6 +44,26 @@ class Rule:
     """float32 [...,K] of logits [...,K]."""
     logits = logits.astype(jnp.float32) / self.temperature
     return jax.nn.sigmoid(logits) if self.binary else jax.nn.softmax(logits)
+
+
+def read_rule(text: str) -> tuple[str, RankDice]:
+  """(name, settings of RankDice) of config.evaluation.decide.
+
+  "rankdice" alone decides as the published tables; with brackets, as in "rankdice(solver='rma',
+  metric='iou')", what they leave out is RankDice's default. Raises ValueError for other text, and
+  for unknown fields and values that don't go together.
+  """
+  try:
+    name, given = fields.read_call(text)
+    given = {field: ast.literal_eval(value) for field, value in given.items()}
+  except ValueError:
+    raise ValueError(f"{_KEY}={text!r}: write a name, or rankdice(solver='trna')") from None
+  require(_KEY, name, RULES)
+  if "(" not in text:
+    return name, PUBLISHED
+  if name != "rankdice":
+    raise ValueError(f"{_KEY}={text!r}: {name} has no fields")
+  return name, fields.make(RankDice, f"{_KEY} {name}", name, given)
 
 
 def argmax(scores: jax.Array) -> jax.Array:
@@ -68,11 +95,11 @@ def _threshold(rule: Rule, logits: jax.Array, inside: jax.Array | None) -> jax.A
 
 
 def _rank_dice(rule: Rule, logits: jax.Array, inside: jax.Array | None) -> jax.Array:
-  """As the published tables have it. Masks may overlap; a pixel may be in none."""
+  """Masks may overlap; a pixel may be in none."""
   probs = rule.probabilities(logits)
   if inside is not None:  # margins move no expectation; only the bound of the search knows of them
     probs = jnp.where(inside[..., None], probs, 0)
-  return rank_dice(probs, form="fork", truncate_mean=True).masks
+  return decide_masks(probs, rule.rank_dice).masks
 
 
 RULES = {"max": _max, "threshold": _threshold, "rankdice": _rank_dice}

@@ -43,10 +43,15 @@ def moments(probs: jax.Array) -> Moments:
 
 def cdf(x: jax.Array, skew: jax.Array) -> jax.Array:
   """G(x), neither monotone nor within [0, 1]."""
-  return 0.5 * lax.erfc(-x * 0.7071067811865476) + skew * (1 - x * x) * _density(x) / 6
+  return 0.5 * lax.erfc(-x * 0.7071067811865476) + skew * (1 - x * x) * _normal(x) / 6
 
 
-def _density(x: jax.Array) -> jax.Array:
+def density(x: jax.Array, skew: jax.Array) -> jax.Array:
+  """The derivative of G at x, negative where G falls."""
+  return _normal(x) * (1 + skew * (x * x - 3) * x / 6)
+
+
+def _normal(x: jax.Array) -> jax.Array:
   return jnp.exp(-0.5 * x * x) * 0.3989422804014327
 
 
@@ -75,7 +80,7 @@ def _lower_quantile(tail: float, skew: jax.Array) -> jax.Array:
   low, high = lax.fori_loop(0, _HALVINGS, halve, (low, high))
 
   def newton(_, x):
-    slope = _density(x) * (1 + skew * (x * x - 3) * x / 6)
+    slope = density(x, skew)
     step = (cdf(x, skew) - tail) / jnp.where(slope > 0, slope, jnp.inf)
     return jnp.clip(x - step, low, high)
 

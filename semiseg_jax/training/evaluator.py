@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from semiseg_jax.contract import TrainState
 from semiseg_jax.convert.checkpoint import trained_network
-from semiseg_jax.evaluation.decide import Rule, argmax_with_confidence
+from semiseg_jax.evaluation.decide import Rule, argmax_with_confidence, read_rule
 from semiseg_jax.evaluation.evaluate import evaluate, make_evaluate_step
 from semiseg_jax.evaluation.inference import whole
 from semiseg_jax.evaluation.metrics import Scores
@@ -78,8 +78,9 @@ def rule_of(config: ConfigDict) -> Rule:
   Probabilities are sigmoids where the method's supervised loss is a binary one (as in rankseg's
   fork, whose losses of that kind have names that begin with BCE).
   """
-  wanted, loss = config.evaluation, supervised_loss(config)
-  return Rule(wanted.decide, loss.startswith("bce"), wanted.temperature, wanted.threshold)
+  wanted, is_binary = config.evaluation, supervised_loss(config).startswith("bce")
+  name, rank_dice = read_rule(wanted.decide)
+  return Rule(name, is_binary, wanted.temperature, wanted.threshold, rank_dice)
 
 
 def supervised_loss(config: ConfigDict) -> str:

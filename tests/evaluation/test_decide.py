@@ -5,8 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semiseg_jax.evaluation.decide import Rule, above, argmax, argmax_with_confidence
+from semiseg_jax.evaluation.decide import (
+  PUBLISHED,
+  Rule,
+  above,
+  argmax,
+  argmax_with_confidence,
+  read_rule,
+)
 from semiseg_jax.models.decision import most_likely
+from semiseg_jax.rankdice.settings import RankDice
+from semiseg_jax.rankdice.solve import rank_dice
 from tests import golden
 
 
@@ -53,6 +62,35 @@ def test_what_is_no_rule():
     Rule("rank")
   with pytest.raises(ValueError, match=r"evaluation\.temperature=0\.0 should be above 0"):
     Rule(temperature=0.0)
+
+
+def test_rankdice_as_published_or_with_its_fields():
+  assert read_rule("max") == ("max", PUBLISHED)
+  assert read_rule("rankdice") == ("rankdice", PUBLISHED)
+  name, settings = read_rule("rankdice(solver='rma', metric='iou', pruning=None)")
+  assert (name, settings) == ("rankdice", RankDice("rma", metric="iou", pruning=None))
+  logits = 2 * jax.random.normal(jax.random.key(0), (1, 9, 9, 2))
+  masks = Rule(name, rank_dice=settings)(logits)
+  expected = rank_dice(jax.nn.softmax(logits), "rma", metric="iou", pruning=None).masks
+  np.testing.assert_array_equal(masks, expected)
+  assert (masks != Rule(name)(logits)).any()
+
+
+@pytest.mark.parametrize(
+  "text, message",
+  {
+    "rank()": r"decide='rank': choose from 'max', 'thr",
+    "max(solver='ba')": r"max has no fields",
+    "rankdice(solver=": r"decide='rankdice\(solver=': write a name, or rankdice\(",
+    "rankdice(solver=ba)": r"write a name, or rankdice\(solver='trna'\)",
+    "rankdice(solve='ba')": r"rankdice\.solve is no key of 'rankdice': did you mean 'solver'",
+    "rankdice(smooth='x')": r"rankdice\.smooth='x' should be like its default, 0\.0",
+    "rankdice(solver='fast')": r"solver 'fast' is none of ba, trna",
+  }.items(),
+)
+def test_what_is_no_rankdice(text, message):
+  with pytest.raises(ValueError, match=message):
+    read_rule(text)
 
 
 def test_a_threshold_may_count_as_reached_or_not():

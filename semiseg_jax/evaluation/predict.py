@@ -9,7 +9,9 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from PIL import Image
 from rich.progress import track
 
@@ -95,7 +97,8 @@ def predict_pictures(
   skipped = []
   bad = skipped if skip_bad else None
   pictures = [picture for picture, _ in _good(pictures, check_readable, bad)]
-  decide = functools.partial(_checked_maps, len(class_names), files.confidence, files.probabilities)
+  every = jnp.float16 if files.probabilities else None
+  decide = functools.partial(_checked_maps, len(class_names), files.confidence, every)
   predictor = Predictor(network, settings, decide)
   variables = jax.device_put(variables)
   decoded = _good(track(pictures, description="predicting"), _decode, bad)
@@ -114,7 +117,7 @@ def predict_pictures(
 
 
 def _checked_maps(
-  num_classes: int, confidence: bool, probabilities: bool, logits: jax.Array
+  num_classes: int, confidence: bool, probabilities: DTypeLike | None, logits: jax.Array
 ) -> Maps:
   """`maps`; ValueError for a network of other classes."""
   if logits.shape[-1] != num_classes:

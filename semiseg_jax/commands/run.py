@@ -11,7 +11,7 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from semiseg_jax.convert.checkpoint import trained_network
+from semiseg_jax.convert.checkpoint import check_segments, trained_network
 from semiseg_jax.evaluation.predict import Files, predict_pictures
 from semiseg_jax.evaluation.predictor import read_inference
 from semiseg_jax.evaluation.summary import classes_of_interest, summarize
@@ -103,8 +103,7 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path, split: str = "val") -> d
   summary = summarize(found, classes, wanted.protocol, wanted.iou_of_sums)
   decided = {**dataclasses.asdict(rule), "protocol": wanted.protocol}
   told = Told(found, summary, decided, split, info, dataset.val.ids)
-  result = {"step": about["step"], "network": about["network"], "loss": found.loss}
-  result |= found.scores.as_dict()
+  result = {"step": about["step"], "network": about["network"]}
   if jax.process_index() == 0:
     loss = supervised_loss(config)
     heading = (
@@ -158,6 +157,7 @@ def predict(
   model = config and config.model
   dtype = compute_dtype(model.dtype if model else "auto")
   variables, forward, about = trained_network(workdir, model, dtype)
+  check_segments(about["model"], workdir)
   out = pathlib.Path(out) if out else workdir / "predictions"
   done = predict_pictures(
     forward,

@@ -4,6 +4,7 @@
     python -m semiseg_jax convert DIR --to_torch=FILE.pth           and back
     python -m semiseg_jax convert DIR --export=FILE.jaxexport       a program without this package
     python -m semiseg_jax convert DIR --hub=FOLDER                  a folder for a model hub
+    python -m semiseg_jax convert FOLDER --push=ORG/REPO            and that, sent there
 
 The weights are a .pth or .safetensors file, "hf://ORG/REPO/FILE", the working directory of a run or
 a conversion, or a folder for a model hub, here or as "hf://ORG/REPO". Without anything to write, it
@@ -43,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
   add("--to_torch", type=path, metavar="FILE", help="state dict to write: .pth or .safetensors")
   add("--export", type=path, metavar="FILE", help="program to write, see docs/weights.md")
   add("--hub", type=path, metavar="FOLDER", help="folder to write: arrays, config.json and a card")
-  add("--push", metavar="ORG/REPO", help="repository on the hub to which --hub's files are sent")
+  add("--push", metavar="ORG/REPO", help="sends --hub's folder, or WEIGHTS if it is one")
   add("--verify", action="store_true", help="say what holds: the way back, the use of every tensor")
   add("--family", help=f"layout of the file, read or written: {', '.join(families.FAMILIES)}")
   add("--model", dest="name", help="network, where the file leaves a choice (docs/weights.md)")
@@ -88,14 +89,15 @@ def main(argv: list[str]) -> int:
     published.write(args.hub, done.variables, about, run, args.push)
     console.print(f"written to {args.hub}: README.md is its card, look it over")
   if args.push:
-    console.print(f"sent to {hub.push(args.hub, published.FILES, args.push)}")
+    folder = args.hub or pathlib.Path(args.weights)
+    console.print(f"sent to {hub.push(folder, published.FILES, args.push)}")
   return verify(weights, done, about["class_names"], console) if args.verify else 0
 
 
 def check_hub(args: argparse.Namespace) -> None:
   """Raises, before anything is read, for what --hub and --push can't be."""
-  if args.push and not args.hub:
-    raise ValueError("--push needs --hub=FOLDER, where what is to be sent is written first")
+  if args.push and not args.hub and not published.is_folder(pathlib.Path(args.weights)):
+    raise ValueError("--push sends what --hub=FOLDER writes: give that, or such a folder alone")
   if args.push:
     hub.check_name(args.push)
   if args.hub:

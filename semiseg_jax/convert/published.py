@@ -9,18 +9,28 @@ import json
 import pathlib
 from typing import Any
 
+from flax.traverse_util import flatten_dict
+
 from semiseg_jax.convert import families, files, hub
 from semiseg_jax.convert.assign import A_COUNTER, assign, tensors_of
 from semiseg_jax.convert.card import make_card
+from semiseg_jax.convert.weights import completed
 from semiseg_jax.models.network import Variables
-from semiseg_jax.runtime.checkpoints import write_json, write_text
+from semiseg_jax.runtime.checkpoints import first_line, write_json, write_text
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FILES = (CONFIG, WEIGHTS, CARD)
 _LIBRARY = "semiseg_jax"
-_KNOWN = ("model", "class_names", "palette")  # what must be there to use it
+_KNOWN = {  # what must be there to use it
+  "model": dict,
+  "model.name": str,
+  "model.num_classes": int,
+  "class_names": list,
+  "palette": list,
+}
 _UNTRAINED = {"network": "student", "step": 0}  # unless told otherwise
-_KEPT = (*_KNOWN, "network", "step", "score")  # what a checkpoint says; not where it came from
+# what a checkpoint says, but for where it came from
+_KEPT = ("network", "step", "score", "model", "class_names", "palette")
 
 
 def check_free(directory: pathlib.Path) -> None:
@@ -74,16 +84,23 @@ def read_about(reference: str) -> dict[str, Any]:
   """config.json of a folder or "hf://ORG/REPO"; ValueError if it is not of this package."""
   config = _read_json(hub.fetch(f"{reference.rstrip('/')}/{CONFIG}"))
   where = f"{reference}: {CONFIG}"
-  if lacking := [key for key in _KNOWN if not config.get(key)]:
+  flat = flatten_dict(config, sep=".") | config
+  if lacking := [key for key, kind in _KNOWN.items() if not isinstance(flat.get(key), kind)]:
     raise ValueError(
       f"{where} doesn't say {', '.join(lacking)}: it is no network of {_LIBRARY}, or was changed"
     )
-  classes, names = config["model"].get("num_classes"), config["class_names"]
-  if not classes == len(names) == len(config["palette"]):
+  try:
+    completed(config["model"])
+  except (ValueError, TypeError, KeyError) as error:
+    raise ValueError(f"{where} describes no network: {first_line(error)}") from error
+  classes, names, palette = flat["model.num_classes"], config["class_names"], config["palette"]
+  if not classes == len(names) == len(palette):
     raise ValueError(
-      f"{where} has {len(names)} class_names and {len(config['palette'])} colours for a network of "
-      f"{classes} classes"
+      f"{where} has {len(names)} class_names and {len(palette)} colours for a network of {classes} "
+      "classes"
     )
+  if not all(isinstance(name, str) for name in names) or not all(map(_is_color, palette)):
+    raise ValueError(f"{where}: class_names should be texts, palette a list such as [[0, 0, 255]]")
   return _UNTRAINED | config
 
 
@@ -103,6 +120,11 @@ def read_variables(reference: str, fresh: Variables) -> Variables:
       f"{reference}: {WEIGHTS} doesn't fit {CONFIG}: {wrong[0]} is in one of them alone"
     )
   return variables
+
+
+def _is_color(color: Any) -> bool:
+  is_level = lambda x: type(x) is int and 0 <= x <= 255
+  return isinstance(color, list) and len(color) == 3 and all(map(is_level, color))
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ Picture = str | os.PathLike | np.ndarray | jax.Array | Image.Image
 
 _CHANNELS = (1, 3, 4)  # of an array: grey, RGB, RGB with an alpha that is left out, as in files
 _DEEP = "I;16"  # what Pillow's modes of 16-bit greys begin with
+_MULTIPLIED = {"La": "LA", "RGBa": "RGBA"}  # by the alpha; Pillow converts to these alone
 _WITHOUT_RANGE = ("I", "F")  # Pillow's modes whose levels have no known maximum
 
 
@@ -83,18 +84,18 @@ def _of_array(levels: np.ndarray, where: str) -> np.ndarray:
 
 def _of_pillow(image: Image.Image, where: str) -> np.ndarray:
   where = getattr(image, "filename", "") or where
+  if image.mode in _WITHOUT_RANGE:
+    raise DataError(
+      "picture type",
+      f"{where} has Pillow's mode {image.mode}, whose levels may be anything: convert it to RGB",
+    )
   try:
     if image.mode.startswith(_DEEP):  # the upper bytes, as of a file
-      return _of_array((np.asarray(image) >> 8).astype(np.uint8), where)
-    if image.mode in _WITHOUT_RANGE:
-      raise ValueError("its levels may be anything")
-    if image.mode in ("La", "RGBa"):  # multiplied by the alpha; Pillow converts to these alone
-      image = image.convert(image.mode.upper())
-    return _of_array(np.asarray(image.convert("RGB")), where)
-  except DataError:
-    raise
+      levels = (np.asarray(image) >> 8).astype(np.uint8)
+    elif image.mode in _MULTIPLIED:
+      levels = np.asarray(image.convert(_MULTIPLIED[image.mode]).convert("RGB"))
+    else:
+      levels = np.asarray(image.convert("RGB"))
   except (OSError, SyntaxError, ValueError) as error:
-    raise DataError(
-      "undecodable",
-      f"{where}: the image of Pillow's mode {image.mode} is no RGB picture ({error})",
-    ) from error
+    raise DataError("undecodable", f"{where}: the image does not decode ({error})") from error
+  return _of_array(levels, where)

@@ -75,13 +75,14 @@ class Model:
     class ("max"), or `rank_labels`, which expect the highest Dice ("rankdice").
     """
     require("decide", decide, ("max", "rankdice"))
-    if not isinstance(image, list | tuple):
-      return self.predict([image], decide)[0]
-    where = lambda i: "the picture" if len(image) == 1 else f"picture {i}"
-    pictures = [read_picture(given, where(i)) for i, given in enumerate(image)]
+    every = _listed(image)
+    where = lambda i: f"picture {i}" if every is image else "the picture"
+    pictures = [read_picture(given, where(i)) for i, given in enumerate(every)]
     found = dict(self._seen(pictures))
-    results = (Result(picture, *found[i], *self._names) for i, picture in enumerate(pictures))
-    return [_ranked(result) if decide == "rankdice" else result for result in results]
+    results = [Result(picture, *found[i], *self._names) for i, picture in enumerate(pictures)]
+    if decide == "rankdice":
+      results = [_ranked(result) for result in results]
+    return results if every is image else results[0]
 
   def evaluate(
     self,
@@ -95,10 +96,11 @@ class Model:
     """The scores over labelled pictures: what `--mode=evaluate` writes to evaluation.json.
 
     images alone: a folder as `input/folder.py` has it, whose validation images are scored. With
-    masks: a folder of pictures and one of masks of the same names, or lists of equal length, of
-    what `read_picture` and `read_mask` take. ignore_index: the masks' id for no label; default what
-    dataset.toml says, or else 255. decide: how masks are made, see `Rule`. classes: those that
-    means are taken over, see `classes_of_interest`. Raises ValueError for a set of other classes.
+    masks: a folder of pictures and one of masks of the same names, or what `read_picture` and
+    `read_mask` take, one or lists of equal length. ignore_index: the masks' id for no label;
+    default what dataset.toml says, or else 255. decide: how masks are made, see `Rule`. classes:
+    those that means are taken over, see `classes_of_interest`. Raises ValueError for a set of other
+    classes.
     """
     rule = decide if isinstance(decide, Rule) else Rule(decide)
     of_interest = classes_of_interest(classes, self.class_names)
@@ -124,12 +126,12 @@ class Model:
       check_classes(self.class_names, known, self.name)
       dataset = open_folder(root, class_names=known, ignore_index=ignore_index)
       return root.name, dataset.val
-    if isinstance(images, str | os.PathLike):
+    if _is_folder(images) and _is_folder(masks):
       listing = list_pairs(*(pathlib.Path(x).expanduser() for x in (images, masks)))
       pairs = [pair for pair in zip(listing.images, listing.masks, strict=True) if pair[1]]
       images, masks = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     ignored = IGNORE if ignore_index is None else ignore_index
-    return "pairs", Pairs(images, masks, len(self.class_names), ignored)
+    return "pairs", Pairs(_listed(images), _listed(masks), len(self.class_names), ignored)
 
   @property
   def _names(self) -> tuple[tuple[str, ...], np.ndarray]:
@@ -172,6 +174,8 @@ def load(
   """
   settings = inference if isinstance(inference, Inference) else read_inference(inference)
   reference, computes = os.path.expanduser(os.fspath(path)), compute_dtype(dtype)
+  if not reference.startswith("hf://") and not os.path.exists(reference):
+    raise FileNotFoundError(f"there is no file or folder {reference}")
   if is_whole(reference):
     variables, forward, about = trained_network(reference, dtype=computes, name=network)
   elif network is not None:
@@ -184,6 +188,14 @@ def load(
   palette = np.asarray(about["palette"], np.uint8)
   names = tuple(about["class_names"])
   return Model(reference, names, palette, forward, variables, about, settings)
+
+
+def _listed(given: Any) -> Sequence[Any]:
+  return given if isinstance(given, list | tuple) else [given]
+
+
+def _is_folder(given: Any) -> bool:
+  return isinstance(given, str | os.PathLike) and pathlib.Path(given).expanduser().is_dir()
 
 
 def _ranked(result: Result) -> Result:

@@ -34,14 +34,23 @@ class Result:
     """Opens the overlay in this machine's viewer of pictures."""
     self.overlay().show()
 
-  def save(self, path: str | os.PathLike, **files: bool | str) -> pathlib.Path:
+  def save(
+    self,
+    path: str | os.PathLike,
+    *,
+    overlay: bool = False,
+    confidence: bool = False,
+    probabilities: bool = False,
+    format: str = "palette",
+  ) -> pathlib.Path:
     """Writes the labels as a PNG of class ids that viewers show in colours; its path.
 
-    path: of the PNG. files: what else, or otherwise, as the fields of `Files`, such as
-    overlays=True for PATH_overlay.png beside it. Raises ValueError for a path of another kind and
-    for a format that doesn't know these classes.
+    path: NAME.png. overlay, confidence, probabilities: NAME_overlay.png, NAME_confidence.png,
+    NAME.npz beside it, and format the PNG's, as `Files` has them. Raises ValueError for a path of
+    another kind and for a format that doesn't know these classes.
     """
-    path, wanted = pathlib.Path(path).expanduser(), Files(**files)
+    path = pathlib.Path(path).expanduser()
+    wanted = Files(format, overlay, confidence, probabilities)
     if path.suffix.lower() != ".png" or path.is_dir():
       raise ValueError(f"{path} should be a file that ends in .png, which keeps class ids")
     writer = label_writer(wanted.format, self.class_names, self.palette)

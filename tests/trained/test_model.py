@@ -1,5 +1,6 @@
 """A trained network from Python: the same labels as from the shell, whatever it is given."""
 
+import json
 import pathlib
 
 import jax
@@ -19,6 +20,8 @@ from semiseg_jax.evaluation.predictor import Inference, read_inference
 from semiseg_jax.input.decode import DataError
 from semiseg_jax.models.network import Variables
 from semiseg_jax.trained.model import Model
+from semiseg_jax.training.choices import choose
+from tests.command_line import parsed
 from tests.convert.test_assign import make
 from tests.tiny import Given
 
@@ -239,13 +242,18 @@ def test_scores_are_those_of_the_labels(labelled):
   assert found["images"] == 6 and set(found["of_pixels"]["iou"]) == {"r", "g", "b"}
 
 
-def test_a_folder_is_scored_as_the_command_does(model, labelled):
+def test_a_folder_is_scored_as_the_command_does(model, labelled, workdir):
   found = model.evaluate(str(labelled), classes="road,sky")
   assert found["images"] == 1 and found["classes_of_interest"] == ["road", "sky"]
-  mask = labelled / "masks" / "4.png"
-  alone = model.evaluate(labelled / "images" / "4.png", mask, ignore_index=9, classes="road,sky")
-  assert {**alone, "loss": 0} == {**found, "loss": 0}
-  assert alone["loss"] == pytest.approx(found["loss"])
+  config = parsed("folder_reco.py:size=small", f"--config.data.root={labelled}")
+  choose(config, "model", "deeplabv2")
+  config.update_from_flattened_dict(
+    {"model.trunk.name": "resnet18", "model.trunk.width": 4, "model.classifier_branches": 2,
+     "evaluation.size": (32, 64), "evaluation.batch": 8, "evaluation.classes": "road,sky"}
+  )  # fmt: skip
+  run.evaluate(config, workdir)
+  told = json.loads((workdir / "evaluation.json").read_text())
+  assert told == {"step": 0, "network": "student", **found}
 
 
 def test_sets_that_cannot_be_scored(model, labelled, tmp_path):

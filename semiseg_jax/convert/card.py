@@ -62,7 +62,7 @@ def _title(config: dict[str, Any]) -> str:
 
 def _summary(config: dict[str, Any]) -> str:
   model, method = config["model"], config.get("method", {}).get("name")
-  data = config.get("data")
+  data = config.get("data", {}).get("name")
   trained = [f" with the method `{method}`"] if method else []
   trained += [f" on `{data}`"] if data and data != "folder" else []
   text = "A network of semiseg_jax that names the class of every pixel"

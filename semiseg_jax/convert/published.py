@@ -62,12 +62,12 @@ def write(
 
 
 def run_of(workdir: pathlib.Path) -> dict[str, Any]:
-  """What a working directory says of its training: method, data (the set's name), result,
-  evaluation; each where there is one. Raises ValueError for a damaged file."""
+  """What a working directory says of its training: method, data (its name alone), result
+  and evaluation; each where there is one. Raises ValueError for a damaged file."""
   config = _read_json(workdir / "config.json")
   found = {
     "method": config.get("method"),
-    "data": config.get("data", {}).get("name"),
+    "data": {key: x for key, x in config.get("data", {}).items() if key == "name" and x},
     "result": _read_json(workdir / "result.json"),
     "evaluation": _read_json(workdir / "evaluation.json"),
   }

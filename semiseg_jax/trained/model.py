@@ -71,15 +71,17 @@ class Model:
     """The labels of a picture, or of each in a list.
 
     image: a path, an array uint8 [H,W,3] or [H,W], or a Pillow image, of any size; see
-    `read_picture`, whose errors are raised before anything is computed. decide: the most likely
-    class ("max"), or `rank_labels`, which expect the highest Dice ("rankdice").
+    `read_picture`, whose errors are raised before anything is computed. The result keeps every
+    class's probability, 4 bytes a pixel and class: `--mode=predict` is for huge pictures. decide:
+    "max", the most likely class, or "rankdice", one for the highest expected Dice (`rank_labels`).
     """
     require("decide", decide, ("max", "rankdice"))
     every = _listed(image)
     where = lambda i: f"picture {i}" if every is image else "the picture"
     pictures = [read_picture(given, where(i)) for i, given in enumerate(every)]
     found = dict(self._seen(pictures))
-    results = [Result(picture, *found[i], *self._names) for i, picture in enumerate(pictures)]
+    names = self.class_names, self.palette
+    results = [Result(picture, *found[i], *names) for i, picture in enumerate(pictures)]
     if decide == "rankdice":
       results = [_ranked(result) for result in results]
     return results if every is image else results[0]
@@ -126,16 +128,10 @@ class Model:
       check_classes(self.class_names, known, self.name)
       dataset = open_folder(root, class_names=known, ignore_index=ignore_index)
       return root.name, dataset.val
-    if _is_folder(images) and _is_folder(masks):
-      listing = list_pairs(*(pathlib.Path(x).expanduser() for x in (images, masks)))
-      pairs = [pair for pair in zip(listing.images, listing.masks, strict=True) if pair[1]]
-      images, masks = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    if _is_folder(images) and isinstance(masks, str | os.PathLike):
+      images, masks = _with_masks(images, masks)
     ignored = IGNORE if ignore_index is None else ignore_index
     return "pairs", Pairs(_listed(images), _listed(masks), len(self.class_names), ignored)
-
-  @property
-  def _names(self) -> tuple[tuple[str, ...], np.ndarray]:
-    return self.class_names, self.palette
 
   @functools.cached_property
   def _predictor(self) -> Predictor:
@@ -196,6 +192,20 @@ def _listed(given: Any) -> Sequence[Any]:
 
 def _is_folder(given: Any) -> bool:
   return isinstance(given, str | os.PathLike) and pathlib.Path(given).expanduser().is_dir()
+
+
+def _with_masks(images: str | os.PathLike, masks: str | os.PathLike) -> tuple[list, list]:
+  """The pictures of a folder that have a mask in another, and those."""
+  images, masks = (pathlib.Path(folder).expanduser() for folder in (images, masks))
+  if not masks.is_dir():
+    raise FileNotFoundError(f"there is no folder of masks {masks}")
+  listing = list_pairs(images, masks)
+  pairs = [pair for pair in zip(listing.images, listing.masks, strict=True) if pair[1]]
+  if not pairs:
+    raise ValueError(
+      f"no picture of {images} has a mask in {masks}: their stems must be equal, as a.jpg and a.png"
+    )
+  return [image for image, _ in pairs], [mask for _, mask in pairs]
 
 
 def _ranked(result: Result) -> Result:

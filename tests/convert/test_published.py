@@ -87,6 +87,12 @@ def test_training_and_converting_take_it_as_any_network(folder, run, tmp_path):
   assert about["class_names"] == NAMES
 
 
+def test_written_again_it_is_the_same(folder, tmp_path):
+  assert convert(folder, "--hub", tmp_path) == 0
+  assert (tmp_path / "config.json").read_bytes() == (folder / "config.json").read_bytes()
+  assert "method `reco` on `pascal`" in (tmp_path / "README.md").read_text()
+
+
 def test_a_conversion_becomes_one_too(tmp_path):
   model, variables = make("memory_bank")
   save_network(tmp_path / "converted", variables, model, ABOUT)

@@ -263,6 +263,8 @@ def test_sets_that_cannot_be_scored(model, labelled, tmp_path):
     ((tmp_path,), r"knows 5 classes \(road, .*the dataset has 1 \(road\)"),
     ((labelled / "none",), "none is not a directory"),
     ((RGB,), "wants a folder, or pictures and their masks"),
+    ((labelled / "images", "none"), "there is no folder of masks none"),
+    ((labelled / "images", tmp_path), "no picture of .*images has a mask in"),
     ((labelled / "images", [mask]), "images is a folder: give its files as a list"),
     (([RGB], []), "1 pictures and 0 masks"),
     ((RGB, mask + 5), r"mask 0: label ids \[5\] are neither in 0\.\.4"),

@@ -5,27 +5,28 @@ import dataclasses
 import difflib
 import typing
 from collections.abc import Collection, Iterable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 from ml_collections import config_dict
 
+from semiseg_jax.values import check, plain, types_of
+
 T = TypeVar("T")
-Steps = Annotated[int, "steps"]  # the type of a field that counts steps: see `scale_batch`
 
 
 def make(kind: type[T], section: str, name: str, values: Mapping[str, Any]) -> T:
   """kind(**values), with lists made tuples; every field of `kind` has a default.
 
   section, name: what the error calls the place, such as "config.method" and "reco".
-  Raises ValueError for an unknown key, naming the nearest, and for a value of a type other than its
-  default's.
+  Raises ValueError for an unknown key, naming the nearest, and for a value that is none of its
+  field's type (values.py).
   """
-  known = {field.name: field for field in dataclasses.fields(kind)}
+  known = types_of(kind)
   values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
   for key, value in values.items():
     if key not in known:
       raise ValueError(f"{section}.{key} is no key of {name!r}: {nearest(key, known)}")
-    _check_type(f"{section}.{key}", value, known[key].default)
+    check(f"{section}.{key}", value, known[key])
   return kind(**values)
 
 
@@ -72,23 +73,14 @@ def require(key: str, value: Any, allowed: Iterable) -> None:
     raise ValueError(f"{key}={value!r}: choose from {', '.join(map(repr, allowed))}")
 
 
-def _check_type(key: str, value: Any, default: Any) -> None:
-  if value is None or default is None or dataclasses.is_dataclass(value):
-    return  # what a section within a section may be, its own class says
-  kinds = (int, float) if isinstance(default, float) else type(default)
-  if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
-    raise ValueError(f"{key}={value!r} should be like its default, {default!r}")
-
-
 def section(kind: type, leave_out: Collection[str] = ()) -> dict[str, Any]:
   """The defaults of a dataclass's fields as a ConfigDict takes them; what may be None stays so."""
-  hints, values = typing.get_type_hints(kind), {}
+  values, types = {}, types_of(kind)
   for field in dataclasses.fields(kind):
     if field.name in leave_out:
       continue
     values[field.name] = field.default
-    if type(None) in typing.get_args(hints[field.name]):
-      given = typing.get_args(hints[field.name])[0]
-      given = typing.get_origin(given) or given
-      values[field.name] = config_dict.FieldReference(field.default, field_type=given)
+    if type(None) in typing.get_args(types[field.name]):
+      own = plain(types[field.name])
+      values[field.name] = config_dict.FieldReference(field.default, field_type=own)
   return values

@@ -1,11 +1,27 @@
 """Numbers that follow the step: pure functions, inside or outside jit."""
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
-from semiseg_jax.fields import Steps
+from semiseg_jax.values import (
+  Momentum,
+  NotNegative,
+  Positive,
+  Range,
+  Share,
+  Steps,
+  StepsFrom0,
+  Such,
+  is_rising,
+)
+
+Momenta = Annotated[
+  tuple[Momentum, Momentum],
+  Such("two numbers from 0 to below 1, the smaller first, or ()", is_rising),
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,8 +33,8 @@ class Schedule:
   warmup_steps: counts below have peak * count / warmup_steps instead.
   """
 
-  first: int = 0
-  warmup_steps: Steps = 0
+  first: Annotated[int, Range(-1, 1)] = 0
+  warmup_steps: StepsFrom0 = 0
   momenta = ()  # (low, high) of the momentum of a schedule that moves it too
 
   def rate(self, peak: float, steps: int, step: jax.Array) -> jax.Array:
@@ -41,8 +57,8 @@ class Poly(Schedule):
   """
 
   steps_per_epoch: Steps = 200
-  power: float = 0.9
-  floor: float = 1e-6
+  power: NotNegative = 0.9
+  floor: NotNegative = 1e-6
 
   def curve(self, peak: float, steps: int, count: jax.Array) -> jax.Array:
     epochs = -(-steps // self.steps_per_epoch)
@@ -54,7 +70,7 @@ class Poly(Schedule):
 class Cosine(Schedule):
   """From the peak to floor along half a cosine (PyTorch's `CosineAnnealingLR`)."""
 
-  floor: float = 0.0
+  floor: NotNegative = 0.0
 
   def curve(self, peak: float, steps: int, count: jax.Array) -> jax.Array:
     return self.floor + (peak - self.floor) * _half_cosine(count / steps)
@@ -69,10 +85,10 @@ class OneCycle(Schedule):
   goes from high to low and back; () leaves it alone.
   """
 
-  rise: float = 0.3
-  divide: float = 25.0
-  divide_end: float = 1e4
-  momenta: tuple = (0.85, 0.95)
+  rise: Share = 0.3
+  divide: Positive = 25.0
+  divide_end: Positive = 1e4
+  momenta: Momenta | tuple[()] = (0.85, 0.95)
 
   def curve(self, peak: float, steps: int, count: jax.Array) -> jax.Array:
     start = peak / self.divide

@@ -4,7 +4,7 @@ import ast
 import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,10 @@ from semiseg_jax.evaluation.decide import argmax_with_confidence
 from semiseg_jax.evaluation.inference import MULTIPLE, padded_size, whole
 from semiseg_jax.evaluation.multiscale import SCALES, Multiscale
 from semiseg_jax.evaluation.sliding import Sliding, make_grid
-from semiseg_jax.fields import require
-from semiseg_jax.models.network import Network, Size, Variables
+from semiseg_jax.models.network import Network, Variables
 from semiseg_jax.transforms.geometry import reflect_to
+from semiseg_jax.values import Count, Scales, Size
 
-MODES = ("whole", "sliding", "multiscale")
 _KEY = "config.inference"
 
 
@@ -38,30 +37,20 @@ class Inference:
   then 1.
   """
 
-  mode: str = "whole"
+  mode: Literal["whole", "sliding", "multiscale"] = "whole"
   flip: bool | None = None
-  multiple: int = MULTIPLE
-  batch: int = 1
-  window: tuple[int, int] | None = None
-  stride: tuple[int, int] | None = None
-  scales: tuple[float, ...] = SCALES
+  multiple: Count = MULTIPLE
+  batch: Count = 1
+  window: Size | None = None
+  stride: Size | None = None
+  scales: Scales = SCALES
   as_coded: bool = False
 
   def __post_init__(self):
-    require(f"{_KEY}.mode", self.mode, MODES)
-    for key in ("multiple", "batch"):
-      if getattr(self, key) < 1:
-        raise ValueError(f"{_KEY}.{key}={getattr(self, key)} must be at least 1")
-    for key in ("window", "stride"):
-      _check_sides(f"{_KEY}.{key}", getattr(self, key))
     if self.window and self.stride and any(map(int.__gt__, self.stride, self.window)):
       raise ValueError(f"{_KEY}.stride={self.stride} leaves gaps between windows of {self.window}")
     if self.stride and not self.window:
       raise ValueError(f"{_KEY}.stride={self.stride} wants {_KEY}.window, too")
-    if self.flip not in (None, True, False):
-      raise ValueError(f"{_KEY}.flip={self.flip!r} should be True, False or None")
-    if not self.scales or not all(isinstance(s, (int, float)) and s > 0 for s in self.scales):
-      raise ValueError(f"{_KEY}.scales={self.scales} should be one or more numbers above 0")
 
   @property
   def mirrors(self) -> bool:
@@ -152,13 +141,3 @@ def read_inference(
   except ValueError:
     raise ValueError(f"{where}={text!r} should be like mode=sliding,window=(512,512)") from None
   return fields.make(Inference, _KEY, "inference", {**(values or {}), **given})
-
-
-def _check_sides(key: str, sides: Any) -> None:
-  if sides is None:
-    return
-  is_pair = isinstance(sides, tuple) and len(sides) == 2
-  if not is_pair or not all(isinstance(side, int) for side in sides):
-    raise ValueError(f"{key}={sides!r} should be a height and a width")
-  if min(sides) < 1:
-    raise ValueError(f"{key}={sides}: both sides must be at least 1")

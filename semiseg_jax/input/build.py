@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
+from ml_collections.config_flags import config_path
 
 from semiseg_jax.input.datasets import open_dataset
 from semiseg_jax.input.partial import PartialLabels
@@ -21,6 +22,7 @@ from semiseg_jax.input.sources import (
 )
 from semiseg_jax.input.splits import labeled_indices, unlabeled_indices, val_indices
 from semiseg_jax.transforms import make_eval_transform, make_transform
+from semiseg_jax.values import split_names
 
 
 def open_data(config: ConfigDict, split: str = "val") -> Dataset:
@@ -29,7 +31,7 @@ def open_data(config: ConfigDict, split: str = "val") -> Dataset:
   split: what stands in their place, "test" or "train"; ValueError for a set that is not there.
   """
   data, evaluation = config.data, config.evaluation
-  names = data.class_names.split(",") if data.class_names else None
+  names = split_names(data.class_names) if data.class_names else None
   dataset = open_dataset(
     data.name,
     data_dir=data.data_dir,
@@ -88,7 +90,9 @@ def train_streams(
   domain, if it is not to be opened as config.data.domain says.
   """
   data, source = config.data, dataset.train
-  transform = lambda config: make_transform(config, tuple(data.crop))
+  transform = lambda path: make_transform(
+    config_path.get_value(path, data), tuple(data.crop), f"config.data.{path}"
+  )
   labeled = labeled_indices(
     data.labeled, source, dataset.info, rule=data.rule, min_classes=data.min_classes
   )
@@ -96,7 +100,7 @@ def train_streams(
   if data.partial:
     source = PartialLabels(source, data.partial, config.seed, dataset.info.num_classes)
   stream = lambda source, name: Stream(
-    source, transform(data[f"{name}_transform"]), data[f"{name}_batch"], data.replacement
+    source, transform(f"{name}_transform"), data[f"{name}_batch"], data.replacement
   )
   streams = {"labeled": stream(Subset(source, labeled), "labeled")}
   if "unlabeled" in names:
@@ -118,5 +122,5 @@ def train_streams(
       data.domain.name, data_dir=data.data_dir, variant=data.domain.variant
     )
     other = labeled_source(other, data, dataset.info)
-    streams["domain"] = Stream(other, transform(data.domain.transform), data.domain.batch)
+    streams["domain"] = Stream(other, transform("domain.transform"), data.domain.batch)
   return streams

@@ -3,13 +3,14 @@
 import ast
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 
 from semiseg_jax import fields
 from semiseg_jax.losses import binary, hard_pixels, pixel, region
+from semiseg_jax.values import CountFrom0, NotNegative, Share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Loss:
 class CrossEntropy(Loss):
   """The mean over labelled pixels, each counting as much as its class weighs."""
 
-  class_weights: tuple = ()
+  class_weights: tuple[NotNegative, ...] = ()
 
   @staticmethod
   def function(logits, labels, class_weights, axis_name):
@@ -59,7 +60,7 @@ class CrossEntropy(Loss):
 class MaskedCrossEntropy(Loss):
   """The same divided by the number of labelled pixels; 0 without one (C3-SemiSeg's)."""
 
-  class_weights: tuple = ()
+  class_weights: tuple[NotNegative, ...] = ()
   function = staticmethod(pixel.masked_cross_entropy)
 
 
@@ -67,9 +68,9 @@ class MaskedCrossEntropy(Loss):
 class Ohem(Loss):
   """See `ohem_loss`; the original's class weights are `hard_pixels.CITYSCAPES_WEIGHTS`."""
 
-  threshold: float = 0.6
-  min_kept: int = 256
-  class_weights: tuple = ()
+  threshold: Share = 0.6
+  min_kept: CountFrom0 = 256
+  class_weights: tuple[NotNegative, ...] = ()
   function = staticmethod(hard_pixels.ohem_loss)
 
 
@@ -77,10 +78,10 @@ class Ohem(Loss):
 class Annealed(Loss):
   """See `annealed_loss`; its threshold is fixed or, None, rises over a share of the run."""
 
-  threshold: float | None = None
-  ramp_share: float = 0.4
-  min_kept: int = 1
-  class_weights: tuple = ()
+  threshold: Share | None = None
+  ramp_share: Share = 0.4
+  min_kept: CountFrom0 = 1
+  class_weights: tuple[NotNegative, ...] = ()
   function = staticmethod(hard_pixels.annealed_loss)
 
   def settings(self, num_classes: int, step: jax.Array | int, steps: int) -> dict[str, Any]:
@@ -95,28 +96,25 @@ class Annealed(Loss):
 class Focal(Loss):
   """See `focal_loss`; the defaults are C3-SemiSeg's."""
 
-  gamma: float = 0.5
-  class_weights: tuple = ()
-  mean: str = "broadcast"
+  gamma: NotNegative = 0.5
+  class_weights: tuple[NotNegative, ...] = ()
+  mean: Literal[*hard_pixels.FOCAL_MEANS] = "broadcast"
   function = staticmethod(hard_pixels.focal_loss)
-
-  def __post_init__(self):
-    fields.require("mean", self.mean, hard_pixels.FOCAL_MEANS)
 
 
 @dataclasses.dataclass(frozen=True)
 class ZooFocal(Focal):
   """pytorch-segmentation's, whose mean is over all pixels, ignored ones too."""
 
-  gamma: float = 2.0
-  mean: str = "all"
+  gamma: NotNegative = 2.0
+  mean: Literal[*hard_pixels.FOCAL_MEANS] = "all"
 
 
 @dataclasses.dataclass(frozen=True)
 class Dice(Loss):
   """See `dice_loss`."""
 
-  smooth: float = 1.0
+  smooth: NotNegative = 1.0
   ignored_as_smallest: bool = True
   function = staticmethod(region.dice_loss)
 
@@ -144,11 +142,8 @@ class LogCoshDice(Dice):
 class LovaszSoftmax(Loss):
   """`lovasz_softmax_loss` of the softmax, over the classes "present" or "all"."""
 
-  classes: str = "present"
+  classes: Literal["present", "all"] = "present"
   per_image: bool = False
-
-  def __post_init__(self):
-    fields.require("classes", self.classes, ("present", "all"))
 
   @staticmethod
   def function(logits, labels, **settings):
@@ -168,7 +163,7 @@ class BinaryCrossEntropy(Loss):
 class BinaryFocal(Loss):
   """See `binary_focal_loss`."""
 
-  gamma: float = 2.0
+  gamma: NotNegative = 2.0
   of_mean: bool = True
   ignored_as_negative: bool = True
   function = staticmethod(binary.binary_focal_loss)
@@ -178,7 +173,7 @@ class BinaryFocal(Loss):
 class BinaryDice(Loss):
   """See `binary_dice_loss`."""
 
-  smooth: float = 1.0
+  smooth: NotNegative = 1.0
   ignored_as_negative: bool = True
   function = staticmethod(binary.binary_dice_loss)
 

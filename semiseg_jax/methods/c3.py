@@ -8,7 +8,7 @@ class's threshold, and contrast between pixels of both sets.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,6 @@ from semiseg_jax.collectives import (
   value_and_grad,
 )
 from semiseg_jax.contract import Aux, Batch, Facts, Loss, Params, TrainState, Tree
-from semiseg_jax.fields import Steps, require
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.class_thresholds import is_confident, update_thresholds
 from semiseg_jax.losses.labeled import make_loss
@@ -37,6 +36,7 @@ from semiseg_jax.models.decision import most_likely
 from semiseg_jax.models.network import Network, Variables
 from semiseg_jax.models.resize import resize_bilinear, resize_nearest
 from semiseg_jax.schedules import ramp_up
+from semiseg_jax.values import Count, NotNegative, Positive, Share, StepsFrom0
 
 _FIRST_THRESHOLD = 0.9
 
@@ -69,37 +69,33 @@ class Method(contract.Method):
   """
 
   supervised_loss: str = "masked_ce"
-  unlabeled_start: Steps | None = 2250
-  consistency_weight: float = 50.0
-  consistency_ramp: Steps = 4000
-  kld_weight: float = 0.0
-  ema_decay: float | None = 0.99
-  mixing: str | None = "cross_set"
-  contrast: str | None = "cross_set"
-  contrast_start: Steps = 0
-  contrast_weight: float = 0.1
-  contrast_ramp: Steps = 250
-  temperature: float = 0.15
-  pixels: int = 20
+  unlabeled_start: StepsFrom0 | None = 2250
+  consistency_weight: NotNegative = 50.0
+  consistency_ramp: StepsFrom0 = 4000
+  kld_weight: NotNegative = 0.0
+  ema_decay: Share | None = 0.99
+  mixing: Literal["cross_set", "within"] | None = "cross_set"
+  contrast: Literal["cross_set", "cross_model", "labeled"] | None = "cross_set"
+  contrast_start: StepsFrom0 = 0
+  contrast_weight: NotNegative = 0.1
+  contrast_ramp: StepsFrom0 = 250
+  temperature: Positive = 0.15
+  pixels: Count = 20
   mining: bool = True
   every_class: bool = False
-  embedding_dim: int = 256
-  head: str = "mlp"
+  embedding_dim: Count = 256
+  head: Literal["mlp", "aspp"] = "mlp"
   thresholds: bool = True
-  end_percent: float = 0.8
-  gamma: float = 0.0
-  threshold_decay: float = 0.9
+  end_percent: Share = 0.8
+  gamma: NotNegative = 0.0
+  threshold_decay: Share = 0.9
   true_labels_only: bool = False
-  gpus: int = 4
+  gpus: Count = 4
   average_statistics: bool = False
-  scope: str = "global"
+  scope: Literal["global", "device"] = "global"
 
   def __post_init__(self):
     make_loss(self.supervised_loss)  # says what is wrong with it
-    require("config.method.mixing", self.mixing, ("cross_set", "within", None))
-    require("config.method.contrast", self.contrast, ("cross_set", "cross_model", "labeled", None))
-    require("config.method.head", self.head, ("mlp", "aspp"))
-    require("config.method.scope", self.scope, ("global", "device"))
 
   @property
   def streams(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ follows from what the network itself says of the pixel at that moment.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from semiseg_jax import contract
 from semiseg_jax.collectives import DATA_AXIS, psum
 from semiseg_jax.contract import Aux, Batch, Loss, Params, TrainState, Tree
-from semiseg_jax.fields import require
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.dynamic import (
   disagrees,
@@ -26,8 +25,9 @@ from semiseg_jax.losses.dynamic import (
   weighted_mean_loss,
 )
 from semiseg_jax.losses.pixel import mean_where
+from semiseg_jax.values import NotNegative, Share
 
-_RULES = ("dynamic", "stored", "mutual", "flip", "online", None)
+_RULES = ("dynamic", "stored", "mutual", "flip", "online")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,18 +42,10 @@ class Method(contract.Method):
   (online).
   """
 
-  rule: str | None = "dynamic"
-  gamma: float = 9.0
-  gamma2: float = 5.0
-  threshold: float = 0.9
-
-  def __post_init__(self):
-    require("config.method.rule", self.rule, _RULES)
-    for key in ("gamma", "gamma2"):
-      if getattr(self, key) < 0:
-        raise ValueError(f"config.method.{key}={getattr(self, key)} must be at least 0")
-    if not 0 <= self.threshold <= 1:
-      raise ValueError(f"config.method.threshold={self.threshold} is no probability")
+  rule: Literal[*_RULES] | None = "dynamic"
+  gamma: NotNegative = 9.0
+  gamma2: NotNegative = 5.0
+  threshold: Share = 0.9
 
   @property
   def streams(self) -> tuple[str, ...]:

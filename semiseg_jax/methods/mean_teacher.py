@@ -4,8 +4,8 @@ Pseudo-labels with CutOut, CutMix (French et al. 2020) or ClassMix (Olsson et al
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,12 @@ from semiseg_jax import contract
 from semiseg_jax.augment.views import MIXINGS, image_keys, labeled_view, mixed_view, ranks
 from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Aux, Batch, Loss, Params, TrainState, Tree
-from semiseg_jax.fields import require
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.labeled import labeled_losses, make_loss
 from semiseg_jax.losses.pixel import confidence_weighted_loss
 from semiseg_jax.models.decision import most_likely
 from semiseg_jax.models.network import Outputs
+from semiseg_jax.values import Interval, NotNegative, Share
 
 
 class Student(NamedTuple):
@@ -44,24 +44,21 @@ class Method(contract.Method):
   pixels, as in methods/supervised.py.
   """
 
-  mixing: str = "classmix"
-  strong_threshold: float = 0.97
-  scale_range: Sequence[float] = (1.0, 1.0)
-  ema_decay: float = 0.99
+  mixing: Literal[*MIXINGS] = "classmix"
+  strong_threshold: Share = 0.97
+  scale_range: Interval = (1.0, 1.0)
+  ema_decay: Share = 0.99
   partial: bool = False
   eight_bit_passes: bool = True
-  scope: str = "global"
+  scope: Literal["global", "device"] = "global"
   supervised_loss: str = "ce"
-  aux_weight: float = 0.4
+  aux_weight: NotNegative = 0.4
 
-  MIXINGS = MIXINGS
   streams = ("labeled", "unlabeled")
   networks = ("student", "teacher")
   scored = "teacher"
 
   def __post_init__(self):
-    require("config.method.mixing", self.mixing, self.MIXINGS)
-    require("config.method.scope", self.scope, ("global", "device"))
     make_loss(self.supervised_loss)  # says what is wrong with it
 
   def check(self, config: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ teacher found on correctly predicted labelled pixels and keeps in a bank.
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import flax.struct
 import jax
@@ -22,7 +22,6 @@ from semiseg_jax.augment.memory_bank import STRONG, WEAK, Strength
 from semiseg_jax.augment.views import image_keys
 from semiseg_jax.collectives import DATA_AXIS, cond, value_and_grad
 from semiseg_jax.contract import Aux, Batch, Facts, Loss, Params, TrainState, Tree
-from semiseg_jax.fields import Steps, require
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses import balance, bank, pixel
 from semiseg_jax.losses.balance import ClassTables
@@ -32,6 +31,7 @@ from semiseg_jax.models.decision import most_likely
 from semiseg_jax.models.network import Outputs, Variables
 from semiseg_jax.models.resize import resize_nearest
 from semiseg_jax.schedules import cosine_decay
+from semiseg_jax.values import Count, NotNegative, Positive, Range, Share, Steps, StepsFrom0
 
 _METRICS = (
   "supervised_loss",
@@ -74,36 +74,29 @@ class Method(contract.Method):
   """
 
   ramp_steps: Steps = 2000
-  bank_lead: Steps = 1000
-  memory_per_class: int = 256
-  quota_factor: float = 1.0
-  threshold: float = 0.95
-  entropy_weight: float = 0.01
-  contrast_weight: float = 0.1
+  bank_lead: StepsFrom0 = 1000
+  memory_per_class: Count = 256
+  quota_factor: Positive = 1.0
+  threshold: Share = 0.95
+  entropy_weight: NotNegative = 0.01
+  contrast_weight: NotNegative = 0.1
   class_balancing: bool = True
-  background: int = -1
-  labeled_mix: float = 0.2
+  background: Annotated[int, Range(-1, 254)] = -1
+  labeled_mix: Share = 0.2
   use_teacher: bool = True
-  warmup_rate: float = 10.0
-  memory_weights: str = "code"
-  rank_order: str = "ascending"
+  warmup_rate: Positive = 10.0
+  memory_weights: Literal[*MEMORY_WEIGHTS] = "code"
+  rank_order: Literal[*bank.RANK_ORDERS] = "ascending"
   entropy_broadcast: bool = False
   isotropic_blur: bool = False
   eight_bit_jitter: bool = False
-  domain_schedule: str = "alternate"
+  domain_schedule: Literal["alternate", "code"] = "alternate"
   alternate: bool = False
-  head_dim: int = 256
+  head_dim: Count = 256
 
   streams = ("labeled", "unlabeled")
   networks = ("student", "teacher")
   state_spec = Memory(Bank(P(None, DATA_AXIS), P(), P()), P())
-
-  def __post_init__(self):
-    if self.ramp_steps < 1:
-      raise ValueError(f"config.method.ramp_steps={self.ramp_steps} must be at least 1")
-    require("config.method.memory_weights", self.memory_weights, MEMORY_WEIGHTS)
-    require("config.method.rank_order", self.rank_order, bank.RANK_ORDERS)
-    require("config.method.domain_schedule", self.domain_schedule, ("alternate", "code"))
 
   def heads(self) -> dict[str, int]:
     return {"selectors": self.head_dim}

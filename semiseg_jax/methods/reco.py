@@ -1,6 +1,7 @@
 """Regional contrast on top of a base method (Liu, Zhi, Johns and Davison, ICLR 2022)."""
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from semiseg_jax.methods.mean_teacher import Student
 from semiseg_jax.models.decision import most_likely
 from semiseg_jax.models.network import Network, Outputs
 from semiseg_jax.models.resize import resize_nearest
+from semiseg_jax.values import Count, Positive, Share
 
 _SURE = 0.97  # the original's constant for its own labels of sparsely labelled images
 
@@ -30,14 +32,12 @@ class Method(mean_teacher.Method):
   the whole batch or the device's own. The others are the mean teacher's.
   """
 
-  mixing: str | None = "classmix"
-  weak_threshold: float = 0.7
-  temperature: float = 0.5
-  num_queries: int = 256
-  num_negatives: int = 512
-  embedding_dim: int = 256
-
-  MIXINGS = (*MIXINGS, None)
+  mixing: Literal[*MIXINGS] | None = "classmix"
+  weak_threshold: Share = 0.7
+  temperature: Positive = 0.5
+  num_queries: Count = 256
+  num_negatives: Count = 512
+  embedding_dim: Count = 256
 
   @property
   def streams(self) -> tuple[str, ...]:

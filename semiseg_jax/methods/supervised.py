@@ -10,6 +10,7 @@ from semiseg_jax.augment.views import image_keys, labeled_view
 from semiseg_jax.collectives import DATA_AXIS, pmean
 from semiseg_jax.contract import Aux, Batch, Loss, Params, TrainState, Tree
 from semiseg_jax.losses.labeled import labeled_losses, make_loss
+from semiseg_jax.values import NotNegative
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Method(contract.Method):
   """
 
   supervised_loss: str = "ce"
-  aux_weight: float = 0.4
+  aux_weight: NotNegative = 0.4
   augment: bool = True
   second_pass: bool = False
 

@@ -5,7 +5,7 @@ A description is a frozen dataclass whose fields are that network's keys in conf
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from flax import nnx
 
@@ -31,7 +31,7 @@ class Architecture:
 
   trunk: Trunk = RESNET101
   output_stride: int = 16
-  freeze_bn: str = "none"
+  freeze_bn: Literal["none", "trunk", "all"] = "none"
   freeze_trunk: bool = False
 
   MODULE: ClassVar[type[Segmenter]]
@@ -48,7 +48,6 @@ class Architecture:
         f"as {own}"
       )
     require("config.model.output_stride", self.output_stride, self.RATES)
-    require("config.model.freeze_bn", self.freeze_bn, ("none", "trunk", "all"))
 
   @property
   def rates(self) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from semiseg_jax.models.layers import Maker, PReLU, Sequential, dropout, max_poo
 from semiseg_jax.models.network import Features, Keys
 from semiseg_jax.models.trunk import Style, Trunk
 from semiseg_jax.models.unpool import max_pool_places, max_unpool
+from semiseg_jax.values import Count
 
 # Of the encoder's second stage after its first block, and of the third's: dilations of the 3x3, or
 # "asymmetric", a 1x5 and a 5x1 in its place.
@@ -137,7 +138,7 @@ class ENetTrunk(Trunk):
   """ENet's encoder as a config describes it; nothing of it is recomputed (remat)."""
 
   name: str = "enet"
-  width: int = 16
+  width: Count = 16
 
   def build(self, output_stride: int, style: Style, make: Maker) -> ENetEncoder:
     return ENetEncoder(self.width, make._replace(init=style.trunk_init))

@@ -7,6 +7,7 @@ import jax
 from flax import nnx
 
 from semiseg_jax.models.layers import Init, Maker, he_normal_fan_out
+from semiseg_jax.values import Count
 
 
 class Style(NamedTuple):
@@ -40,7 +41,7 @@ class Trunk:
   """
 
   name: str = ""
-  width: int = 64
+  width: Count = 64
 
   def build(self, output_stride: int, style: Style, make: Maker) -> nnx.Module:
     """The module with fresh weights."""

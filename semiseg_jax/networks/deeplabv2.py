@@ -1,14 +1,16 @@
 """DeepLabV2 (Chen et al. 2017), as ReCo and as the class-wise memory bank have it."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from semiseg_jax.fields import require
 from semiseg_jax.models.architecture import Architecture
 from semiseg_jax.models.heads import SummedConvs, linear_head
 from semiseg_jax.models.layers import Maker
 from semiseg_jax.models.network import Features, Keys, Outputs, Segmenter, Size
 from semiseg_jax.models.resnet import MEMORY_BANK
+from semiseg_jax.values import Range
+
+Branches = Annotated[int, Range(1, 4)]
 
 
 class DeepLabV2Module(Segmenter):
@@ -32,21 +34,17 @@ class DeepLabV2(Architecture):
   """
 
   output_stride: int = 8
-  classifier_branches: int = 4
+  classifier_branches: Branches = 4
 
   RATES: ClassVar = {8: (6, 12, 18, 24)}
   MODULE = DeepLabV2Module
-
-  def __post_init__(self):
-    super().__post_init__()
-    require("config.model.classifier_branches", self.classifier_branches, range(1, 5))
 
 
 @dataclasses.dataclass(frozen=True)
 class DeepLabV2ImageNet(DeepLabV2):
   """The memory bank's, for a trunk from ImageNet; its code returns within the loop over four."""
 
-  classifier_branches: int = 2
+  classifier_branches: Branches = 2
 
   STYLE = MEMORY_BANK
 

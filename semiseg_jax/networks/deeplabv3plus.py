@@ -1,7 +1,7 @@
 """DeepLabV3+ (Chen et al. 2018), as ReCo, the class-wise memory bank and C3-SemiSeg have it."""
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 from flax import nnx
@@ -13,6 +13,7 @@ from semiseg_jax.models.network import Features, Keys, Outputs, Segmenter, Size
 from semiseg_jax.models.plus import LowAndHigh, PlusDecoder
 from semiseg_jax.models.resnet import MEMORY_BANK, ResNet
 from semiseg_jax.models.trunk import Style
+from semiseg_jax.values import Count
 
 
 class DeepLabV3PModule(Segmenter, LowAndHigh):
@@ -52,7 +53,7 @@ class DeepLabV3P(Architecture):
   decoder_dim: channels of ASPP and heads.
   """
 
-  decoder_dim: int = 256
+  decoder_dim: Count = 256
 
   RATES: ClassVar = {16: (6, 12, 18), 8: (12, 24, 36)}
   MODULE = DeepLabV3PModule
@@ -65,7 +66,7 @@ class DeepLabV3Plus(Architecture):
   Outputs at stride 4. decoder_dim: channels of ASPP and decoder.
   """
 
-  decoder_dim: int = 256
+  decoder_dim: Count = 256
 
   STYLE = MEMORY_BANK
   MODULE = DeepLabV3PlusModule
@@ -75,7 +76,7 @@ class DeepLabV3Plus(Architecture):
 class DeepLabV3PlusC3(DeepLabV3Plus):
   """C3-SemiSeg's (its `models/deeplabv3_plus.py`), whose trunk may be an xception too."""
 
-  freeze_bn: str = "trunk"
+  freeze_bn: Literal["none", "trunk", "all"] = "trunk"
 
   RATES: ClassVar = {16: (6, 12, 18), 8: (12, 24, 36)}
   STYLE = Style(dilate_first=True, init=he_normal_fan_in, norm_bias=1e-4)

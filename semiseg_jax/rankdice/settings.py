@@ -1,6 +1,9 @@
 """What can be chosen about RankDice."""
 
 import dataclasses
+from typing import Annotated, Literal
+
+from semiseg_jax.values import CountFrom0, NotNegative, Range, Share, check_fields
 
 SOLVERS = ("ba", "trna", "ba+trna", "exact", "rma")
 FORMS = ("ours", "root", "fork", "successor")
@@ -30,31 +33,20 @@ class RankDice:
   The published tables: RankDice(form="fork", truncate_mean=True).
   """
 
-  solver: str = "ba"
-  metric: str = "dice"
-  smooth: float = 0.0
-  pruning: float | None = 0.5
+  solver: Literal[*SOLVERS] = "ba"
+  metric: Literal["dice", "iou"] = "dice"
+  smooth: NotNegative = 0.0
+  pruning: Share | None = 0.5
   truncate_mean: bool = False
-  form: str = "ours"
-  gap: int = 0
-  tail: float = 1e-4
+  form: Literal[*FORMS] = "ours"
+  gap: CountFrom0 = 0
+  tail: Annotated[float, Range(1e-7, 0.5, open_most=True)] = 1e-4  # of the counts
   whole: bool = False
-  trna_offset: int = 1
+  trna_offset: CountFrom0 = 1
 
   def __post_init__(self):
-    _check_among("solver", self.solver, SOLVERS)
-    _check_among("metric", self.metric, ("dice", "iou"))
-    _check_among("form", self.form, FORMS)
+    check_fields(self)
     if self.metric == "iou" and self.solver != "rma":
       raise ValueError(f"solver {self.solver!r} is for Dice alone; metric 'iou' needs 'rma'")
-    if not self.smooth >= 0:
-      raise ValueError(f"smooth is {self.smooth}; it can't be negative")
-    if not 1e-7 <= self.tail < 0.5:
-      raise ValueError(f"tail is {self.tail}; a share of counts lies between 1e-7 and 0.5")
     if self.solver in ("exact", "rma") and (self.truncate_mean or self.whole):
       raise ValueError(f"truncate_mean and whole are for BA and T-RNA, not for {self.solver!r}")
-
-
-def _check_among(name: str, value: str, known: tuple[str, ...]) -> None:
-  if value not in known:
-    raise ValueError(f"{name} {value!r} is none of {', '.join(known)}")

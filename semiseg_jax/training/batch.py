@@ -1,24 +1,20 @@
 """Another batch: what `:batch=N` behind a config's file does (docs/scaling.md)."""
 
-import dataclasses
 import functools
 import math
-import typing
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 from ml_collections import ConfigDict
 
-from semiseg_jax.fields import Steps
 from semiseg_jax.methods import METHODS, make_method
 from semiseg_jax.runtime.mesh import listed
 from semiseg_jax.schedules import SCHEDULES
 from semiseg_jax.training.optimizers import OPTIMIZERS
+from semiseg_jax.training.sections import Evaluation, Training
+from semiseg_jax.values import is_in_steps, types_of
 
 _ROWS = ("data.labeled_batch", "data.unlabeled_batch", "data.domain.batch")
-_TRAINING = (
-  "steps", "reload_best_after", "stop_after", "refresh_batch_stats", "checkpoint_every",
-)  # fmt: skip
 
 
 def scale_batch(config: ConfigDict, labeled: int) -> None:
@@ -54,16 +50,17 @@ def batches_of(config: ConfigDict) -> dict[str, int]:
 
 
 def _counted_in_steps(config: ConfigDict) -> list[str]:
-  """Keys; a method and a schedule say of their fields which."""
-  found = [f"training.{key}" for key in _TRAINING] + ["evaluation.every"]
-  for path, name, table in (
-    ("method", config.method.name, METHODS),
-    ("optimizer.schedule", config.optimizer.schedule.name, SCHEDULES),
-  ):
-    fields = dataclasses.fields(table[name])
-    types = {field.name: (field.type, *typing.get_args(field.type)) for field in fields}
-    found += [f"{path}.{key}" for key, kinds in types.items() if Steps in kinds]
-  return found
+  """Keys; their types say which."""
+  kinds = {
+    "training": Training,
+    "evaluation": Evaluation,
+    "method": METHODS[config.method.name],
+    "optimizer.schedule": SCHEDULES[config.optimizer.schedule.name],
+  }
+  every = (
+    (path, key, type) for path, kind in kinds.items() for key, type in types_of(kind).items()
+  )
+  return [f"{path}.{key}" for path, key, type in every if is_in_steps(type)]
 
 
 def _set(part: ConfigDict, paths: Iterable[str]) -> Iterator[tuple[ConfigDict, str]]:

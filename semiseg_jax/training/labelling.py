@@ -13,7 +13,7 @@ import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,6 @@ from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.evaluation.decide import argmax_with_confidence
 from semiseg_jax.evaluation.inference import whole
 from semiseg_jax.evaluation.pictures import write_palette_png
-from semiseg_jax.fields import require
 from semiseg_jax.input import class_balance, pseudo_labels
 from semiseg_jax.input.pipeline import EvalBatches
 from semiseg_jax.input.pseudo_labels import ChunkWriter, PseudoLabels
@@ -40,6 +39,7 @@ from semiseg_jax.runtime.report import jsonable
 from semiseg_jax.transforms import geometry
 from semiseg_jax.transforms.evaluation import EvalTransform
 from semiseg_jax.transforms.geometry import Record
+from semiseg_jax.values import Count, Size
 
 _IN_FLIGHT = 2  # batches that wait to be counted and written
 
@@ -55,20 +55,14 @@ class Labelling:
   exact: thresholds from all those pixels' values instead of a histogram.
   """
 
-  version: str = "scale"
-  batch: int = 8
-  size: tuple[int, int] | None = None
-  label_size: tuple[int, int] | None = None
-  chunk: int = 64
-  stride: int = 16
+  version: Literal[*class_balance.VERSIONS] = "scale"
+  batch: Count = 8
+  size: Size | None = None
+  label_size: Size | None = None
+  chunk: Count = 64
+  stride: Count = 16
   per_class: bool = True
   exact: bool = False
-
-  def __post_init__(self):
-    require("config.rounds.labels.version", self.version, class_balance.VERSIONS)
-    for key in ("batch", "chunk", "stride"):
-      if getattr(self, key) < 1:
-        raise ValueError(f"config.rounds.labels.{key}={getattr(self, key)} must be at least 1")
 
 
 # Of a chunk: int64 [C,NUM_BINS] counts of the pixels that thresholds are taken from ("sampled"),

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import optax
 
 from semiseg_jax import fields
-from semiseg_jax.schedules import SCHEDULES
+from semiseg_jax.schedules import SCHEDULES, Schedule
+from semiseg_jax.values import Count, Momentum, NotNegative, Positive, check
 
 Tree = Any
 
@@ -28,31 +29,33 @@ class Optimizer:
   Raises ValueError for anything else in groups.
   """
 
-  learning_rate: float = 1e-3
-  weight_decay: float = 0.0
+  learning_rate: Positive = 1e-3
+  weight_decay: NotNegative = 0.0
   groups: tuple = ()
   decoupled = False  # whether the decay is added behind the moments, not to the gradient
   batch_power = 0.5  # of a batch's size, with which the learning rate grows
 
   def __post_init__(self):
     for group in self.groups:
-      match group:
-        case [str(), int() | float() as factor, int() | float() | None, *times] if factor > 0:
-          if not times or (len(times) == 1 and isinstance(times[0], int) and times[0] > 0):
-            continue
-      raise ValueError(
-        f"config.optimizer.groups has {group!r}: not (pattern, factor above 0, decay or None) with "
-        "or without a number of times"
-      )
+      kinds = (str, Positive, NotNegative | None, Count)
+      try:
+        for value, kind in zip(group, kinds[: max(len(group), 3)], strict=True):
+          check("", value, kind)
+        re.compile(group[0])
+      except (TypeError, ValueError, re.error):
+        raise ValueError(
+          f"config.optimizer.groups has {group!r}: not (pattern, factor above 0, decay or None) "
+          "with or without a number of times"
+        ) from None
 
 
 @dataclasses.dataclass(frozen=True)
 class SGD(Optimizer):
   """As `torch.optim.SGD`, the decay added to the gradient; defaults are ReCo's."""
 
-  learning_rate: float = 2.5e-3
-  weight_decay: float = 5e-4
-  momentum: float = 0.9
+  learning_rate: Positive = 2.5e-3
+  weight_decay: NotNegative = 5e-4
+  momentum: Momentum = 0.9
   nesterov: bool = True
   batch_power = 1.0
 
@@ -64,9 +67,9 @@ class SGD(Optimizer):
 class Adam(Optimizer):
   """As `torch.optim.Adam`, the decay added to the gradient."""
 
-  b1: float = 0.9
-  b2: float = 0.999
-  eps: float = 1e-8
+  b1: Momentum = 0.9
+  b2: Momentum = 0.999
+  eps: Positive = 1e-8
 
   def moments(self, momentum: jax.Array | None) -> optax.GradientTransformation:
     return optax.scale_by_adam(self.b1 if momentum is None else momentum, self.b2, self.eps)
@@ -76,7 +79,7 @@ class Adam(Optimizer):
 class AdamW(Adam):
   """As `torch.optim.AdamW`."""
 
-  weight_decay: float = 0.01
+  weight_decay: NotNegative = 0.01
   decoupled = True
 
 
@@ -93,12 +96,9 @@ def make_optimizer(
   get their first gradient late, and `per_class`, those of them with one tensor per class along
   their arrays' leading axis.
 
-  Raises ValueError for an unknown name or key, naming the nearest, and for values of another type;
-  `init` raises it for a group without parameters.
+  Raises ValueError as `make_settings` does; `init` raises it for a group without parameters.
   """
-  values = dict(config)
-  schedule = fields.make_chosen(SCHEDULES, "config.optimizer.schedule", values.pop("schedule"))
-  settings = fields.make_chosen(OPTIMIZERS, "config.optimizer", values)
+  schedule, settings = make_settings(config)
   groups = (*settings.groups, ("", 1.0, None))
   times = [number for _, _, _, number in ((*group, 1)[:4] for group in groups)]
 
@@ -130,6 +130,17 @@ def make_optimizer(
     return optimizer.init(params)
 
   return optax.GradientTransformation(init, optimizer.update)
+
+
+def make_settings(config: Mapping[str, Any]) -> tuple[Schedule, Optimizer]:
+  """What the `optimizer` section describes.
+
+  Raises ValueError for an unknown name or key, naming the nearest, and for values that are not
+  allowed.
+  """
+  values = dict(config)
+  schedule = fields.make_chosen(SCHEDULES, "config.optimizer.schedule", values.pop("schedule"))
+  return schedule, fields.make_chosen(OPTIMIZERS, "config.optimizer", values)
 
 
 def each_module(

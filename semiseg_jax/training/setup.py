@@ -8,15 +8,12 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from semiseg_jax.contract import Batch, Facts, Method, TrainState
-from semiseg_jax.fields import require
 from semiseg_jax.input.build import train_streams
 from semiseg_jax.input.pipeline import Stream
-from semiseg_jax.input.sources import Dataset, DatasetInfo
-from semiseg_jax.methods import make_method
-from semiseg_jax.networks import NETWORKS
+from semiseg_jax.input.sources import Dataset
 from semiseg_jax.runtime.mesh import make_mesh, sharing_devices
+from semiseg_jax.training.check import check, check_size
 from semiseg_jax.training.optimizers import make_optimizer
-from semiseg_jax.training.selection import MONITORS
 from semiseg_jax.training.start import Start, make_start
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import Metrics, make_train_step
@@ -57,8 +54,7 @@ def build(
   domain: the second one, if it is not to be opened; mesh: default as many devices as divide the
   batches.
   """
-  method = make_method(config.method)
-  check(config, method)
+  method = check(config)
   check_size(config, dataset.info)
   streams = train_streams(config, dataset, method.streams, domain)
   mesh = mesh or make_mesh(sharing_devices([stream.batch for stream in streams.values()]))
@@ -81,37 +77,3 @@ def make_facts(config: ConfigDict, num_classes: int, streams: dict[str, Stream])
     rows["labeled"],
     rows.get("unlabeled", 0),
   )
-
-
-def check(config: ConfigDict, method: Method) -> None:
-  """ValueError for values that contradict each other."""
-  if NETWORKS[config.model.name].OF_IMAGES:
-    raise ValueError(
-      f"config.model.name={config.model.name!r} classifies whole images: take a DeepLab, "
-      "or another network, whose trunk can start from its weights by config.model.init_from"
-    )
-  method.check(config)
-  for section, key in (("training", "steps"), ("training", "log_every"), ("training", "keep"),
-                       ("training", "checkpoint_every"), ("training", "accumulate"),
-                       ("evaluation", "every"), ("data", "labeled_batch")):  # fmt: skip
-    if config[section][key] < 1:
-      raise ValueError(f"config.{section}.{key}={config[section][key]} must be at least 1")
-  require("config.evaluation.monitor", config.evaluation.monitor, MONITORS)
-  if None not in (config.training.stop_after, config.training.reload_best_after):
-    raise ValueError(
-      "config.training.stop_after and reload_best_after both wait for a better score: set one"
-    )
-  if config.evaluation.network is not None:
-    require("config.evaluation.network", config.evaluation.network, method.networks)
-
-
-def check_size(config: ConfigDict, info: DatasetInfo) -> None:
-  """ValueError unless every validation image fits into the size that it will be padded to."""
-  size = config.evaluation.size
-  if size is None and info.size is None:
-    raise ValueError(f"config.evaluation.size must be given: {info.name} doesn't say its own")
-  if None not in (size, info.size) and (info.size[0] > size[0] or info.size[1] > size[1]):
-    raise ValueError(
-      f"the evaluation size {size[0]}x{size[1]} (config.evaluation.size, height x width) is "
-      f"smaller than the images of {info.name}, {info.size[0]}x{info.size[1]}"
-    )

@@ -50,25 +50,30 @@ EVALUATION = {
 
 
 def make_transform(
-  config: Mapping[str, Any], crop: tuple[int, int] | None
+  config: Mapping[str, Any],
+  crop: tuple[int, int] | None,
+  section: str = "config.data.labeled_transform",
 ) -> grain.transforms.RandomMap:
   """The training transform called config["name"], with the other keys as its fields.
 
   crop: (height, width) of what it makes; ScaleCrop and Zoo take None and leave the size alone.
-  Raises ValueError for an unknown name or key, naming the nearest, and for a value of another type
-  than its default's.
+  section: what errors call it.
+  Raises ValueError for an unknown name or key, naming the nearest, and for a value that is not
+  allowed.
   """
   values = dict(config)
   if "crop" in values:
     raise ValueError(
       f"the crop of transform {values.get('name')!r} is config.data.crop: {values['crop']} is lost"
     )
-  return fields.make_chosen(TRAINING, "config.data.*_transform", {**values, "crop": crop})
+  return fields.make_chosen(TRAINING, section, {**values, "crop": crop})
 
 
-def make_eval_transform(config: Mapping[str, Any]) -> EvalTransform:
+def make_eval_transform(
+  config: Mapping[str, Any], section: str = "config.evaluation.transform"
+) -> EvalTransform:
   """The evaluation transform called config["name"], with the other keys as its fields.
 
   Raises ValueError as make_transform does.
   """
-  return fields.make_chosen(EVALUATION, "config.evaluation.transform", config)
+  return fields.make_chosen(EVALUATION, section, config)

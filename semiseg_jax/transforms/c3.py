@@ -5,7 +5,7 @@ point. Images are 8-bit between the steps: truncated where floating point ends, 
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import grain
 import numpy as np
@@ -14,6 +14,9 @@ from PIL import Image
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.transforms import geometry, photometric, zoo
 from semiseg_jax.transforms.geometry import Record, Size
+from semiseg_jax.values import Count, CountFrom0, Range, Scales, Share
+
+Degrees = Annotated[int, Range(0, 180)]
 
 _MAGNITUDE, _SPREAD, _OPERATORS = 10, 0.5, 2  # RandAugment's, of the strong view
 VIEWS = {  # is the "image", is the "strong" view one with colour?
@@ -106,13 +109,13 @@ class C3(grain.transforms.RandomMap):
   blur (taps of a Gaussian, made odd, used half of the time).
   """
 
-  height: int = 512
-  scales: tuple[float, ...] = (1.0,)
-  rotation: int = 10
+  height: Count = 512
+  scales: Scales = (1.0,)
+  rotation: Degrees = 10
   flip: bool = True
-  jitter: float = 0.0
-  gray: float = 0.0
-  blur: int = 0
+  jitter: Share = 0.0
+  gray: Share = 0.0
+  blur: CountFrom0 = 0
   crop: Size = (256, 512)
 
   def random_map(self, record: Record, rng: np.random.Generator) -> Record:
@@ -138,19 +141,15 @@ class C3Unlabeled(grain.transforms.RandomMap):
   (the options siam_strong and siam_weak). Other fields as in C3.
   """
 
-  height: int = 512
-  scales: tuple[float, ...] = (1.0,)
-  rotation: int = 10
+  height: Count = 512
+  scales: Scales = (1.0,)
+  rotation: Degrees = 10
   flip: bool = True
-  jitter: float = 1.0
+  jitter: Share = 1.0
   rand_augment: bool = True
-  gray: float = 0.0
-  views: str = "weak_strong"
+  gray: Share = 0.0
+  views: Literal[*VIEWS] = "weak_strong"
   crop: Size = (256, 512)
-
-  def __post_init__(self):
-    if self.views not in VIEWS:
-      raise ValueError(f"views={self.views!r}: choose from {', '.join(VIEWS)}")
 
   def random_map(self, record: Record, rng: np.random.Generator) -> Record:
     draws = _draw(self, rng, record["image"].shape[:2])
@@ -178,7 +177,7 @@ class C3Eval:
   """`base_size` pixels along the longer side: the image bilinear without antialiasing and
   truncated to 8 bits, the label by Pillow's nearest."""
 
-  base_size: int = 1024
+  base_size: Count = 1024
 
   def __call__(self, record: Record) -> Record:
     size = self.output_size(record["image"].shape[:2])

@@ -14,6 +14,7 @@ import numpy as np
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.transforms import geometry
 from semiseg_jax.transforms.geometry import Record, Size
+from semiseg_jax.values import Interval
 
 
 class Draws(NamedTuple):
@@ -50,7 +51,7 @@ class DstCbc(grain.transforms.RandomMap):
   resize: (height, width) to which every image is brought first (512, 1024 for Cityscapes).
   """
 
-  scale_range: tuple[float, float] = (0.5, 1.5)
+  scale_range: Interval = (0.5, 1.5)
   flip: bool = True
   resize: Size | None = None
   crop: Size = (321, 321)

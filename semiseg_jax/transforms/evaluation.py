@@ -6,6 +6,7 @@ from typing import Protocol
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.transforms import geometry
 from semiseg_jax.transforms.geometry import Record
+from semiseg_jax.values import Count, Size
 
 
 class EvalTransform(Protocol):
@@ -31,7 +32,7 @@ class Whole:
 class ShorterSide:
   """`length` pixels along the shorter side: Pillow's antialiased bilinear, labels nearest."""
 
-  length: int = 512
+  length: Count = 512
 
   def __call__(self, record: Record) -> Record:
     size = self.output_size(record["image"].shape[:2])
@@ -49,7 +50,7 @@ class Pad:
   Images that are larger stay as they are.
   """
 
-  size: tuple[int, int] = (505, 505)
+  size: Size = (505, 505)
 
   def __call__(self, record: Record) -> Record:
     return geometry.fill(record, self.size, IGNORE)

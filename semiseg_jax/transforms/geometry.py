@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from semiseg_jax.values import Size
+
 Record = dict[str, np.ndarray]  # "image" [H,W,3], "label" uint8 [H,W], and what stands beside them
-Size = tuple[int, int]
 Function = Callable[..., np.ndarray]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.transforms import geometry
 from semiseg_jax.transforms.geometry import Record
+from semiseg_jax.values import Interval, Size
 
 
 class Draws(NamedTuple):
@@ -54,8 +55,8 @@ class ScaleCrop(grain.transforms.RandomMap):
   crop: (height, width), None = the record's own size (then records must agree in size).
   """
 
-  scale_range: tuple[float, float] = (1.0, 1.0)
-  crop: tuple[int, int] | None = None
+  scale_range: Interval = (1.0, 1.0)
+  crop: Size | None = None
 
   def random_map(self, record: Record, rng: np.random.Generator) -> Record:
     size = record["label"].shape

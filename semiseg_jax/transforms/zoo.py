@@ -5,7 +5,7 @@ and class 0 in the label, as in the original; `fill` changes that.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import grain
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.transforms import geometry
 from semiseg_jax.transforms.geometry import Record, Size
+from semiseg_jax.values import Count
 
 _ROTATION = 10  # degrees, to either side
 
@@ -69,19 +70,13 @@ class Zoo(grain.transforms.RandomMap):
   (then records must agree in size).
   """
 
-  base_size: int | None = None
+  base_size: Count | None = None
   scale: bool = True
   rotate: bool = True
   flip: bool = True
   blur: bool = False
-  fill: int = 0
+  fill: Literal[0, IGNORE] = 0
   crop: Size | None = None
-
-  def __post_init__(self):
-    if self.fill not in (0, IGNORE):
-      raise ValueError(
-        f"fill={self.fill}: choose 0, as the original, or {IGNORE} to ignore margins"
-      )
 
   def draw(self, rng: np.random.Generator, size: Size) -> Draws:
     """For an image of that size."""
@@ -104,7 +99,7 @@ class Zoo(grain.transforms.RandomMap):
 class ZooEval:
   """`size` pixels along the shorter side, then the square in the middle of that side length."""
 
-  size: int = 480
+  size: Count = 480
 
   def __call__(self, record: Record) -> Record:
     record = centre_crop(record, self.size)

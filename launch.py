@@ -18,23 +18,23 @@ from absl import app, flags
 
 from data import blank, prepare
 from semiseg_jax.commands import run
-from semiseg_jax.commands.flags import define_config
+from semiseg_jax.commands.flags import define_config, define_path, parse_or_exit
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
   """Every flag there is, by default for this process."""
   define_config(values)
-  text, switch, number = (
+  text, path, switch, number = (
     functools.partial(define, flag_values=values)
-    for define in (flags.DEFINE_string, flags.DEFINE_bool, flags.DEFINE_integer)
+    for define in (flags.DEFINE_string, define_path, flags.DEFINE_bool, flags.DEFINE_integer)
   )
-  text("workdir", None, "Holds all of a run; default runs/NAME_OF_CONFIG.")
+  path("workdir", None, "Holds all of a run; default runs/NAME_OF_CONFIG.")
   modes = ["train", "evaluate", "predict", "plan"]
   flags.DEFINE_enum("mode", "train", modes, "What to do.", flag_values=values)
   sets = ["val", "test", "train"]
   flags.DEFINE_enum("split", "val", sets, "evaluate: on which set.", flag_values=values)
-  text("images", None, 'predict: a picture, a folder of them, nested ones too, or "DIR/**/*.jpg".')
-  text("out", None, "predict: where to; default WORKDIR/predictions.")
+  path("images", None, 'predict: a picture, a folder of them, nested ones too, or "DIR/**/*.jpg".')
+  path("out", None, "predict: where to; default WORKDIR/predictions.")
   text("inference", "", 'predict: keys of config.inference: "mode=sliding,window=(512,512)".')
   text("format", "palette", "predict: palette, or as servers take it: cityscapes | voc.")
   switch("overlays", False, "predict: also the colours over each picture.")
@@ -46,9 +46,9 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
   switch("search", False, "plan: also look for the largest batch that fits.")
   switch("full_effort", False, "plan: compile as for a real run; slow.")
   text("coordinator", None, "HOST:PORT of process 0, of several.")
-  number("num_processes", None, "How many are started.")
-  number("process_id", None, "Which one this is, from 0.")
-  number("peer_timeout", 300, "Seconds to wait for a silent process.")
+  number("num_processes", None, "How many are started.", lower_bound=1)
+  number("process_id", None, "Which one this is, from 0.", lower_bound=0)
+  number("peer_timeout", 300, "Seconds to wait for a silent process.", lower_bound=1)
 
 
 def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> int:
@@ -59,4 +59,4 @@ def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> int:
 
 if __name__ == "__main__":
   define_flags()
-  app.run(main)
+  app.run(main, flags_parser=parse_or_exit)

@@ -10,6 +10,7 @@ from semiseg_jax.fields import nearest, require
 from semiseg_jax.networks import NETWORKS, TRUNKS
 from semiseg_jax.training.choices import choose
 from semiseg_jax.training.sections import SECTIONS, Whole
+from semiseg_jax.values import CountFrom0, check
 
 _DEFAULTS = {
   "data.labeled_transform": "scale_crop",
@@ -128,6 +129,8 @@ def parse(arg: str | None, **defaults: Any) -> ConfigDict:
       values[key] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
       raise ValueError(f"config argument {pair!r}: {key} takes a {kind.__name__}") from None
+    if kind is int:  # a number of images, or a seed
+      check(key, values[key], CountFrom0)
   return values
 
 

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from data import published
 from semiseg_jax.input import prepared
+from semiseg_jax.runtime.errors import in_one_line, naming
 
 _HERE = pathlib.Path(__file__).parent
 PathLike = str | os.PathLike
@@ -189,9 +190,10 @@ def main(argv: list[str] | None = None) -> int:
   )
   args = parser.parse_args(argv)
   try:
-    path = prepare(args.name, args.raw, args.data_dir, args.variant, args.skip_bad)
+    with naming(args.data_dir or prepared.default_data_dir()):
+      path = prepare(args.name, args.raw, args.data_dir, args.variant, args.skip_bad)
   except (OSError, ValueError) as error:
-    print(error, file=sys.stderr)
+    print(in_one_line(error), file=sys.stderr)
     return 1
   print_summary(args.name, path, Console())
   return 0

@@ -12,6 +12,8 @@ import sys
 
 from absl import logging
 
+from semiseg_jax.runtime.errors import in_one_line
+
 COMMANDS = ("check", "inspect", "convert")
 
 
@@ -27,7 +29,7 @@ def main(argv: list[str]) -> int:
     except (ValueError, OSError, ImportError) as error:
       if logging.level_debug():
         raise
-      print(f"{argv[0]}: {error}", file=sys.stderr)
+      print(f"{argv[0]}: {in_one_line(error)}", file=sys.stderr)
       return 1
   print(__doc__.strip(), file=sys.stdout if argv in (["--help"], ["-h"]) else sys.stderr)
   return 0 if argv in (["--help"], ["-h"]) else 2

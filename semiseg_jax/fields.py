@@ -17,17 +17,23 @@ T = TypeVar("T")
 def make(kind: type[T], section: str, name: str, values: Mapping[str, Any]) -> T:
   """kind(**values), with lists made tuples; every field of `kind` has a default.
 
+  Raises ValueError as `check_all` does, and for what `kind` itself finds wrong.
+  """
+  check_all(kind, section, name, values)
+  return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+
+
+def check_all(kind: type, section: str, name: str, values: Mapping[str, Any]) -> None:
+  """ValueError for an unknown key, naming the nearest, and for a value that is none of its field's
+  type (values.py).
+
   section, name: what the error calls the place, such as "config.method" and "reco".
-  Raises ValueError for an unknown key, naming the nearest, and for a value that is none of its
-  field's type (values.py).
   """
   known = types_of(kind)
-  values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
   for key, value in values.items():
     if key not in known:
       raise ValueError(f"{section}.{key} is no key of {name!r}: {nearest(key, known)}")
     check(f"{section}.{key}", value, known[key])
-  return kind(**values)
 
 
 def choose(key: str, name: str, table: Mapping[str, T]) -> T:

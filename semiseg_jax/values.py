@@ -43,7 +43,7 @@ class Such:
 
 
 def is_odd(number: int) -> bool:
-  return number > 0 and number % 2 == 1
+  return number % 2 == 1
 
 
 def is_rising(pair: tuple[float, float]) -> bool:
@@ -62,6 +62,9 @@ def split_names(text: str) -> list[str]:
 
 
 Count = Annotated[int, Range(1)]
+Batch = Annotated[int, Range(1, 65_536)]  # images at a time
+Channels = Annotated[int, Range(1, 65_536)]
+Side = Annotated[int, Range(1, 65_535)]  # in pixels
 CountFrom0 = Annotated[int, Range(0)]
 Steps = Annotated[int, Range(1), "steps"]  # counted in steps: see `training.batch.scale_batch`
 StepsFrom0 = Annotated[int, Range(0), "steps"]
@@ -69,14 +72,15 @@ Positive = Annotated[float, Range(0, FLOAT32, open_least=True)]
 NotNegative = Annotated[float, Range(0, FLOAT32)]
 Share = Annotated[float, Range(0, 1)]  # or a probability
 Momentum = Annotated[float, Range(0, 1, open_most=True)]
-Size = Annotated[
-  tuple[Count, Count], Such("a height and a width of at least 1, as (321, 321)", bool)
-]
+Size = Annotated[tuple[Side, Side], Such("a height and a width of at least 1, as (321, 321)", bool)]
+Factor = Annotated[float, Range(0, 100, open_least=True)]  # of a size
 Interval = Annotated[
-  tuple[Positive, Positive], Such("two numbers above 0, the smaller first", is_rising)
+  tuple[Factor, Factor], Such("two numbers above 0, the smaller first, at most 100", is_rising)
 ]
-Scales = Annotated[tuple[Positive, ...], Such("one or more numbers above 0, as (0.5, 1.0)", bool)]
-Odd = Annotated[int, Such("an odd number of at least 1", is_odd)]
+Scales = Annotated[
+  tuple[Factor, ...], Such("one or more numbers above 0, at most 100, as (0.5, 1.0)", bool)
+]
+OddSide = Annotated[int, Range(1, 999), Such("an odd number from 1 to 999", is_odd)]
 Names = Annotated[str, Such("different names with commas between them", are_different_names)]
 
 

@@ -28,7 +28,8 @@ FLOORS = (  # from the top; what stands side by side does not import one another
   ("networks",),
   ("models",),
   ("schedules",),
-  ("fields", "collectives", "labels"),
+  ("fields",),
+  ("values", "collectives", "labels"),
 )
 LARGEST_SHARE = 0.15  # of the package's lines in one room
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from semiseg_jax.commands.flags import class_names, user_path
 from semiseg_jax.input import folder
 from semiseg_jax.input.decode import DataError
 from semiseg_jax.labels import IGNORE
@@ -81,8 +82,10 @@ def check(root: str, class_names: list[str] | None, ignore_index: int | None) ->
 
 def main(argv: list[str]) -> int:
   parser = argparse.ArgumentParser(prog="python -m semiseg_jax check", description=__doc__)
-  parser.add_argument("root", help="directory with images/ and masks/, or a dataset.toml")
-  parser.add_argument("--class_names", type=lambda text: text.split(","), help="a,b,c by id")
+  parser.add_argument(
+    "root", type=user_path, help="directory with images/ and masks/, or a dataset.toml"
+  )
+  parser.add_argument("--class_names", type=class_names, help="a,b,c by id")
   parser.add_argument("--ignore_index", type=int, help="id of pixels without a label (255)")
   args = parser.parse_args(argv)
   return 1 if check(args.root, args.class_names, args.ignore_index) else 0

@@ -12,6 +12,7 @@ says what they are and what would be taken.
 """
 
 import argparse
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from rich.console import Console
 
+from semiseg_jax.commands.flags import class_names, user_path
 from semiseg_jax.convert import apart, checkpoint, export, families, hub, published
 from semiseg_jax.convert.assign import tensors_of
 from semiseg_jax.convert.family import Family
@@ -27,6 +29,8 @@ from semiseg_jax.convert.report import print_report, write_report
 from semiseg_jax.convert.verify import LIMITS, findings
 from semiseg_jax.convert.weights import Converted, Weights, convert, describe, named
 from semiseg_jax.input.datasets import open_dataset
+from semiseg_jax.runtime.errors import naming
+from semiseg_jax.values import Count, check
 
 _KNOWN = ("name", "normalization", "classifier_branches")  # of the model: what a file may not say
 
@@ -38,8 +42,12 @@ def parser() -> argparse.ArgumentParser:
     description=f"{summary}\n\n{usage}",
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  add, path = parser.add_argument, pathlib.Path
-  add("weights", help="a file of weights, hf://ORG/REPO/FILE, or a working directory")
+  add, path = parser.add_argument, user_path
+  add(
+    "weights",
+    type=os.path.expanduser,
+    help="a file of weights, hf://ORG/REPO/FILE, or a working directory",
+  )
   add("--out", type=path, help="directory for the converted network, for launch.py to work with")
   add("--to_torch", type=path, metavar="FILE", help="state dict to write: .pth or .safetensors")
   add("--export", type=path, metavar="FILE", help="program to write, see docs/weights.md")
@@ -55,8 +63,9 @@ def parser() -> argparse.ArgumentParser:
   add("--dataset", help="prepared dataset whose class names and colours the network gets")
   add("--data_dir", help="of prepared datasets; default $SEMISEG_DATA or ~/semiseg_data")
   add("--variant", help="of the prepared dataset, where there are several")
-  names = lambda text: text.split(",")
-  add("--class_names", type=names, help="instead of --dataset: names with commas between them")
+  add(
+    "--class_names", type=class_names, help="instead of --dataset: names with commas between them"
+  )
   add("--size", help="--export: a fixed size of images, HEIGHTxWIDTH; default: any size")
   return parser
 
@@ -66,27 +75,32 @@ def main(argv: list[str]) -> int:
   args, console = parser().parse_args(argv), Console(highlight=False, markup=False, soft_wrap=True)
   is_whole = checkpoint.is_whole(args.weights)
   check_hub(args)
+  check("--num_classes", args.num_classes, Count | None)
   known = {key: getattr(args, key) for key in _KNOWN}
   weights = checkpoint.open_weights(args.weights, None if is_whole else args.family, **known)
   done = convert(weights, num_classes=args.num_classes, reinit_classifier=args.reinit_classifier)
   announce(args.weights, weights, done, console)
   about = names_and_colors(args, weights, done.model["num_classes"])
   if args.out:
-    checkpoint.save_network(args.out, done.variables, done.model, about)
-    write_report(done.report, args.out / "conversion.tsv")
+    with naming(args.out):
+      checkpoint.save_network(args.out, done.variables, done.model, about)
+      write_report(done.report, args.out / "conversion.tsv")
     console.print(f"written to {args.out}: every tensor is listed in conversion.tsv")
   if args.to_torch:
     family = written_family(args, is_whole, weights, done)
     tensors = tensors_of(family, done.variables, about.get("counters"))
-    apart.write(family, args.to_torch, tensors, {**about, "model": done.model})
+    with naming(args.to_torch):
+      apart.write(family, args.to_torch, tensors, {**about, "model": done.model})
     console.print(f"{len(tensors)} tensors written to {args.to_torch} for {family.title}")
   if args.export:
     size = parse_size(args.size) if args.size else None
-    export.write(args.export, done.network, done.variables, about, size=size)
+    with naming(args.export):
+      export.write(args.export, done.network, done.variables, about, size=size)
     console.print(f"written to {args.export}")
   if args.hub:
     about, run = {**about, "model": done.model}, published.run_of(pathlib.Path(args.weights))
-    published.write(args.hub, done.variables, about, run, args.push)
+    with naming(args.hub):
+      published.write(args.hub, done.variables, about, run, args.push)
     console.print(f"written to {args.hub}: README.md is its card, look it over")
   if args.push:
     folder = args.hub or pathlib.Path(args.weights)

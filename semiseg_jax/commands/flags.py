@@ -1,6 +1,9 @@
-"""The flag --config of every command that takes one."""
+"""The flag --config of every command that takes one, and paths on the command line."""
 
+import argparse
 import difflib
+import os
+import pathlib
 import re
 import sys
 
@@ -12,6 +15,7 @@ from ml_collections.config_flags import config_path
 
 from semiseg_jax.training.batch import scale_batch
 from semiseg_jax.training.choices import CHOICES, choose
+from semiseg_jax.values import are_different_names, split_names
 
 
 def define_config(values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:
@@ -27,6 +31,40 @@ def define_config(values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:
   return holder
 
 
+def define_path(
+  name: str, default: str | None, text: str, flag_values: flags.FlagValues = flags.FLAGS
+) -> None:
+  """A flag for a path, in which ~ is the home directory."""
+  flags.DEFINE(_Path(), name, default, text, flag_values)
+
+
+def user_path(text: str) -> pathlib.Path:
+  """A path as it was typed, for argparse: ~ is the home directory."""
+  return pathlib.Path(os.path.expanduser(text))
+
+
+def class_names(text: str) -> list[str]:
+  """The names that commas stand between, for argparse."""
+  if not are_different_names(text):
+    raise argparse.ArgumentTypeError(f"{text!r} should be different names with commas between them")
+  return split_names(text)
+
+
+def parse_or_exit(argv: list[str]) -> list[str]:
+  """For `app.run`: what is left of the arguments; ends with one line if a flag is wrong."""
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    sys.exit(
+      f"{pathlib.Path(argv[0]).name}: {' '.join(str(error).split())}; --help lists all flags"
+    )
+
+
+class _Path(flags.ArgumentParser):
+  def parse(self, text: str) -> str:
+    return os.path.expanduser(text)
+
+
 class _Choosing(flags.ArgumentParser):
   """Makes the choices named on the command line before any key of theirs is looked for, and scales
   the batch behind them."""
@@ -35,16 +73,19 @@ class _Choosing(flags.ArgumentParser):
     self._parser = parser
 
   def parse(self, path: str) -> ConfigDict:
-    file, *arguments = re.split("[:,]", path)
+    file, *arguments = re.split("[:,]", os.path.expanduser(path))
     batch = [text[6:] for text in arguments if text.startswith("batch=")]
     others = ",".join(text for text in arguments if not text.startswith("batch="))
+    if not os.path.isfile(file):
+      others = [str(other) for other in pathlib.Path(file).parent.glob("*.py")]
+      raise ValueError(f"No such file: {file}{_meant(file, others)}")
     try:
       config = self._parser.parse(f"{file}:{others}" if others else file)
       for choice in CHOICES:
         if name := _given(f"{choice}.name"):
           choose(config, choice, name[-1])
       for labeled in batch:
-        scale_batch(config, int(labeled))
+        scale_batch(config, _whole(labeled))
       _check_keys(config)
       _let_none_be_typed(config)
     except (OSError, ValueError) as error:  # the parser's has a traceback in its text
@@ -53,6 +94,17 @@ class _Choosing(flags.ArgumentParser):
 
   def flag_type(self) -> str:
     return self._parser.flag_type()
+
+
+def _meant(word: str, known: list[str]) -> str:
+  return "".join(f"; did you mean {close}?" for close in difflib.get_close_matches(word, known, 1))
+
+
+def _whole(text: str) -> int:
+  """Of batch=N."""
+  if not text.isdecimal():
+    raise ValueError(f"batch={text} must be a whole number")
+  return int(text)
 
 
 def _given(key: str) -> list[str]:
@@ -71,7 +123,9 @@ def _check_keys(config: ConfigDict) -> None:
   for key in _typed(r"^--?(?:no)?config\.([\w.]+)"):
     if not any(f"{name}.".startswith(f"{key}.") for name in known):
       close = [f"did you mean config.{name}?" for name in difflib.get_close_matches(key, known, 1)]
-      raise ValueError(f"no key config.{key}: {[*close, 'configs/common.py has all'][0]}")
+      raise ValueError(
+        f"no key config.{key}: {[*close, 'semiseg_jax/training/sections.py has all'][0]}"
+      )
 
 
 def _let_none_be_typed(config: ConfigDict) -> None:

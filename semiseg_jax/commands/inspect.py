@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from semiseg_jax.collectives import DATA_AXIS
-from semiseg_jax.commands.flags import define_config
+from semiseg_jax.commands.flags import define_config, define_path, parse_or_exit
 from semiseg_jax.contract import Batch, Tree
 from semiseg_jax.convert.checkpoint import trained_network
 from semiseg_jax.evaluation.contact_sheet import Sample, Section, contact_sheet
@@ -34,7 +34,9 @@ from semiseg_jax.input.counts import class_counts
 from semiseg_jax.input.pipeline import Stream, train_batches
 from semiseg_jax.input.sources import Dataset, Source, Transformed, Wrapped
 from semiseg_jax.labels import IGNORE
+from semiseg_jax.runtime.errors import naming
 from semiseg_jax.runtime.mesh import make_mesh, shard_batch
+from semiseg_jax.training.check import check
 from semiseg_jax.training.setup import Run, build
 from semiseg_jax.training.start import Start, compute_dtype
 from semiseg_jax.training.step import state_spec
@@ -83,9 +85,10 @@ def inspect(
   sections += view_sections(run, batches, images, note)
   title = f"{dataset.info.name}, {title}"
   page = contact_sheet(title, sections, dataset.info.palette, dataset.info.class_names)
-  out.mkdir(parents=True, exist_ok=True)
   path = out / "inspect.png"
-  Image.fromarray(page).save(path)
+  with naming(path):
+    out.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(page).save(path)
   console.print(f"samples are in {path}")
   return path
 
@@ -262,22 +265,23 @@ def _about(source: Source) -> tuple[str, str, str]:
 
 def main(argv: list[str]) -> int:
   define_config()
-  flags.DEFINE_string("out", "runs/inspect", "Where inspect.png is written.")
+  define_path("out", "runs/inspect", "Where inspect.png is written.")
   flags.DEFINE_integer("images", 8, "Samples of each stream.", lower_bound=1)
-  flags.DEFINE_float("seconds", 5.0, "Of each measurement of speed.")
+  flags.DEFINE_float("seconds", 5.0, "Of each measurement of speed.", lower_bound=0.0)
   flags.DEFINE_bool("workers", False, "Measure 1 and 2 worker processes, too.")
-  flags.DEFINE_string("workdir", None, "A run whose best network makes the pseudo-labels.")
+  define_path("workdir", None, "A run whose best network makes the pseudo-labels.")
   flags.mark_flag_as_required("config")
   if {"--help", "-h"} & {*argv}:  # absl's own would be of the module that was started
     print(f"{__doc__}{flags.FLAGS.module_help(__name__)}")
     return 0
-  app.run(_run, argv=["semiseg_jax inspect", *argv])
+  app.run(_run, argv=["inspect", *argv], flags_parser=parse_or_exit)
 
 
 def _run(argv: list[str]) -> int:
   if len(argv) > 1:
     raise app.UsageError(f"unexpected arguments {argv[1:]}; flags begin with --")
   values = flags.FLAGS
+  check(values.config)
   if not logging.level_debug():
     logging.set_verbosity(logging.WARNING)  # the libraries report every file they touch
   inspect(

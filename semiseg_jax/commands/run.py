@@ -19,10 +19,13 @@ from semiseg_jax.input.build import open_data
 from semiseg_jax.input.sources import Dataset
 from semiseg_jax.planning.plan import Plan, describe, make_plan
 from semiseg_jax.runtime import processes
+from semiseg_jax.runtime.errors import in_one_line, naming
 from semiseg_jax.runtime.report import print_scores
 from semiseg_jax.runtime.survey_report import Told, as_dict, print_survey, write_survey
 from semiseg_jax.training import loop
+from semiseg_jax.training.check import check, check_values
 from semiseg_jax.training.evaluator import rule_of, supervised_loss, survey_saved
+from semiseg_jax.training.rounds import check as check_rounds
 from semiseg_jax.training.rounds import train_in_rounds
 from semiseg_jax.training.setup import build
 from semiseg_jax.training.start import compute_dtype
@@ -42,18 +45,23 @@ def launch(values: flags.FlagValues, ensure: Callable, known: Callable) -> int:
   file = "" if config is None else values["config"].config_filename.partition(":")[0]
   workdir = pathlib.Path(values.workdir or f"runs/{pathlib.Path(file).stem}")
   try:
+    if config is not None:
+      check_values(config)
     if values.mode == "predict":
       keys = ("format", "overlays", "confidence", "probabilities")
       files = Files(**{key: getattr(values, key) for key in keys})
       options = {"inference": values.inference, "files": files, "skip_bad": values.skip_bad}
-      predict(config, workdir, values.images, values.out, **options)
+      with naming(values.out or workdir):
+        predict(config, workdir, values.images, values.out, **options)
     elif values.mode == "plan":
       datasets = (known(d.name, d.variant, config.data.crop) for d in domains(config))
       options = {"search": values.search, "full_effort": values.full_effort}
       plan(config, values.topology, *datasets, **options)
     else:
       address = (values.coordinator, values.num_processes, values.process_id)
-      with processes.joined(*address, timeout=values.peer_timeout):
+      if values.mode == "train":
+        (check_rounds if config.rounds.count else check)(config)
+      with naming(workdir), processes.joined(*address, timeout=values.peer_timeout):
         for domain in domains(config):
           if domain.name and domain.name != "folder":
             ensure(domain.name, domain.variant, config.data.data_dir)
@@ -62,10 +70,10 @@ def launch(values: flags.FlagValues, ensure: Callable, known: Callable) -> int:
         else:
           result = evaluate(config, workdir, values.split)
       return processes.RETRY if result.get("status") == "interrupted" else 0
-  except (ValueError, FileNotFoundError, loop.DivergedError) as error:
+  except (ValueError, OSError, ImportError, loop.DivergedError) as error:
     if logging.level_debug():
       raise
-    print(f"launch.py: {error}", file=sys.stderr)
+    print(f"launch.py: {in_one_line(error)}", file=sys.stderr)
     return 1
   return 0
 

@@ -1,5 +1,6 @@
 """Trained networks on disk: of a run, of a conversion, or in PyTorch's files."""
 
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,7 +39,7 @@ def open_weights(reference: str, family: str | None = None, **known: Any) -> Wei
 
 def is_whole(reference: str) -> bool:
   """Whether it names a folder or a repository, which says itself what its network is."""
-  return hub.is_repository(reference) or pathlib.Path(reference).is_dir()
+  return hub.is_repository(reference) or pathlib.Path(reference).expanduser().is_dir()
 
 
 def save_network(
@@ -82,10 +83,11 @@ def trained_network(
       )
     return networks.build(about["model"], dtype=dtype)
 
-  if hub.is_repository(str(workdir)) or published.is_folder(pathlib.Path(workdir)):
-    about = published.read_about(str(workdir))
+  workdir = os.path.expanduser(workdir)
+  if hub.is_repository(workdir) or published.is_folder(pathlib.Path(workdir)):
+    about = published.read_about(workdir)
     fresh, network = build(about)
-    return published.read_variables(str(workdir), fresh), network, about
+    return published.read_variables(workdir, fresh), network, about
   with Checkpoints(_best(pathlib.Path(workdir)), keep=1) as checkpoints:
     about = checkpoints.about()
     if about is None:

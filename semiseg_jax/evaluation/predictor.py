@@ -18,7 +18,7 @@ from semiseg_jax.evaluation.multiscale import SCALES, Multiscale
 from semiseg_jax.evaluation.sliding import Sliding, make_grid
 from semiseg_jax.models.network import Network, Variables
 from semiseg_jax.transforms.geometry import reflect_to
-from semiseg_jax.values import Count, Scales, Size
+from semiseg_jax.values import Batch, Scales, Side, Size
 
 _KEY = "config.inference"
 
@@ -39,8 +39,8 @@ class Inference:
 
   mode: Literal["whole", "sliding", "multiscale"] = "whole"
   flip: bool | None = None
-  multiple: Count = MULTIPLE
-  batch: Count = 1
+  multiple: Side = MULTIPLE
+  batch: Batch = 1
   window: Size | None = None
   stride: Size | None = None
   scales: Scales = SCALES

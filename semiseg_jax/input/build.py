@@ -1,6 +1,7 @@
 """From a config to datasets and the streams of a run."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -113,7 +114,7 @@ def train_streams(
         )
       rest = Joined(rest, dataset.extra)
     if data.pseudo_labels:
-      rest = PseudoLabels(rest, data.pseudo_labels)
+      rest = PseudoLabels(rest, os.path.expanduser(data.pseudo_labels))
     elif config.rounds.count:
       rest = Unlabeled(rest)
     streams["unlabeled"] = stream(rest, "unlabeled")

@@ -79,7 +79,7 @@ class PreparedSource(Source):
 
 def default_data_dir() -> pathlib.Path:
   """Where prepared datasets lie unless told otherwise: $SEMISEG_DATA, else ~/semiseg_data."""
-  return pathlib.Path(os.environ.get("SEMISEG_DATA") or pathlib.Path.home() / "semiseg_data")
+  return pathlib.Path(os.environ.get("SEMISEG_DATA") or "~/semiseg_data").expanduser()
 
 
 def open_prepared(name: str, data_dir: str | os.PathLike, variant: str | None = None) -> Dataset:

@@ -5,6 +5,7 @@ listing, the same images are chosen for the same seed. The listing is the source
 """
 
 import difflib
+import os
 import pathlib
 import random
 import re
@@ -190,7 +191,7 @@ def _ids(spec: str, source: Source, complaint: str) -> list[str]:
   subsets = source.lists()
   if spec in subsets:
     return source.ids_of(spec)
-  if (path := pathlib.Path(spec)).is_file():
+  if (path := pathlib.Path(os.path.expanduser(spec))).is_file():
     return [line.strip() for line in path.read_text().splitlines() if line.strip()]
   if subsets:
     near = difflib.get_close_matches(spec, subsets)

@@ -36,7 +36,7 @@ from semiseg_jax.models.decision import most_likely
 from semiseg_jax.models.network import Network, Variables
 from semiseg_jax.models.resize import resize_bilinear, resize_nearest
 from semiseg_jax.schedules import ramp_up
-from semiseg_jax.values import Count, NotNegative, Positive, Share, StepsFrom0
+from semiseg_jax.values import Channels, Count, NotNegative, Positive, Share, StepsFrom0
 
 _FIRST_THRESHOLD = 0.9
 
@@ -83,7 +83,7 @@ class Method(contract.Method):
   pixels: Count = 20
   mining: bool = True
   every_class: bool = False
-  embedding_dim: Count = 256
+  embedding_dim: Channels = 256
   head: Literal["mlp", "aspp"] = "mlp"
   thresholds: bool = True
   end_percent: Share = 0.8

@@ -31,7 +31,16 @@ from semiseg_jax.models.decision import most_likely
 from semiseg_jax.models.network import Outputs, Variables
 from semiseg_jax.models.resize import resize_nearest
 from semiseg_jax.schedules import cosine_decay
-from semiseg_jax.values import Count, NotNegative, Positive, Range, Share, Steps, StepsFrom0
+from semiseg_jax.values import (
+  Channels,
+  Count,
+  NotNegative,
+  Positive,
+  Range,
+  Share,
+  Steps,
+  StepsFrom0,
+)
 
 _METRICS = (
   "supervised_loss",
@@ -92,7 +101,7 @@ class Method(contract.Method):
   eight_bit_jitter: bool = False
   domain_schedule: Literal["alternate", "code"] = "alternate"
   alternate: bool = False
-  head_dim: Count = 256
+  head_dim: Channels = 256
 
   streams = ("labeled", "unlabeled")
   networks = ("student", "teacher")

@@ -16,7 +16,7 @@ from semiseg_jax.methods.mean_teacher import Student
 from semiseg_jax.models.decision import most_likely
 from semiseg_jax.models.network import Network, Outputs
 from semiseg_jax.models.resize import resize_nearest
-from semiseg_jax.values import Count, Positive, Share
+from semiseg_jax.values import Channels, Count, Positive, Share
 
 _SURE = 0.97  # the original's constant for its own labels of sparsely labelled images
 
@@ -37,7 +37,7 @@ class Method(mean_teacher.Method):
   temperature: Positive = 0.5
   num_queries: Count = 256
   num_negatives: Count = 512
-  embedding_dim: Count = 256
+  embedding_dim: Channels = 256
 
   @property
   def streams(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """DenseNet trunks (Huang et al. 2017) with torchvision's names, at any output stride."""
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from flax import nnx
 from semiseg_jax.models.layers import Maker, max_pool
 from semiseg_jax.models.network import Features
 from semiseg_jax.models.trunk import Style, Trunk
+from semiseg_jax.values import Range
 
 DENSENETS = {
   "densenet121": (6, 12, 24, 16),
@@ -117,6 +119,7 @@ class DenseNetTrunk(Trunk):
   """
 
   name: str = "densenet121"
+  width: Annotated[int, Range(2, 65_536)] = 64
   deep_stem: bool = False
 
   def build(self, output_stride: int, style: Style, make: Maker) -> DenseNet:

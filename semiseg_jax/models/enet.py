@@ -4,6 +4,7 @@ Source: pytorch-segmentation, `models/enet.py`.
 """
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from semiseg_jax.models.layers import Maker, PReLU, Sequential, dropout, max_poo
 from semiseg_jax.models.network import Features, Keys
 from semiseg_jax.models.trunk import Style, Trunk
 from semiseg_jax.models.unpool import max_pool_places, max_unpool
-from semiseg_jax.values import Count
+from semiseg_jax.values import Range
 
 # Of the encoder's second stage after its first block, and of the third's: dilations of the 3x3, or
 # "asymmetric", a 1x5 and a 5x1 in its place.
@@ -138,7 +139,7 @@ class ENetTrunk(Trunk):
   """ENet's encoder as a config describes it; nothing of it is recomputed (remat)."""
 
   name: str = "enet"
-  width: Count = 16
+  width: Annotated[int, Range(4, 65_536)] = 16
 
   def build(self, output_stride: int, style: Style, make: Maker) -> ENetEncoder:
     return ENetEncoder(self.width, make._replace(init=style.trunk_init))

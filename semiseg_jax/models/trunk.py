@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 
 from semiseg_jax.models.layers import Init, Maker, he_normal_fan_out
-from semiseg_jax.values import Count
+from semiseg_jax.values import Channels
 
 
 class Style(NamedTuple):
@@ -41,7 +41,7 @@ class Trunk:
   """
 
   name: str = ""
-  width: Count = 64
+  width: Channels = 64
 
   def build(self, output_stride: int, style: Style, make: Maker) -> nnx.Module:
     """The module with fresh weights."""

@@ -1,6 +1,7 @@
 """U-Net's encoder (Ronneberger et al. 2015) as pytorch-segmentation has it (`models/unet.py`)."""
 
 import dataclasses
+from typing import Annotated
 
 import jax
 from flax import nnx
@@ -9,6 +10,7 @@ from semiseg_jax.models.heads import conv_norm_relu
 from semiseg_jax.models.layers import Maker, Sequential, max_pool
 from semiseg_jax.models.network import Features
 from semiseg_jax.models.trunk import Style, Trunk
+from semiseg_jax.values import Range
 
 
 def two_convs(channels: int, out_channels: int, make: Maker) -> Sequential:
@@ -39,6 +41,7 @@ class UNetTrunk(Trunk):
   """U-Net's encoder as a config describes it; nothing of it is recomputed (remat)."""
 
   name: str = "unet"
+  width: Annotated[int, Range(2, 65_536)] = 64
 
   def build(self, output_stride: int, style: Style, make: Maker) -> UNetEncoder:
     return UNetEncoder(self.width, make._replace(init=style.trunk_init, norm_bias=0.0))

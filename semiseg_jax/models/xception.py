@@ -10,7 +10,7 @@ from semiseg_jax.fields import require
 from semiseg_jax.models.layers import Maker, SeparableConv, Sequential, he_normal_fan_in
 from semiseg_jax.models.network import Features
 from semiseg_jax.models.trunk import Style, Trunk, run_block
-from semiseg_jax.values import Count, CountFrom0
+from semiseg_jax.values import Channels, CountFrom0
 
 FIRST_MIDDLE_BLOCK = 4
 
@@ -104,7 +104,7 @@ class XceptionTrunk(Trunk):
   """
 
   name: str = "xception"
-  width: Count = 32
+  width: Channels = 32
   middle_blocks: CountFrom0 = 16
 
   def build(self, output_stride: int, style: Style, make: Maker) -> Xception:

@@ -15,7 +15,7 @@ from semiseg_jax.models.pyramid import MeanGrid
 from semiseg_jax.models.resnet import ResNetTrunk
 from semiseg_jax.models.trunk import Trunk
 from semiseg_jax.models.vgg import VGGTrunk
-from semiseg_jax.values import Count
+from semiseg_jax.values import Channels
 
 
 class MeanClassifier(Segmenter):
@@ -99,7 +99,7 @@ class VGGClassifier(ResNetClassifier):
   """A VGG for whole images; decoder_dim: of its first two linear layers."""
 
   trunk: Trunk = VGG16
-  decoder_dim: Count = 4096
+  decoder_dim: Channels = 4096
 
   TRUNKS: ClassVar = (VGGTrunk,)
   MODULE = GridClassifier

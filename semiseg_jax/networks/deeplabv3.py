@@ -7,7 +7,7 @@ from semiseg_jax.models.architecture import Architecture
 from semiseg_jax.models.heads import ASPP, linear_head, pixel_head
 from semiseg_jax.models.layers import Maker, dropout
 from semiseg_jax.models.network import Features, Keys, Outputs, Segmenter, Size
-from semiseg_jax.values import Count
+from semiseg_jax.values import Channels
 
 
 class DeepLabV3Module(Segmenter):
@@ -44,7 +44,7 @@ class DeepLabV3(Architecture):
   """
 
   output_stride: int = 8
-  decoder_dim: Count = 256
+  decoder_dim: Channels = 256
   aux_head: bool = False
 
   RATES: ClassVar = {8: (12, 24, 36), 16: (6, 12, 18)}

@@ -13,7 +13,7 @@ from semiseg_jax.models.network import Features, Keys, Outputs, Segmenter, Size
 from semiseg_jax.models.plus import LowAndHigh, PlusDecoder
 from semiseg_jax.models.resnet import MEMORY_BANK, ResNet
 from semiseg_jax.models.trunk import Style
-from semiseg_jax.values import Count
+from semiseg_jax.values import Channels
 
 
 class DeepLabV3PModule(Segmenter, LowAndHigh):
@@ -53,7 +53,7 @@ class DeepLabV3P(Architecture):
   decoder_dim: channels of ASPP and heads.
   """
 
-  decoder_dim: Count = 256
+  decoder_dim: Channels = 256
 
   RATES: ClassVar = {16: (6, 12, 18), 8: (12, 24, 36)}
   MODULE = DeepLabV3PModule
@@ -66,7 +66,7 @@ class DeepLabV3Plus(Architecture):
   Outputs at stride 4. decoder_dim: channels of ASPP and decoder.
   """
 
-  decoder_dim: Count = 256
+  decoder_dim: Channels = 256
 
   STYLE = MEMORY_BANK
   MODULE = DeepLabV3PlusModule

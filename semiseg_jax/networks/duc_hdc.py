@@ -16,7 +16,7 @@ from semiseg_jax.models.network import Features, Keys, Outputs, Segmenter, Size
 from semiseg_jax.models.plus import PlusDecoder
 from semiseg_jax.models.resize import resize_bilinear
 from semiseg_jax.models.trunk import Style
-from semiseg_jax.values import Count
+from semiseg_jax.values import Channels
 
 
 class DenseUpsampling(nnx.Module):
@@ -75,7 +75,7 @@ class DUCHDC(Architecture):
   """
 
   output_stride: int = 8
-  decoder_dim: Count = 256
+  decoder_dim: Channels = 256
 
   RATES: ClassVar = {8: (6, 12, 18, 24, 36)}
   STYLE = Style(hybrid_dilation=True, init=he_normal_fan_in, norm_bias=1e-4)

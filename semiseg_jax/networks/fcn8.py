@@ -14,7 +14,7 @@ from semiseg_jax.models.layers import Maker, dropout, split_keys
 from semiseg_jax.models.network import Features, Keys, Outputs, Segmenter, Size
 from semiseg_jax.models.trunk import Style, Trunk
 from semiseg_jax.models.vgg import VGGTrunk
-from semiseg_jax.values import Count
+from semiseg_jax.values import Channels
 
 MARGIN = 99  # around the image, beside the first convolution's 1, so that small ones reach the end
 CUTS = (5, 9, 31)  # what the margin has become at strides 16, 8 and 1
@@ -86,7 +86,7 @@ class FCN8(Architecture):
 
   trunk: Trunk = VGG16
   output_stride: int = 32
-  decoder_dim: Count = 4096
+  decoder_dim: Channels = 4096
 
   RATES: ClassVar = {32: ()}
   TRUNKS: ClassVar = (VGGTrunk,)

@@ -13,7 +13,7 @@ from semiseg_jax.models.layers import Maker, he_normal_fan_in
 from semiseg_jax.models.network import Features, Keys, Outputs, Segmenter, Size
 from semiseg_jax.models.resize import resize_bilinear
 from semiseg_jax.models.trunk import Style
-from semiseg_jax.values import Odd
+from semiseg_jax.values import OddSide
 
 
 class GlobalConv(nnx.Module):
@@ -100,7 +100,7 @@ class GCN(Architecture):
   """
 
   output_stride: int = 32
-  num_filters: Odd = 11
+  num_filters: OddSide = 11
   use_deconv: bool = False
 
   RATES: ClassVar = {32: (), 16: (), 8: ()}

@@ -11,7 +11,7 @@ from semiseg_jax.models.architecture import Architecture
 from semiseg_jax.models.heads import linear_head
 from semiseg_jax.models.layers import Maker, Sequential, he_normal_fan_in
 from semiseg_jax.models.network import Features, Keys, Outputs, Segmenter, Size
-from semiseg_jax.models.resnet import Block, Bottleneck, ResNetTrunk
+from semiseg_jax.models.resnet import BACKBONES, Block, Bottleneck, ResNetTrunk
 from semiseg_jax.models.trunk import Style, Trunk
 from semiseg_jax.models.unpool import overlapping_max_pool_places, overlapping_max_unpool
 
@@ -94,6 +94,14 @@ class SegResNet(Architecture):
   TRUNKS: ClassVar = (ResNetTrunk,)
   STYLE = Style(init=he_normal_fan_in, norm_bias=1e-4)
   MODULE = SegResNetModule
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.trunk.width % Bottleneck.expansion and BACKBONES[self.trunk.name][0] is not Bottleneck:
+      raise ValueError(
+        f"config.model.trunk.width={self.trunk.width} must be a multiple of {Bottleneck.expansion} "
+        f"for this network on a {self.trunk.name}"
+      )
 
 
 NETWORKS = {"segresnet": SegResNet}

@@ -13,9 +13,10 @@ from semiseg_jax.methods import make_method
 from semiseg_jax.models.normalization import NORMALIZATIONS
 from semiseg_jax.networks import NETWORKS
 from semiseg_jax.training.batch import batches_of
+from semiseg_jax.training.choices import CHOICES
 from semiseg_jax.training.optimizers import make_settings
 from semiseg_jax.training.sections import SECTIONS, Model, Whole
-from semiseg_jax.transforms import make_eval_transform, make_transform
+from semiseg_jax.transforms import EVALUATION, TRAINING, make_transform
 
 
 def check_values(config: ConfigDict) -> None:
@@ -31,11 +32,14 @@ def check_values(config: ConfigDict) -> None:
   read_rule(config.evaluation.decide)
   description(config.model)
   make_settings(config.optimizer)
+  for path, table in CHOICES.items():
+    if table in (TRAINING, EVALUATION):
+      values = dict(config_path.get_value(path, config))
+      kind = fields.choose(f"config.{path}.name", name := values.pop("name"), table)
+      fields.check_all(kind, f"config.{path}", name, values)
   for stream in batches_of(config):
     path = "domain.transform" if stream == "domain" else f"{stream}_transform"
     make_transform(config_path.get_value(path, data), data.crop, f"config.data.{path}")
-  for path in ("evaluation.transform", "rounds.labels.transform"):
-    make_eval_transform(config_path.get_value(path, config), f"config.{path}")
 
 
 def _check_section(kind: type, name: str, section: ConfigDict) -> None:

@@ -39,7 +39,7 @@ from semiseg_jax.runtime.report import jsonable
 from semiseg_jax.transforms import geometry
 from semiseg_jax.transforms.evaluation import EvalTransform
 from semiseg_jax.transforms.geometry import Record
-from semiseg_jax.values import Count, Size
+from semiseg_jax.values import Batch, Count, Size
 
 _IN_FLIGHT = 2  # batches that wait to be counted and written
 
@@ -56,7 +56,7 @@ class Labelling:
   """
 
   version: Literal[*class_balance.VERSIONS] = "scale"
-  batch: Count = 8
+  batch: Batch = 8
   size: Size | None = None
   label_size: Size | None = None
   chunk: Count = 64

@@ -25,7 +25,6 @@ from semiseg_jax.convert.checkpoint import trained_network
 from semiseg_jax.input.build import open_data, train_streams
 from semiseg_jax.input.pseudo_labels import PseudoLabels
 from semiseg_jax.input.sources import Dataset, Source
-from semiseg_jax.methods import make_method
 from semiseg_jax.runtime import processes
 from semiseg_jax.runtime.checkpoints import write_json
 from semiseg_jax.runtime.report import jsonable
@@ -33,6 +32,7 @@ from semiseg_jax.runtime.rounds_report import report
 from semiseg_jax.runtime.signals import ends_with
 from semiseg_jax.runtime.workdir import claim
 from semiseg_jax.training import loop
+from semiseg_jax.training.check import check as check_config
 from semiseg_jax.training.evaluator import score_saved
 from semiseg_jax.training.labelling import Labelling, export_labels, label_images
 from semiseg_jax.training.selection import monitored
@@ -149,7 +149,7 @@ def export(
 ) -> None:
   """Writes pseudo-labels as PNGs for people."""
   source = unlabeled_images(config, dataset)
-  root = pathlib.Path(config.data.root) if config.data.name == "folder" else workdir
+  root = pathlib.Path(config.data.root).expanduser() if config.data.name == "folder" else workdir
   export_labels(PseudoLabels(source, labels), root / "pseudo_labels", dataset.info.palette)
   print(f"the last pseudo-labels of {len(source)} images are in {root / 'pseudo_labels'}")
 
@@ -170,22 +170,18 @@ def read_summary(workdir: pathlib.Path) -> Results:
 def check(config: ConfigDict) -> None:
   """ValueError, before anything is trained, for what can be known of all stages."""
   rounds = config.rounds
-  if not 0 < rounds.ratio <= 1 or rounds.increment < 0:
-    raise ValueError(
-      f"config.rounds.ratio={rounds.ratio} and increment={rounds.increment} should be a share of "
-      "the pixels and what is added to it from round to round"
-    )
   networks = 1 + bool(rounds.second)
   if rounds.start and len(rounds.start.split(",")) != networks:
     raise ValueError(
       f"config.rounds.start={rounds.start!r} should name {networks} working directories, one for "
       "each network"
     )
-  if "unlabeled" not in make_method(config.method).streams:
+  if "unlabeled" not in check_config(config).streams:
     raise ValueError(
       f"config.rounds.count={rounds.count}, but config.method learns from labelled images alone"
     )
-  make_labelling(config)
+  for network in range(networks):
+    check_config(stage_config(config, Stage("", 0, network=network), pathlib.Path(), {}))
 
 
 def stage_config(
@@ -213,7 +209,7 @@ def trained(
   """Where in workdir, or else in the file system, the stage's best network is, and the result of
   its run."""
   if config.rounds.start and not stage.round:
-    start = pathlib.Path(config.rounds.start.split(",")[stage.network]).absolute()
+    start = pathlib.Path(config.rounds.start.split(",")[stage.network]).expanduser().absolute()
     return str(start), scored(config, dataset, start)
   return stage.name, loop.train(build(config, dataset), workdir / stage.name)
 

@@ -12,6 +12,7 @@ from semiseg_jax.models.trunk import REMAT
 from semiseg_jax.training.labelling import Labelling
 from semiseg_jax.training.selection import MONITORS
 from semiseg_jax.values import (
+  Batch,
   Count,
   CountFrom0,
   Names,
@@ -19,6 +20,7 @@ from semiseg_jax.values import (
   Positive,
   Range,
   Share,
+  Side,
   Size,
   Steps,
   StepsFrom0,
@@ -49,17 +51,17 @@ class Data:
   # (training/labelling.py): rounds set it themselves
   extra_unlabeled: bool = False  # add the set's images without labels (cityscapes)
   palette: str | None = None  # folder: "4682b4,804080", as dataset.toml
-  resize: Count | None = None  # shorter side of all images; None: native
+  resize: Side | None = None  # shorter side of all images; None: native
   partial: Literal[*PERCENT] | None = None  # sparse labels
   crop: Size = (321, 321)  # training crop, height and width
-  labeled_batch: Count = 10  # images of all devices together
-  unlabeled_batch: Count = 10
+  labeled_batch: Batch = 10  # images of all devices together
+  unlabeled_batch: Batch = 10
   replacement: bool = False  # each place of a batch takes any image, and not each image once an
   # epoch
   sharding: Literal[*SHARDINGS] = "batch"  # of several hosts each reads: its share of every batch,
   # of all images | records: its own images alone, in an order of its own (docs/scaling.md)
-  threads: Count = 2  # that read and decode, per host or per worker process
-  workers: CountFrom0 = 0  # worker processes per host; 0: threads alone
+  threads: Annotated[int, Range(1, 1024)] = 2  # that read and decode, per host or worker process
+  workers: Annotated[int, Range(0, 1024)] = 0  # worker processes per host; 0: threads alone
   buffer: Count = 4  # batches read ahead
 
 
@@ -69,7 +71,7 @@ class Domain:
 
   name: str | None = None  # a prepared dataset; None: no such stream
   variant: str | None = None
-  batch: Count = 2
+  batch: Batch = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +110,7 @@ class Evaluation:
   ahead: CountFrom0 = 0  # steps before each multiple of `every`, and before the end, at which it
   # takes place (DST-CBC: 1)
   network: str | None = None  # which of them; None: as the method has
-  batch: Count = 4
+  batch: Batch = 4
   size: Size | None = (513, 513)  # images are padded to it at the right and bottom
   subset: str | None = None  # "dst_cbc/valtiny"; None: every image
   monitor: Literal[*MONITORS] = "miou_present"  # the score that chooses the best network
@@ -138,7 +140,7 @@ class Rounds:
   of a second network, which the first teaches and learns from; empty: one network.
   """
 
-  count: CountFrom0 = 0  # behind the supervised one; 0: an ordinary run
+  count: Annotated[int, Range(0, 1000)] = 0  # behind the supervised one; 0: an ordinary run
   start: str | None = None  # a working directory whose network stands for the supervised round
   # ("A,B" of two networks)
   ratio: Annotated[float, Range(0, 1, open_least=True)] = 0.2  # share of each class's pixels that

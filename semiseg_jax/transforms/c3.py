@@ -14,9 +14,10 @@ from PIL import Image
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.transforms import geometry, photometric, zoo
 from semiseg_jax.transforms.geometry import Record, Size
-from semiseg_jax.values import Count, CountFrom0, Range, Scales, Share
+from semiseg_jax.values import Range, Scales, Share, Side
 
 Degrees = Annotated[int, Range(0, 180)]
+Taps = Annotated[int, Range(0, 255)]
 
 _MAGNITUDE, _SPREAD, _OPERATORS = 10, 0.5, 2  # RandAugment's, of the strong view
 VIEWS = {  # is the "image", is the "strong" view one with colour?
@@ -109,13 +110,13 @@ class C3(grain.transforms.RandomMap):
   blur (taps of a Gaussian, made odd, used half of the time).
   """
 
-  height: Count = 512
+  height: Side = 512
   scales: Scales = (1.0,)
   rotation: Degrees = 10
   flip: bool = True
   jitter: Share = 0.0
   gray: Share = 0.0
-  blur: CountFrom0 = 0
+  blur: Taps = 0
   crop: Size = (256, 512)
 
   def random_map(self, record: Record, rng: np.random.Generator) -> Record:
@@ -141,7 +142,7 @@ class C3Unlabeled(grain.transforms.RandomMap):
   (the options siam_strong and siam_weak). Other fields as in C3.
   """
 
-  height: Count = 512
+  height: Side = 512
   scales: Scales = (1.0,)
   rotation: Degrees = 10
   flip: bool = True
@@ -177,7 +178,7 @@ class C3Eval:
   """`base_size` pixels along the longer side: the image bilinear without antialiasing and
   truncated to 8 bits, the label by Pillow's nearest."""
 
-  base_size: Count = 1024
+  base_size: Side = 1024
 
   def __call__(self, record: Record) -> Record:
     size = self.output_size(record["image"].shape[:2])

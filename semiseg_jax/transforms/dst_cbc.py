@@ -77,7 +77,10 @@ class DstCbcPublished(grain.transforms.RandomMap):
 
   def __post_init__(self):
     if any(most < least for most, least in zip(self.largest, self.crop, strict=True)):
-      raise ValueError(f"largest={self.largest} is smaller than the crop {self.crop}")
+      raise ValueError(
+        f"largest={self.largest} of a config.data transform is smaller than config.data.crop="
+        f"{self.crop}"
+      )
 
   def random_map(self, record: Record, rng: np.random.Generator) -> Record:
     height, width = rng.integers(self.crop, self.largest, endpoint=True)

@@ -6,7 +6,7 @@ from typing import Protocol
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.transforms import geometry
 from semiseg_jax.transforms.geometry import Record
-from semiseg_jax.values import Count, Size
+from semiseg_jax.values import Side, Size
 
 
 class EvalTransform(Protocol):
@@ -32,7 +32,7 @@ class Whole:
 class ShorterSide:
   """`length` pixels along the shorter side: Pillow's antialiased bilinear, labels nearest."""
 
-  length: Count = 512
+  length: Side = 512
 
   def __call__(self, record: Record) -> Record:
     size = self.output_size(record["image"].shape[:2])

@@ -13,7 +13,7 @@ import numpy as np
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.transforms import geometry
 from semiseg_jax.transforms.geometry import Record, Size
-from semiseg_jax.values import Count
+from semiseg_jax.values import Side
 
 _ROTATION = 10  # degrees, to either side
 
@@ -70,7 +70,7 @@ class Zoo(grain.transforms.RandomMap):
   (then records must agree in size).
   """
 
-  base_size: Count | None = None
+  base_size: Side | None = None
   scale: bool = True
   rotate: bool = True
   flip: bool = True
@@ -99,7 +99,7 @@ class Zoo(grain.transforms.RandomMap):
 class ZooEval:
   """`size` pixels along the shorter side, then the square in the middle of that side length."""
 
-  size: Count = 480
+  size: Side = 480
 
   def __call__(self, record: Record) -> Record:
     record = centre_crop(record, self.size)

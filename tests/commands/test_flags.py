@@ -112,7 +112,11 @@ def test_another_transform_makes_batches(options, found):
     ("toy_reco.py", "--config.model.width=8", "did you mean config.model.trunk.width"),
     ("toy_reco.py", "--config.model.embedding_dim=8", "did you mean config.method.embedding_dim"),
     ("toy_reco.py", "--config.seed.of=8", "did you mean config.seed"),
-    ("toy_reco.py", "--config.xyz=8", "no key config.xyz: configs/common.py has all"),
+    (
+      "toy_reco.py",
+      "--config.xyz=8",
+      "no key config.xyz: semiseg_jax/training/sections.py has all",
+    ),
     ("toy_reco.py", "--config.method.name=recoo", "did you mean 'reco'"),
     ("toy_reco.py", "--config.training.steps=many", "many"),
     ("toy_reco.py", "--config.method.temperature=warm", "warm"),
@@ -122,7 +126,7 @@ def test_another_transform_makes_batches(options, found):
       "config.training.steps cannot be None: .* 1500",
     ),
     ("toy_reco.py:lables=4", "--config.seed=1", "did you mean 'labels'"),
-    ("toy_reco.py:batch=many", "--config.seed=1", "many"),
+    ("toy_reco.py:batch=many", "--config.seed=1", "batch=many must be a whole number"),
     ("toy_rico.py", "--config.seed=1", "No such file.*toy_rico.py"),
   ],
 )

@@ -84,8 +84,8 @@ def test_rankdice_as_published_or_with_its_fields():
     "rankdice(solver=": r"decide='rankdice\(solver=': write a name, or rankdice\(",
     "rankdice(solver=ba)": r"write a name, or rankdice\(solver='trna'\)",
     "rankdice(solve='ba')": r"rankdice\.solve is no key of 'rankdice': did you mean 'solver'",
-    "rankdice(smooth='x')": r"rankdice\.smooth='x' should be like its default, 0\.0",
-    "rankdice(solver='fast')": r"solver 'fast' is none of ba, trna",
+    "rankdice(smooth='x')": r"rankdice\.smooth='x' must be a number",
+    "rankdice(solver='fast')": r"rankdice.solver='fast': choose from 'ba', 'trna'",
   }.items(),
 )
 def test_what_is_no_rankdice(text, message):

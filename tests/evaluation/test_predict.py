@@ -8,7 +8,7 @@ from PIL import Image
 
 from semiseg_jax.contract import Variables
 from semiseg_jax.evaluation.predict import Files, grouped, predict_pictures
-from semiseg_jax.evaluation.predictor import Inference
+from semiseg_jax.evaluation.predictor import Inference, read_inference
 from tests.tiny import Given
 
 NAMES = ["red", "green", "blue"]
@@ -221,10 +221,10 @@ BAD = [
   ({"mode": "slide"}, "config.inference.mode='slide': choose from 'whole'"),
   ({"batch": 0}, r"config\.inference\.batch=0 must be at least 1"),
   ({"multiple": 0}, r"config\.inference\.multiple=0 must be at least 1"),
-  ({"window": (0, 5)}, r"config\.inference\.window=\(0, 5\): both sides must be at least 1"),
-  ({"window": (5,)}, "should be a height and a width"),
-  ({"window": 512}, r"window=512 should be a height and a width"),
-  ({"flip": "yes"}, "flip='yes' should be True, False or None"),
+  ({"window": (0, 5)}, r"config\.inference\.window=\(0, 5\) must be a height and a width"),
+  ({"window": (5,)}, "must be a height and a width"),
+  ({"window": 512}, r"window=512 must be a height and a width"),
+  ({"flip": "yes"}, "flip='yes' must be True or False or None"),
   ({"window": (8, 8), "stride": (4, 9)}, "leaves gaps between windows"),
   ({"stride": (4, 4)}, r"wants config\.inference\.window"),
   ({"scales": ()}, "one or more numbers above 0"),
@@ -236,7 +236,7 @@ BAD = [
 @pytest.mark.parametrize(("values", "message"), BAD)
 def test_settings_that_cannot_be(values, message):
   with pytest.raises(ValueError, match=message):
-    Inference(**values)
+    read_inference("", values)
 
 
 def test_pictures_that_wait_for_others_of_their_size_are_few(folder, tmp_path):

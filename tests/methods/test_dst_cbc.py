@@ -263,15 +263,6 @@ def test_without_a_label_nothing_moves():
   assert_same_bits(state.networks["student"].params, tiny_start(method).variables.params)
 
 
-def test_bad_settings():
-  for values, message in (
-    ({"rule": "dynamical"}, "choose from"), ({"gamma": -1.0}, "gamma=-1.0 must be at least 0"),
-    ({"gamma2": -1.0}, "gamma2=-1.0"), ({"threshold": 90.0}, "threshold=90.0 is no probability"),
-  ):  # fmt: skip
-    with pytest.raises(ValueError, match=message):
-      dst_cbc.Method(**values)
-
-
 def config_of(pseudo_labels: str | None = None, rounds: int = 0, domain: str = "") -> dict:
   data = {"pseudo_labels": pseudo_labels, "domain": {"name": domain}}
   return {"data": data, "rounds": {"count": rounds}}

@@ -246,11 +246,3 @@ def test_what_is_not_yet_used_is_not_decayed():
   params = run_steps(method, 1, batches_of(method, 4), optimizer)[0].networks["student"].params
   moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), late_parts(params), late_parts(before))
   assert max(jax.tree.leaves(moved)) > 0
-
-
-def test_bad_switches():
-  for values in ({"memory_weights": "both"}, {"rank_order": "up"}, {"domain_schedule": "never"}):
-    with pytest.raises(ValueError, match="choose from"):
-      memory_bank.Method(**values)
-  with pytest.raises(ValueError, match="ramp_steps=0 must be at least 1"):
-    memory_bank.Method(ramp_steps=0)

@@ -71,7 +71,7 @@ def test_two_networks_go_on_from_their_own_and_label_for_each_other(tiny_config)
 @pytest.mark.parametrize(
   ("values", "message"),
   [
-    ({"rounds.ratio": 1.5}, r"ratio=1\.5 .* should be a share"),
+    ({"rounds.ratio": 1.5}, r"config\.rounds\.ratio=1\.5 must be at most 1"),
     ({"rounds.start": "a,b"}, "should name 1 working directories"),
     ({"method.rule": None}, "learns from labelled images alone"),
     ({"rounds.labels.version": "newest"}, "choose from 'scale', 'published'"),

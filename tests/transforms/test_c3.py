@@ -261,8 +261,6 @@ def test_views():
   assert (views["weak_strong"]["strong"] != plain).any()
   both = views["strong_strong"]
   assert (both["image"] != plain).any() and (both["image"] != both["strong"]).any()
-  with pytest.raises(ValueError, match="views='strong'"):
-    c3.C3Unlabeled(views="strong")
 
 
 def test_labeled_colors():

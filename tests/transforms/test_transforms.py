@@ -109,8 +109,11 @@ def test_sources_differ_by_their_transform():
     ({"name": "dst_cb"}, "did you mean 'dst_cbc'"),
     ({}, "choose from scale_crop"),
     ({"name": "zoo", "rotat": True}, "did you mean 'rotate'"),
-    ({"name": "zoo", "rotate": 3}, "should be like its default, True"),
-    ({"name": "c3", "scales": 0.5}, "config.data.*_transform.scales=0.5 should be like"),
+    ({"name": "zoo", "rotate": 3}, "config.data.labeled_transform.rotate=3 must be True or False"),
+    (
+      {"name": "c3", "scales": 0.5},
+      "config.data.labeled_transform.scales=0.5 must be one or more numbers",
+    ),
     ({"name": "zoo", "crop": (3, 4)}, "is config.data.crop"),
   ],
 )

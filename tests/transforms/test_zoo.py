@@ -90,5 +90,3 @@ def test_margins_can_be_ignored():
   for fill in (0, 255):
     out = zoo.Zoo(fill=fill, crop=(6, 6)).random_map(record, np.random.default_rng(1))
     assert set(np.unique(out["label"])) == {2, fill}
-  with pytest.raises(ValueError, match="fill=3"):
-    zoo.Zoo(fill=3)

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from data import published
 from semiseg_jax.input import prepared
+from semiseg_jax.paths import user_path
 from semiseg_jax.runtime.errors import in_one_line, naming
 
 _HERE = pathlib.Path(__file__).parent
@@ -39,13 +40,13 @@ def prepare(
   While one process prepares, others wait. Raises FileNotFoundError with what to download, and
   ValueError or FileNotFoundError naming the file that is damaged or missing.
   """
-  data_dir = pathlib.Path(data_dir or prepared.default_data_dir()).expanduser()
+  data_dir = user_path(data_dir or prepared.default_data_dir())
   builder = builder_of(name, data_dir, variant)
   path = pathlib.Path(builder.data_path)
   if path.exists():
     return path
   needs_raw = builder.MANUAL_DOWNLOAD_INSTRUCTIONS is not None
-  if needs_raw and (raw is None or not any(pathlib.Path(raw).expanduser().glob("*"))):
+  if needs_raw and (raw is None or not any(user_path(raw).glob("*"))):
     raise FileNotFoundError(_instructions(name, raw, data_dir, variant, builder))
   with _alone(data_dir / f".{name}.lock"):
     if path.exists():  # another process has made it meanwhile
@@ -55,7 +56,8 @@ def prepare(
     tfds.disable_progress_bar()  # the builders show one that knows how much there is
     builder.download_and_prepare(
       download_config=tfds.download.DownloadConfig(
-        manual_dir=pathlib.Path(raw).expanduser() if needs_raw else None, try_download_gcs=False
+        manual_dir=user_path(raw) if needs_raw else None,
+        try_download_gcs=False,
       )
     )
     try:

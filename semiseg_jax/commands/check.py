@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from semiseg_jax.commands.flags import class_names, user_path
+from semiseg_jax.commands.flags import class_names
 from semiseg_jax.input import folder
 from semiseg_jax.input.decode import DataError
 from semiseg_jax.labels import IGNORE
+from semiseg_jax.paths import user_path
 
 _SHOWN = 5  # messages of one kind
 

@@ -21,7 +21,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from rich.console import Console
 
-from semiseg_jax.commands.flags import class_names, user_path
+from semiseg_jax.commands.flags import class_names
 from semiseg_jax.convert import apart, checkpoint, export, families, hub, published
 from semiseg_jax.convert.assign import tensors_of
 from semiseg_jax.convert.family import Family
@@ -29,6 +29,7 @@ from semiseg_jax.convert.report import print_report, write_report
 from semiseg_jax.convert.verify import LIMITS, findings
 from semiseg_jax.convert.weights import Converted, Weights, convert, describe, named
 from semiseg_jax.input.datasets import open_dataset
+from semiseg_jax.paths import user_path
 from semiseg_jax.runtime.errors import naming
 from semiseg_jax.values import Count, check
 

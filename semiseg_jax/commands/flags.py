@@ -38,11 +38,6 @@ def define_path(
   flags.DEFINE(_Path(), name, default, text, flag_values)
 
 
-def user_path(text: str) -> pathlib.Path:
-  """A path as it was typed, for argparse: ~ is the home directory."""
-  return pathlib.Path(os.path.expanduser(text))
-
-
 def class_names(text: str) -> list[str]:
   """The names that commas stand between, for argparse."""
   if not are_different_names(text):

@@ -15,6 +15,7 @@ from semiseg_jax.convert import families, hub, published
 from semiseg_jax.convert.assign import tensors_of
 from semiseg_jax.convert.weights import Weights, read_weights
 from semiseg_jax.models.network import Network, Variables
+from semiseg_jax.paths import user_path
 from semiseg_jax.runtime.checkpoints import Checkpoints
 
 # Keys of config.model that say how a network computes and starts, not what it is.
@@ -39,7 +40,7 @@ def open_weights(reference: str, family: str | None = None, **known: Any) -> Wei
 
 def is_whole(reference: str) -> bool:
   """Whether it names a folder or a repository, which says itself what its network is."""
-  return hub.is_repository(reference) or pathlib.Path(reference).expanduser().is_dir()
+  return hub.is_repository(reference) or user_path(reference).is_dir()
 
 
 def save_network(

@@ -6,6 +6,7 @@ import re
 import types
 from collections.abc import Iterator, Sequence
 
+from semiseg_jax.paths import user_path
 from semiseg_jax.runtime.checkpoints import first_line
 
 _SCHEME = "hf://"
@@ -27,7 +28,7 @@ def fetch(reference: str) -> pathlib.Path:
   hub can't be reached and ImportError without huggingface_hub.
   """
   if not reference.startswith(_SCHEME):
-    path = pathlib.Path(reference).expanduser()
+    path = user_path(reference)
     if not path.is_file():
       raise FileNotFoundError(f"there is no file {path}")
     return path

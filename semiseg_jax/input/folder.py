@@ -32,6 +32,7 @@ from semiseg_jax.input import decode
 from semiseg_jax.input.class_ids import ClassIds
 from semiseg_jax.input.sources import Dataset, DatasetInfo, Source, largest_size
 from semiseg_jax.labels import IGNORE
+from semiseg_jax.paths import user_path
 from semiseg_jax.transforms.geometry import Record
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -116,7 +117,7 @@ def open_folder(
   Raises FileNotFoundError for a missing or empty directory and ValueError where nothing can be
   learnt from it (no class names, no labelled image).
   """
-  root = pathlib.Path(root).expanduser()
+  root = user_path(root)
   settings = read_settings(root)
   class_names = tuple(class_names or settings.get("class_names", ()))
   if not class_names:

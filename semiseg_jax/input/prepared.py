@@ -16,6 +16,7 @@ import numpy as np
 from semiseg_jax.input import decode
 from semiseg_jax.input.sources import Dataset, DatasetInfo, Source, largest_size
 from semiseg_jax.labels import IGNORE
+from semiseg_jax.paths import user_path
 from semiseg_jax.transforms.geometry import Record
 
 METADATA = "metadata.json"  # written by tfds.core.MetadataDict beside the records
@@ -79,7 +80,7 @@ class PreparedSource(Source):
 
 def default_data_dir() -> pathlib.Path:
   """Where prepared datasets lie unless told otherwise: $SEMISEG_DATA, else ~/semiseg_data."""
-  return pathlib.Path(os.environ.get("SEMISEG_DATA") or "~/semiseg_data").expanduser()
+  return user_path(os.environ.get("SEMISEG_DATA") or "~/semiseg_data")
 
 
 def open_prepared(name: str, data_dir: str | os.PathLike, variant: str | None = None) -> Dataset:
@@ -108,7 +109,7 @@ def find_prepared(
   name: str, data_dir: str | os.PathLike, variant: str | None = None
 ) -> pathlib.Path:
   """The directory of a prepared dataset; see open_prepared."""
-  root = pathlib.Path(data_dir).expanduser()
+  root = user_path(data_dir)
   found: dict[str, list[pathlib.Path]] = {}
   for folder in (root / name, root / f"semiseg_{name}"):
     for path in [*folder.glob(f"*/{METADATA}"), *folder.glob(f"*/*/{METADATA}")]:

@@ -5,8 +5,6 @@ listing, the same images are chosen for the same seed. The listing is the source
 """
 
 import difflib
-import os
-import pathlib
 import random
 import re
 
@@ -14,6 +12,7 @@ import numpy as np
 
 from semiseg_jax.input.counts import class_counts
 from semiseg_jax.input.sources import DatasetInfo, Source
+from semiseg_jax.paths import user_path
 
 _RECO = re.compile(r"reco/(\d+)_(\d+)")
 _FRACTION = re.compile(r"1/(\d+)_(\d+)")
@@ -191,7 +190,7 @@ def _ids(spec: str, source: Source, complaint: str) -> list[str]:
   subsets = source.lists()
   if spec in subsets:
     return source.ids_of(spec)
-  if (path := pathlib.Path(os.path.expanduser(spec))).is_file():
+  if (path := user_path(spec)).is_file():
     return [line.strip() for line in path.read_text().splitlines() if line.strip()]
   if subsets:
     near = difflib.get_close_matches(spec, subsets)

@@ -25,6 +25,7 @@ from semiseg_jax.convert.checkpoint import trained_network
 from semiseg_jax.input.build import open_data, train_streams
 from semiseg_jax.input.pseudo_labels import PseudoLabels
 from semiseg_jax.input.sources import Dataset, Source
+from semiseg_jax.paths import user_path
 from semiseg_jax.runtime import processes
 from semiseg_jax.runtime.checkpoints import write_json
 from semiseg_jax.runtime.report import jsonable
@@ -149,7 +150,7 @@ def export(
 ) -> None:
   """Writes pseudo-labels as PNGs for people."""
   source = unlabeled_images(config, dataset)
-  root = pathlib.Path(config.data.root).expanduser() if config.data.name == "folder" else workdir
+  root = user_path(config.data.root) if config.data.name == "folder" else workdir
   export_labels(PseudoLabels(source, labels), root / "pseudo_labels", dataset.info.palette)
   print(f"the last pseudo-labels of {len(source)} images are in {root / 'pseudo_labels'}")
 
@@ -209,7 +210,7 @@ def trained(
   """Where in workdir, or else in the file system, the stage's best network is, and the result of
   its run."""
   if config.rounds.start and not stage.round:
-    start = pathlib.Path(config.rounds.start.split(",")[stage.network]).expanduser().absolute()
+    start = user_path(config.rounds.start.split(",")[stage.network]).absolute()
     return str(start), scored(config, dataset, start)
   return stage.name, loop.train(build(config, dataset), workdir / stage.name)
 

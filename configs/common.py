@@ -12,6 +12,7 @@ from semiseg_jax.training.choices import choose
 from semiseg_jax.training.sections import SECTIONS, Whole
 from semiseg_jax.values import CountFrom0, check
 
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _DEFAULTS = {
   "data.labeled_transform": "scale_crop",
   "data.unlabeled_transform": "scale_crop",
@@ -128,7 +129,7 @@ def parse(arg: str | None, **defaults: Any) -> ConfigDict:
     try:
       values[key] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):
-      raise ValueError(f"config argument {pair!r}: {key} takes a {kind.__name__}") from None
+      raise ValueError(f"config argument {pair!r}: {key} takes {_KINDS[kind]}") from None
     if kind is int:  # a number of images, or a seed
       check(key, values[key], CountFrom0)
   return values

@@ -127,7 +127,7 @@ def _complaint(value: Any, kind: Any) -> str:
     return complaint
   if origin in (typing.Union, types.UnionType):
     complaints = [_complaint(value, part) for part in args]
-    return complaints[0] + " or None" if all(complaints) else ""
+    return complaints[0] + ", or None" if all(complaints) else ""
   if origin is Literal:
     is_one = any(value == one and type(value) is type(one) for one in args)
     return "" if is_one else f": choose from {', '.join(map(repr, args))}"

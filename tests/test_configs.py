@@ -371,7 +371,7 @@ def test_deeplabv2_has_stride_8():
   [
     ("sun_reco", "partial=p1", "no partial labels for SUN"),
     ("city_reco", "lables=20", "did you mean 'labels'"),
-    ("city_reco", "labels=many", "takes a int"),
+    ("city_reco", "labels=many", "takes a whole number"),
     ("city_reco", "method=fixmatch", "choose from 'supervised', 'mean_teacher', 'reco'"),
     ("city_reco", "base=self", "choose from 'semi', 'sup'"),
     ("folder_reco", "size=huge", "choose from 'full', 'small'"),

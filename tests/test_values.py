@@ -36,7 +36,7 @@ REFUSED = [
   ("data.class_names=road, road", "must be different names with commas between them"),
   ("data.ignore_index=-1", "must be at least 0"),
   ("data.rule=best", ": choose from 'balanced', 'sun'"),
-  ("data.partial=p2", ": choose from 'p0', 'p1', 'p5', 'p25' or None"),
+  ("data.partial=p2", ": choose from 'p0', 'p1', 'p5', 'p25', or None"),
   ("data.palette=red", 'should be colours such as "4682b4,804080"'),
   ("data.min_classes=-1", "must be at least 0"),
   ("data.resize=0", "must be at least 1"),
@@ -70,13 +70,13 @@ REFUSED = [
   ("method.ema_decay=2", "must be at most 1"),
   ("method.strong_threshold=7", "must be at most 1"),
   ("method.weak_threshold=-0.1", "must be at least 0"),
-  ("method.mixing=mixup", ": choose from 'cutout', 'cutmix', 'classmix' or None"),
+  ("method.mixing=mixup", ": choose from 'cutout', 'cutmix', 'classmix', or None"),
   ("method.scope=host", ": choose from 'global', 'device'"),
   ("method.aux_weight=-1", "must be at least 0"),
   ("method.supervised_loss=focal(gamma=-1)", " focal.gamma=-1 must be at least 0"),
   ("method.supervised_loss=ohem(threshold=2)", " ohem.threshold=2 must be at most 1"),
   ("method.supervised_loss=ce(class_weights=(1.0,-1.0))", " ce.class_weights=(1.0, -1.0) must"),
-  ("optimizer.learning_rate=-1", "must be above 0"),
+  ("optimizer.learning_rate=-1", "must be at least 0"),
   ("optimizer.learning_rate=nan", NUMBER),
   ("optimizer.momentum=5", "must be below 1"),
   ("optimizer.weight_decay=-1", "must be at least 0"),
@@ -240,7 +240,7 @@ def test_values_that_contradict_are_found_before_data_are_prepared(tmp_path, mon
   ("argument", "said"),
   [
     (":label=3", "did you mean 'labels'?"),
-    (":labels=some", "labels takes a int"),
+    (":labels=some", "labels takes a whole number"),
     (":labels=-1", "labels=-1 must be at least 0"),
     (":split=99999999999999", "split=99999999999999 must be at most 2147483647"),
     (":batch=", "batch= must be a whole number"),
@@ -250,6 +250,21 @@ def test_values_that_contradict_are_found_before_data_are_prepared(tmp_path, mon
 )
 def test_arguments_behind_the_colon(argument, said):
   assert said in refusal(f"toy_reco.py{argument}")
+
+
+@pytest.mark.parametrize(
+  ("code", "said"),
+  [
+    ("def get_config(arg=None): return {}['steps']", "is no config: KeyError: 'steps'"),
+    ("± 1", "is no config: SyntaxError: invalid character"),
+    ("import no_such_module_there", "is no config: ModuleNotFoundError: No module named"),
+    ("def get_config(arg=None): return 1 + 'a'", "unsupported operand"),
+  ],
+)
+def test_a_file_that_is_no_config(code, said, tmp_path):
+  path = tmp_path / "mine.py"
+  path.write_text(code)
+  assert said in refusal(str(path))
 
 
 def test_a_config_that_is_not_there():

@@ -83,8 +83,10 @@ class _Choosing(flags.ArgumentParser):
         scale_batch(config, _whole(labeled))
       _check_keys(config)
       _let_none_be_typed(config)
-    except (OSError, ValueError) as error:  # the parser's has a traceback in its text
+    except (OSError, TypeError, ValueError) as error:  # the parser's has a traceback in its text
       raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
+    except Exception as error:  # whatever else the code of a file may raise
+      raise ValueError(f"{file} is no config: {type(error).__name__}: {error}") from error
     return config
 
   def flag_type(self) -> str:

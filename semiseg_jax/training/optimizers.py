@@ -29,7 +29,7 @@ class Optimizer:
   Raises ValueError for anything else in groups.
   """
 
-  learning_rate: Positive = 1e-3
+  learning_rate: NotNegative = 1e-3
   weight_decay: NotNegative = 0.0
   groups: tuple = ()
   decoupled = False  # whether the decay is added behind the moments, not to the gradient
@@ -53,7 +53,7 @@ class Optimizer:
 class SGD(Optimizer):
   """As `torch.optim.SGD`, the decay added to the gradient; defaults are ReCo's."""
 
-  learning_rate: Positive = 2.5e-3
+  learning_rate: NotNegative = 2.5e-3
   weight_decay: NotNegative = 5e-4
   momentum: Momentum = 0.9
   nesterov: bool = True

@@ -120,5 +120,5 @@ def test_parse_or_exit_says_one_line(monkeypatch):
     raise flags.IllegalFlagValueError("flag --x=1:\n  no")
 
   monkeypatch.setattr(command_flags.flags, "FLAGS", fails)
-  with pytest.raises(SystemExit, match="^launch.py: flag --x=1: no; --help lists all flags$"):
+  with pytest.raises(SystemExit, match=r"^launch\.py: flag --x=1: no; --help lists all flags$"):
     command_flags.parse_or_exit(["/here/launch.py", "--x=1"])

@@ -224,7 +224,7 @@ BAD = [
   ({"window": (0, 5)}, r"config\.inference\.window=\(0, 5\) must be a height and a width"),
   ({"window": (5,)}, "must be a height and a width"),
   ({"window": 512}, r"window=512 must be a height and a width"),
-  ({"flip": "yes"}, "flip='yes' must be True or False or None"),
+  ({"flip": "yes"}, "flip='yes' must be True or False, or None"),
   ({"window": (8, 8), "stride": (4, 9)}, "leaves gaps between windows"),
   ({"stride": (4, 4)}, r"wants config\.inference\.window"),
   ({"scales": ()}, "one or more numbers above 0"),

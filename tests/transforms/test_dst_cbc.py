@@ -123,5 +123,5 @@ def test_small_images_get_black_ignored_margins():
 
 
 def test_published_sizes_hold_the_crop():
-  with pytest.raises(ValueError, match="smaller than config.data.crop"):
+  with pytest.raises(ValueError, match=r"smaller than config\.data\.crop"):
     dst_cbc.DstCbcPublished((10, 30), crop=(12, 12))

@@ -36,6 +36,9 @@ class Builder(common.FileBuilder):
   )
   CLASS_NAMES, PALETTE = cityscapes.CLASS_NAMES, cityscapes.PALETTE
   CLASS_OF_ID = CLASS_OF_ID
+  OTHER_IDS = cityscapes.Builder.OTHER_IDS
+  WITHOUT_IDS = cityscapes.Builder.WITHOUT_IDS
+  MASKS = "the palette PNGs of the official labels as they are"
   NUM_IMAGES = MappingProxyType({})  # how the 24,966 are divided is not the same everywhere
   HOMEPAGE = "https://download.visinf.tu-darmstadt.de/data/from_games/"
   LICENSE = "see the homepage"
@@ -67,8 +70,8 @@ class Builder(common.FileBuilder):
     if mask.mode in ("RGB", "RGBA"):
       return common.ids_of_colors(mask, ID_OF_COLOR, path)
     message = (
-      f"{path}: a mask of mode {mask.mode}; neither a palette of label ids nor colours. If another "
-      "program has converted it, unpack the official labels anew"
+      f"{path}: a mask of mode {mask.mode}; neither a palette of label ids nor colours. Another "
+      "program has converted it: unpack the official labels anew"
     )
     raise DataError("mask format", message)
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from data import common, published
 from semiseg_jax.input.decode import DataError
+from semiseg_jax.input.files import is_own
 from semiseg_jax.labels import IGNORE
 
 CLASS_NAMES, PALETTE = common.read_classes("pascal")
@@ -22,6 +23,8 @@ class Builder(common.FileBuilder):
   name = "semiseg_pascal"
   VERSION = tfds.core.Version("1.0.0")
   CLASS_NAMES, PALETTE, CLASS_OF_ID = CLASS_NAMES, PALETTE, CLASS_OF_ID
+  OTHER_IDS = MappingProxyType({"the classes of Pascal Context": range(60)})
+  MASKS = "VOC's own palette PNGs, SegmentationClassAug or SBD's .mat files as they are"
   NUM_IMAGES = MappingProxyType({"train": 10582, "val": 1449})
   HOMEPAGE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
   LICENSE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/#rights"
@@ -74,7 +77,7 @@ def mask_candidates(raw: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
     if folder.is_dir():
       return [(folder, ".png")]
   for pattern in ("dataset/cls", "*/dataset/cls", "*/*/dataset/cls"):
-    if found := sorted(raw.glob(pattern)):
+    if found := [path for path in sorted(raw.glob(pattern)) if is_own(path.relative_to(raw))]:
       return [(root / "SegmentationClass", ".png"), (found[0], ".mat")]
   raise FileNotFoundError(
     f"the annotations of SBD are missing: neither {root}/SegmentationClassAug nor a folder "

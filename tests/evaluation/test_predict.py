@@ -109,7 +109,7 @@ def test_folders_that_cannot_be_used(folder, tmp_path):
   with pytest.raises(ValueError, match="holds no picture"):
     predict(folder, tmp_path / "out")
   Image.fromarray(picture(32, 32)[0]).save(folder / "one.png")
-  with pytest.raises(ValueError, match=r"matches no picture \(\.png"):
+  with pytest.raises(ValueError, match=r"matches no picture \(\.jpg"):
     predict(folder / "*.webp", tmp_path / "out")
   (folder / "notes.txt").write_text("no picture")
   with pytest.raises(ValueError, match=r"notes\.txt is no picture"):

@@ -1,0 +1,77 @@
+"""What is said of masks that number the classes in another way than a dataset's own release.
+
+Such masks are no bad files, to be left out one by one, but all of the wrong kind.
+"""
+
+import pathlib
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from semiseg_jax.input.decode import DataError
+
+KIND = "convention"  # of the error that skip_bad does not skip
+_OF_MASKS = ("label range", "unknown colour", "mask format")  # what a wrong release looks like
+_FEW_COLORS = 64  # the grey levels of more than these would be nearly all that there are
+Named = Mapping[str, Collection[int]]  # a convention, and ids that go with it
+
+
+def unknown_ids(
+  mask: pathlib.Path,
+  ids: np.ndarray,
+  class_of_id: np.ndarray,
+  others: Named,
+  palette: np.ndarray,
+  wanted: str,
+) -> DataError:
+  """The error for a mask that holds ids without a class; of KIND where they fit another convention.
+
+  others: all ids that each may have. palette: uint8 [K,3]. wanted: which files are meant.
+  """
+  found = np.unique(ids).tolist()
+  unknown = [i for i in found if class_of_id[i] < 0]
+  message = f"{mask}: {_some(unknown)} are no label ids of this dataset"
+  likely = [what for what, theirs in others.items() if set(found) <= set(theirs)]
+  if not likely and len(unknown) > 1 and len(set(found) - _greys(palette)) <= len(found) // 4:
+    likely = ["colours that a program made grey"]  # the rest are colours of what is ignored
+  if likely:
+    return DataError(KIND, f"{message}; they look like {likely[0]}: take {wanted}")
+  return DataError("label range", f"{message}: take {wanted}")
+
+
+def check_split(
+  split: str,
+  pixels: np.ndarray,
+  skipped: Sequence[tuple[str, str]],
+  used: int,
+  class_of_id: np.ndarray,
+  without: Named,
+  wanted: str,
+) -> None:
+  """ValueError where the masks of a split are of another convention as a whole.
+
+  pixels: int [K], of each class. skipped: kind and message of what was left out; used: how many
+  images were not. without: ids of which a split that has none is of that convention.
+  """
+  for what, ids in without.items():
+    if pixels.any() and not pixels[class_of_id[list(ids)]].any():
+      none = f"no mask of {split} holds one of the ids {_some(sorted(ids))}"
+      raise ValueError(f"{none}; they look like {what}: take {wanted}")
+  wrong = [message for kind, message in skipped if kind in _OF_MASKS]
+  if len(wrong) > used:
+    raise ValueError(
+      f"most masks of {split} ({len(wrong)}) are not of this dataset, so they are not skipped; the "
+      f"first: {wrong[0]}"
+    )
+
+
+def _greys(palette: np.ndarray) -> set[int]:
+  """The levels that the colours become where a program makes them grey, give or take one."""
+  if len(palette) > _FEW_COLORS:
+    return set()
+  levels = np.rint(palette @ np.asarray([0.299, 0.587, 0.114])).astype(int).tolist()
+  return {0, 255, *(level + step for level in levels for step in (-1, 0, 1))}
+
+
+def _some(ids: Sequence[int]) -> str:
+  return str(ids) if len(ids) <= 5 else f"[{ids[0]}, {ids[1]}, ..., {ids[-1]}]"

@@ -7,8 +7,10 @@ import pathlib
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
+from PIL import Image
 
 from semiseg_jax.input.decode import DataError
+from semiseg_jax.labels import IGNORE
 
 KIND = "convention"  # of the error that skip_bad does not skip
 _OF_MASKS = ("label range", "unknown colour", "mask format")  # what a wrong release looks like
@@ -37,6 +39,20 @@ def unknown_ids(
   if likely:
     return DataError(KIND, f"{message}; they look like {likely[0]}: take {wanted}")
   return DataError("label range", f"{message}: take {wanted}")
+
+
+def check_palette(
+  mask: Image.Image, path: pathlib.Path, class_of_id: np.ndarray, palette: np.ndarray, wanted: str
+) -> None:
+  """DataError of KIND for a mask of mode P in which an id has the colour of another class: a
+  program that went by colours has numbered them anew."""
+  colors = np.asarray(mask.getpalette("RGB"), np.uint8).reshape(-1, 3)
+  for i in np.unique(np.asarray(mask)).tolist():
+    drawn = np.flatnonzero((palette == colors[i : i + 1]).all(-1)) if i < len(colors) else ()
+    if len(drawn) and class_of_id[i] not in (*drawn, IGNORE):
+      theirs = np.flatnonzero(class_of_id == drawn[0])[0]
+      message = f"{path}: id {i} has the colour of id {theirs}, so a program has renumbered them"
+      raise DataError(KIND, f"{message}: take {wanted}")
 
 
 def check_split(

@@ -8,7 +8,7 @@ import scipy.io
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data import common
+from data import common, conventions
 from data.cityscapes import builder as cityscapes
 from semiseg_jax.input.decode import DataError
 
@@ -66,6 +66,7 @@ class Builder(common.FileBuilder):
     """The official palette PNGs hold Cityscapes' label ids; others are drawn in its colours."""
     mask = common.decode(path.read_bytes(), path)
     if mask.mode == "P":
+      conventions.check_palette(mask, path, self.CLASS_OF_ID, self.PALETTE, self.MASKS)
       return mask
     if mask.mode in ("RGB", "RGBA"):
       return common.ids_of_colors(mask, ID_OF_COLOR, path)

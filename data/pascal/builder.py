@@ -8,7 +8,7 @@ import scipy.io
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data import common, published
+from data import common, conventions, published
 from semiseg_jax.input.decode import DataError
 from semiseg_jax.input.files import is_own
 from semiseg_jax.labels import IGNORE
@@ -42,7 +42,12 @@ class Builder(common.FileBuilder):
     }
 
   def read_mask(self, path: pathlib.Path) -> Image.Image:
-    return read_sbd(path) if path.suffix == ".mat" else common.read_mask(path)
+    if path.suffix == ".mat":
+      return read_sbd(path)
+    mask = common.read_mask(path)
+    if mask.mode == "P":
+      conventions.check_palette(mask, path, self.CLASS_OF_ID, self.PALETTE, self.MASKS)
+    return mask
 
   def own_lists(self, raw: pathlib.Path, split: str, ids: list[str]) -> dict[str, list[str]]:
     own = find_root(raw) / "ImageSets" / "Segmentation" / "train.txt"

@@ -49,6 +49,10 @@ def palette_of_train_ids(label):
   return mask
 
 
+def quantised(label):
+  return Image.fromarray(pascal.PALETTE[label % 21]).quantize(21)
+
+
 NEIGHBOURS = {  # dataset: [(how a mask is written, what is said of the first one)]
   "cityscapes": [
     (as_is, r"labelIds\.png: \[255\] are no label ids.*they look like Cityscapes' train ids"),
@@ -60,10 +64,11 @@ NEIGHBOURS = {  # dataset: [(how a mask is written, what is said of the first on
   ],
   "pascal": [
     (grey, r"\[34, .*\] are no label ids.*; they look like colours that a program made grey"),
+    (quantised, r"id \d+ has the colour of id \d+, so a program has renumbered"),
     (within(20, 59), r"they look like the classes of Pascal Context"),
   ],
   "bdd100k": [(label_ids, r"they look like Cityscapes' label ids \(0 to 33\)")],
-  "gta5": [(palette_of_train_ids, r"they look like Cityscapes' train ids")],
+  "gta5": [(palette_of_train_ids, r"id 7 has the colour of id 20, so a program has renumbered")],
   "ade20k": [(as_is, r"\[255\] are no label ids.* look like classes \(0 to 149, and 255\)")],
   "sun": [
     (as_is, r"\[255\] are no label ids .*they look like classes \(0 to 36, and 255\)"),

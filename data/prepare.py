@@ -191,7 +191,10 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("--data_dir", help="where to write; default $SEMISEG_DATA or ~/semiseg_data")
   parser.add_argument("--variant", help="such as half or full for cityscapes; default: the first")
   parser.add_argument(
-    "--skip_bad", action="store_true", help="leave out images that cannot be used, and count them"
+    "--skip_bad",
+    action="store_true",
+    help="leave out images that cannot be used, and count them; masks of another convention than "
+    "the dataset's end it nevertheless",
   )
   args = parser.parse_args(argv)
   try:

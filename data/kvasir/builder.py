@@ -31,6 +31,7 @@ class Builder(common.FileBuilder):
     tfds.core.BuilderConfig(name="threshold", description=f"polyp where grey >= {_THRESHOLD}"),
   )
   CLASS_NAMES, PALETTE, CLASS_OF_ID = CLASS_NAMES, PALETTE, CLASS_OF_ID
+  WITHOUT_IDS = MappingProxyType({"black pictures": (1,)})
   MASKS = "the masks of kvasir-seg.zip as they are"
   NUM_IMAGES = MappingProxyType({"train": 880, "val": 120})
   HOMEPAGE = "https://datasets.simula.no/kvasir-seg/"

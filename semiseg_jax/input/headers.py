@@ -8,20 +8,24 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+_HEADER = 2**16  # bytes in which a tag is looked for
 _ORIENTATION = 0x0112
 _SWAPPING = (5, 6, 7, 8)  # orientations that make a lying picture stand
 _PNG, TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_BITS, _FORMAT, _MAXIMUM, _TYPED_MAXIMUM = 258, 339, 281, 341  # tags of TIFF
+_BITS, _COLORS, _MAXIMUM, _FORMAT, _TYPED_MAXIMUM = 258, 262, 281, 339, 341  # tags of TIFF
+WHITE_IS_ZERO, CMYK = 0, 5  # colours of TIFF
 _UNSIGNED = 1  # the format of numbers that a TIFF has unless it says otherwise
 
 
 class Numbers(NamedTuple):
   """How samples are stored: deep where 8 unsigned bits do not hold them; white: the value of the
-  brightest sample, if the file says which; bits: of PNG's sBIT, how many of the 16 matter."""
+  brightest sample, if the file says which; bits: of PNG's sBIT, how many of the 16 matter; colors:
+  TIFF's PhotometricInterpretation."""
 
   deep: bool
   white: float | None = None
   bits: int | None = None
+  colors: int | None = None
 
 
 def size(file: BinaryIO) -> tuple[int, int]:
@@ -41,7 +45,7 @@ def is_turned(encoded: bytes) -> bool:
   file = io.BytesIO(encoded)
   if _start(file) in TIFF:
     orientation = _tiff_tags(file).get(_ORIENTATION)
-  elif b"Exif" in encoded[:64] or b"eXIf" in encoded or encoded[:4] == b"RIFF":
+  elif encoded[:4] == b"RIFF" or b"exif" in encoded[:_HEADER].lower():  # WebP has it at its end
     with Image.open(file) as picture:
       orientation = _orientation(picture)
   else:
@@ -55,7 +59,8 @@ def numbers(encoded: bytes) -> Numbers:
     tags = _tiff_tags(io.BytesIO(encoded))
     greatest = lambda tag, default: float(np.max(tags.get(tag, default)))  # of all channels
     deep = greatest(_BITS, 1) > 8 or greatest(_FORMAT, _UNSIGNED) != _UNSIGNED
-    return Numbers(deep, white=greatest(_TYPED_MAXIMUM, 0) or greatest(_MAXIMUM, 0) or None)
+    white = greatest(_TYPED_MAXIMUM, 0) or greatest(_MAXIMUM, 0) or None
+    return Numbers(deep, white, colors=tags.get(_COLORS))
   if encoded[:8] == _PNG and len(encoded) > 24 and encoded[24] == 16:
     chunk = encoded.find(b"sBIT", 0, encoded.find(b"IDAT"))
     if chunk < 0:
@@ -83,8 +88,11 @@ def _start(file: BinaryIO) -> bytes:
 def _orientation(picture: Image.Image) -> int | None:
   """Not by getexif, which decodes a PNG that has no such tag."""
   exif = Image.Exif()
-  exif.load(picture.info.get("exif"))
-  return exif.get(_ORIENTATION)
+  try:
+    exif.load(picture.info.get("exif"))
+    return exif.get(_ORIENTATION)
+  except (SyntaxError, ValueError, TypeError, KeyError, struct.error):
+    return None  # a damaged tag turns nothing
 
 
 def _tiff_tags(file: BinaryIO) -> ImageFileDirectory_v2:

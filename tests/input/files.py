@@ -22,18 +22,22 @@ def with_orientation(image: Image.Image, kind: str, tag: int) -> bytes:
 
 
 def tiff(
-  pixels: np.ndarray, bits: int | None = None, strip: bytes | None = None, white: int | None = None
+  pixels: np.ndarray,
+  bits: int | None = None,
+  strip: bytes | None = None,
+  white: int | None = None,
+  colors: int | None = None,
 ) -> bytes:
   """One page of the pixels' own type [H,W] or [H,W,C]. bits: if they are packed, into strip.
 
-  white: what MaxSampleValue says.
+  white: what MaxSampleValue says; colors: what PhotometricInterpretation says.
   """
   height, width, channels = (*pixels.shape, 1)[:3]
   strip = pixels.tobytes() if strip is None else strip
   form = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
   tags = {
     256: width, 257: height, 258: bits or 8 * pixels.dtype.itemsize, 259: 1,
-    262: 2 if channels > 2 else 1, 277: channels, 278: height, 279: len(strip), 339: form,
+    262: (2 if channels > 2 else 1) if colors is None else colors, 277: channels, 278: height, 279: len(strip), 339: form,
     273: 0,
   }  # fmt: skip
   if white is not None:

@@ -46,6 +46,12 @@ def test_rotation_tags_turn_as_viewers_do(kind, tag, warned):
     assert stored.shape == PIXELS.shape
 
 
+def test_a_damaged_rotation_tag_turns_nothing(warned):
+  file = encoded(Image.fromarray(PIXELS), "JPEG", exif=b"Exif\0\0no tags at all")
+  assert decode.decode_image(file, "a").shape == PIXELS.shape and not warned()
+  assert decode.read_size(io.BytesIO(file), "a") == (6, 9)
+
+
 def test_masks_turn_by_their_own_tag():
   ids = PIXELS[..., 0]
   for kind in ("PNG", "TIFF"):
@@ -109,6 +115,15 @@ def test_the_colours_of_deep_numbers():
   deep = PIXELS.astype(np.uint16) * 257
   for file in (tiff(deep), tiff(np.dstack([deep, deep[..., :1]]))):
     np.testing.assert_array_equal(decode.decode_image(file, "a"), PIXELS)
+
+
+def test_deep_numbers_whose_white_is_zero_or_ink():
+  deep = PIXELS.astype(np.uint16) * 257
+  image = decode.decode_image(tiff(deep[..., 0], colors=0), "a")
+  np.testing.assert_array_equal(image, 255 - PIXELS[..., :1].repeat(3, -1))
+  np.testing.assert_array_equal(image, decode.decode_image(tiff(PIXELS[..., 0], colors=0), "a"))
+  with pytest.raises(decode.DataError, match="a: CMYK of more than 8 bits; save it as RGB"):
+    decode.decode_image(tiff(np.dstack([deep, deep[..., :1]]), colors=5), "a")
 
 
 @pytest.mark.parametrize(

@@ -130,8 +130,6 @@ def _flags(encoded: bytes, numbers: headers.Numbers, turned: bool) -> int:
 
 def _in_eight_bits(image: np.ndarray, numbers: headers.Numbers, where: str) -> np.ndarray:
   """Deep numbers of a grey image [H,W], or [H,W,3 or 4] in OpenCV's order of colours."""
-  if numbers.colors == headers.CMYK:
-    raise DataError("channels", f"{where}: CMYK of more than 8 bits; save it as RGB")
   if image.ndim == 3 and image.shape[-1] not in (3, 4):
     raise DataError("channels", f"{where}: {image.shape[-1]} channels are neither grey nor RGB")
   colors = image[..., 2::-1] if image.ndim == 3 else image
@@ -141,7 +139,7 @@ def _in_eight_bits(image: np.ndarray, numbers: headers.Numbers, where: str) -> n
     raise DataError("levels", f"{where}: {error}; save it with 8 bits") from error
   if assumed:
     _warn_once(assumed.partition("taken")[2], f"{where}: {assumed}; if they are not, {_SAY_IT}")
-  if numbers.colors == headers.WHITE_IS_ZERO:  # by libtiff where there are 8 bits
+  if numbers.inverted:  # by libtiff where there are 8 bits
     levels = 255 - levels
   return levels if image.ndim == 3 else levels[..., None].repeat(3, -1)
 

@@ -13,19 +13,18 @@ _ORIENTATION = 0x0112
 _SWAPPING = (5, 6, 7, 8)  # orientations that make a lying picture stand
 _PNG, TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS, _COLORS, _MAXIMUM, _FORMAT, _TYPED_MAXIMUM = 258, 262, 281, 339, 341  # tags of TIFF
-WHITE_IS_ZERO, CMYK = 0, 5  # colours of TIFF
 _UNSIGNED = 1  # the format of numbers that a TIFF has unless it says otherwise
 
 
 class Numbers(NamedTuple):
   """How samples are stored: deep where 8 unsigned bits do not hold them; white: the value of the
-  brightest sample, if the file says which; bits: of PNG's sBIT, how many of the 16 matter; colors:
-  TIFF's PhotometricInterpretation."""
+  brightest sample, as decoded, if the file says which; bits: of PNG's sBIT, how many of the 16
+  matter; inverted: white is zero."""
 
   deep: bool
   white: float | None = None
   bits: int | None = None
-  colors: int | None = None
+  inverted: bool = False
 
 
 def size(file: BinaryIO) -> tuple[int, int]:
@@ -43,14 +42,15 @@ def size(file: BinaryIO) -> tuple[int, int]:
 def is_turned(encoded: bytes) -> bool:
   """Whether a rotation tag says that the picture is shown other than it is stored."""
   file = io.BytesIO(encoded)
-  if _start(file) in TIFF:
-    orientation = _tiff_tags(file).get(_ORIENTATION)
-  elif encoded[:4] == b"RIFF" or b"exif" in encoded[:_HEADER].lower():  # WebP has it at its end
+  if encoded[:4] in TIFF:
+    return _tiff_tags(file).get(_ORIENTATION) in range(2, 9)
+  if encoded[:4] != b"RIFF" and b"exif" not in encoded[:_HEADER].lower():
+    return False  # most pictures; WebP has it at its end
+  try:
     with Image.open(file) as picture:
-      orientation = _orientation(picture)
-  else:
+      return _orientation(picture) in range(2, 9)
+  except OSError:
     return False
-  return orientation in range(2, 9)
 
 
 def numbers(encoded: bytes) -> Numbers:
@@ -58,9 +58,12 @@ def numbers(encoded: bytes) -> Numbers:
   if encoded[:4] in TIFF:
     tags = _tiff_tags(io.BytesIO(encoded))
     greatest = lambda tag, default: float(np.max(tags.get(tag, default)))  # of all channels
-    deep = greatest(_BITS, 1) > 8 or greatest(_FORMAT, _UNSIGNED) != _UNSIGNED
+    bits = greatest(_BITS, 1)
     white = greatest(_TYPED_MAXIMUM, 0) or greatest(_MAXIMUM, 0) or None
-    return Numbers(deep, white, colors=tags.get(_COLORS))
+    if 8 < bits < 16:  # OpenCV unpacks them into the upper bits of 16
+      white = 2**16 - 1
+    deep = bits > 8 or greatest(_FORMAT, _UNSIGNED) != _UNSIGNED
+    return Numbers(deep, white, inverted=tags.get(_COLORS) == 0)
   if encoded[:8] == _PNG and len(encoded) > 24 and encoded[24] == 16:
     chunk = encoded.find(b"sBIT", 0, encoded.find(b"IDAT"))
     if chunk < 0:

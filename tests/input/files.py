@@ -37,15 +37,14 @@ def tiff(
   form = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
   tags = {
     256: width, 257: height, 258: bits or 8 * pixels.dtype.itemsize, 259: 1,
-    262: (2 if channels > 2 else 1) if colors is None else colors, 277: channels, 278: height, 279: len(strip), 339: form,
-    273: 0,
+    262: 2 if channels > 2 else 1, 273: 0, 277: channels, 278: height, 279: len(strip), 339: form,
   }  # fmt: skip
+  if colors is not None:
+    tags[262] = colors
   if white is not None:
     tags[281] = white
   tags[273] = 8 + 2 + 12 * len(tags) + 4  # where the strip begins
-  directory = b"".join(
-    struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items())
-  )
+  directory = b"".join(struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags))
   return b"II*\0" + struct.pack("<IH", 8, len(tags)) + directory + bytes(4) + strip
 
 

@@ -84,6 +84,7 @@ DEEP = {  # file, what one unit of GREY becomes, part of the warning
   "signed": (tiff(GREY.astype(np.int16)), TWELVE, "taken for 12 bits"),
   "32 bits": (tiff(GREY.astype(np.uint32)), TWELVE, "taken for 12 bits"),
   "packed": (tiff(GREY, 12, packed_12_bits(GREY)), TWELVE, None),
+  "packed, dark": (tiff(GREY // 8, 12, packed_12_bits(GREY // 8)), TWELVE / 8, None),
   "MaxSampleValue": (tiff(GREY, white=5000), 255 / 5000, None),
   "MaxSampleValue exceeded": (tiff(GREY, white=255), TWELVE, "taken for 12 bits"),
   "sBIT": (with_chunk(encoded(Image.fromarray(GREY)), b"sBIT", b"\x0d"), 255 / 8191, None),
@@ -117,13 +118,11 @@ def test_the_colours_of_deep_numbers():
     np.testing.assert_array_equal(decode.decode_image(file, "a"), PIXELS)
 
 
-def test_deep_numbers_whose_white_is_zero_or_ink():
+def test_deep_numbers_whose_white_is_zero():
   deep = PIXELS.astype(np.uint16) * 257
   image = decode.decode_image(tiff(deep[..., 0], colors=0), "a")
   np.testing.assert_array_equal(image, 255 - PIXELS[..., :1].repeat(3, -1))
   np.testing.assert_array_equal(image, decode.decode_image(tiff(PIXELS[..., 0], colors=0), "a"))
-  with pytest.raises(decode.DataError, match="a: CMYK of more than 8 bits; save it as RGB"):
-    decode.decode_image(tiff(np.dstack([deep, deep[..., :1]]), colors=5), "a")
 
 
 @pytest.mark.parametrize(

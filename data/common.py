@@ -55,7 +55,7 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   NUM_IMAGES: Mapping[str, int]  # of the official set, by split
   CLASS_OF_ID: np.ndarray  # see `class_of_id`; -1 where an id does not occur in this dataset
   OTHER_IDS: conventions.Named = MappingProxyType({})  # see `conventions.unknown_ids`
-  WITHOUT_IDS: conventions.Named = MappingProxyType({})  # see `conventions.check_split`
+  WITHOUT_IDS: conventions.Named = MappingProxyType({})  # see `conventions.check_ids`
   MASKS: str  # which files of which release are meant
   HOMEPAGE = ""
   LICENSE = ""
@@ -87,6 +87,14 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def own_lists(self, raw: pathlib.Path, split: str, ids: list[str]) -> dict[str, list[str]]:
     """Subsets that the raw tree itself names, such as {"voc/train": ids}, out of the stored ids."""
     return {}
+
+  def check_split(self, split: str, counts: np.ndarray, skipped: Sequence[tuple[str, str]]) -> None:
+    """ValueError where the masks of a split as a whole are of another convention.
+
+    counts: int [n,K], pixels per class of every record. skipped: kind and message of the others.
+    """
+    conventions.check_skipped(split, skipped, len(counts))
+    conventions.check_ids(split, counts, self.CLASS_OF_ID, self.WITHOUT_IDS, self.MASKS)
 
   def _info(self) -> tfds.core.DatasetInfo:
     return dataset_info(self, homepage=self.HOMEPAGE, license=self.LICENSE)
@@ -132,9 +140,7 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     index = split_index(self, split)
     if not index["ids"]:
       raise ValueError(f"no image of {split} can be used, first problem: {index['skipped'][0][1]}")
-    pixels, used = np.sum(index["counts"], axis=0), len(index["ids"])
-    told = split, pixels, index["skipped"], used, self.CLASS_OF_ID, self.WITHOUT_IDS, self.MASKS
-    conventions.check_split(*told)
+    self.check_split(split, np.asarray(index["counts"]), index["skipped"])
     self._write_lists(raw, split, index["ids"])
 
   def _load(self, item: Item) -> tuple[bytes, np.ndarray | tuple[int, int]] | DataError:

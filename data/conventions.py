@@ -15,6 +15,7 @@ from semiseg_jax.labels import IGNORE
 KIND = "convention"  # of the error that skip_bad does not skip
 _OF_MASKS = ("label range", "unknown colour", "mask format")  # what a wrong release looks like
 _FEW_COLORS = 64  # the grey levels of more than these would be nearly all that there are
+_ENOUGH = 8  # masks in which classes would leave a gap
 Named = Mapping[str, Collection[int]]  # a convention, and ids that go with it
 
 
@@ -55,24 +56,37 @@ def check_palette(
       raise DataError(KIND, f"{message}: take {wanted}")
 
 
-def check_split(
-  split: str,
-  pixels: np.ndarray,
-  skipped: Sequence[tuple[str, str]],
-  used: int,
-  class_of_id: np.ndarray,
-  without: Named,
-  wanted: str,
+def check_ids(
+  split: str, counts: np.ndarray, class_of_id: np.ndarray, without: Named, wanted: str
 ) -> None:
-  """ValueError where the masks of a split are of another convention as a whole.
+  """ValueError where none of the ids occurs in a split that go with another convention's name.
 
-  pixels: int [K], of each class. skipped: kind and message of what was left out; used: how many
-  images were not. without: ids of which a split that has none is of that convention.
+  counts: int [n,K], pixels per class of every record.
   """
+  pixels = counts.sum(0)
   for what, ids in without.items():
     if pixels.any() and not pixels[class_of_id[list(ids)]].any():
       none = f"no mask of {split} holds one of the ids {_some(sorted(ids))}"
       raise ValueError(f"{none}; they look like {what}: take {wanted}")
+
+
+def check_objects(split: str, counts: np.ndarray, wanted: str) -> None:
+  """ValueError where every mask counts from 1 without a gap, as one of objects does.
+
+  counts: int [n,K], pixels per class of every record, the first of the background.
+  """
+  found = counts[counts[:, 1:].any(1), 1:] > 0
+  several, gapless = found[:, 1:].any(), (np.diff(found.astype(int), axis=1) <= 0).all()
+  if len(found) >= _ENOUGH and several and gapless:
+    message = f"the ids of every mask of {split} are 1, 2, ... without a gap"
+    raise ValueError(f"{message}; they look like numbers of objects: take {wanted}")
+
+
+def check_skipped(split: str, skipped: Sequence[tuple[str, str]], used: int) -> None:
+  """ValueError where more masks were left out, for what they hold, than images were used.
+
+  skipped: kind and message of each.
+  """
   wrong = [message for kind, message in skipped if kind in _OF_MASKS]
   if len(wrong) > used:
     raise ValueError(

@@ -1,6 +1,7 @@
 """Pascal VOC 2012 with SBD's annotations ("train_aug"): 10,582 training, 1449 validation images."""
 
 import pathlib
+from collections.abc import Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -48,6 +49,10 @@ class Builder(common.FileBuilder):
     if mask.mode == "P":
       conventions.check_palette(mask, path, self.CLASS_OF_ID, self.PALETTE, self.MASKS)
     return mask
+
+  def check_split(self, split: str, counts: np.ndarray, skipped: Sequence[tuple[str, str]]) -> None:
+    super().check_split(split, counts, skipped)
+    conventions.check_objects(split, counts, self.MASKS)  # SegmentationObject in place of Class
 
   def own_lists(self, raw: pathlib.Path, split: str, ids: list[str]) -> dict[str, list[str]]:
     own = find_root(raw) / "ImageSets" / "Segmentation" / "train.txt"

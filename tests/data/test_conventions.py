@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import prepare
+from data import conventions, prepare
 from data.cityscapes import builder as cityscapes
 from data.cocostuff import builder as cocostuff
 from data.gta5 import builder as gta5
@@ -107,6 +107,17 @@ def test_neighbours(name, write, message, tmp_path, monkeypatch):
 
 def test_every_dataset_has_neighbours():
   assert set(NEIGHBOURS) == {name.split()[0] for name in trees.TREES}
+
+
+def test_objects_in_place_of_classes():
+  objects = np.tril(np.ones((10, 21), int))  # background, and up to nine objects
+  with pytest.raises(ValueError, match=r"1, 2, \.\.\. without a gap; they look like numbers"):
+    conventions.check_objects("train", objects, "others")
+  conventions.check_objects("train", objects[:5], "others")  # too few to tell
+  conventions.check_objects("train", np.tile(objects[1], (10, 1)), "others")  # all of one class
+  classes = objects.copy()
+  classes[4, 15] = 1
+  conventions.check_objects("train", classes, "others")
 
 
 def test_mostly_wrong_masks_are_not_skipped(tmp_path, monkeypatch):

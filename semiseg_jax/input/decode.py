@@ -58,7 +58,7 @@ def decode_image(encoded: bytes, where: str, *, turned: bool = True) -> np.ndarr
   if headers.has_more(encoded):
     _warn_once("several", f"{where} holds several pictures: of such files the first is taken")
   if turned and "turned" not in _warned and headers.is_turned(encoded):
-    message = "pictures with a rotation tag are turned as viewers show them, masks have to lie so"
+    message = "pictures with a rotation tag are turned as viewers show them, so have masks to lie"
     _warn_once("turned", f"{where}: {message}")
   return _in_eight_bits(image, numbers, where) if numbers.deep else image
 
@@ -79,7 +79,7 @@ def check_pixels(height: int, width: int, where: str) -> None:
   if height * width > MOST_PIXELS:
     raise DataError(
       "too large",
-      f"{where}: {height}x{width} pixels are more than {MOST_PIXELS:,}; cut it into smaller ones",
+      f"{where}: {height}x{width} pixels, more than the {MOST_PIXELS:,} that can be read; cut it up",
     )
 
 

@@ -79,7 +79,7 @@ def check_pixels(height: int, width: int, where: str) -> None:
   if height * width > MOST_PIXELS:
     raise DataError(
       "too large",
-      f"{where}: {height}x{width} pixels, more than the {MOST_PIXELS:,} that can be read; cut it up",
+      f"{where}: {height}x{width} pixels are more than {MOST_PIXELS:,}, the most that is read",
     )
 
 

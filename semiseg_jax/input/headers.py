@@ -44,8 +44,9 @@ def is_turned(encoded: bytes) -> bool:
   file = io.BytesIO(encoded)
   if encoded[:4] in TIFF:
     return _tiff_tags(file).get(_ORIENTATION) in range(2, 9)
-  if encoded[:4] != b"RIFF" and b"exif" not in encoded[:_HEADER].lower():
-    return False  # most pictures; WebP has it at its end
+  tagged = any(encoded.find(name, 0, _HEADER) > 0 for name in (b"Exif\0", b"eXIf"))
+  if not tagged and encoded[:4] != b"RIFF":  # WebP has it at its end
+    return False
   try:
     with Image.open(file) as picture:
       return _orientation(picture) in range(2, 9)

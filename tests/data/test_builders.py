@@ -87,7 +87,7 @@ def test_pictures_beyond_eight_bits_are_stored_as_levels(tmp_path, monkeypatch):
 def test_pictures_that_are_too_large_are_named_or_skipped(tmp_path, monkeypatch):
   tree = trees.TREES["cityscapes"](tmp_path / "raw", monkeypatch)
   pair = next(iter(tree.pairs["train"].values()))
-  for side, message in ((40_000, "pixels, more than"), (13_400, "damaged or truncated")):
+  for side, message in ((40_000, "pixels are more than"), (13_400, "damaged or truncated")):
     pair.image.write_bytes(claiming(pair.image.read_bytes(), side, side))
     with pytest.raises(decode.DataError, match=f"{pair.image.name}: .*{message}"):
       prepare.prepare("cityscapes", tmp_path / "raw", tmp_path / "out", "full")

@@ -11,6 +11,7 @@ import io
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import cv2
@@ -21,8 +22,10 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from data import published
-from semiseg_jax.input.decode import DataError
+from data import conventions, published
+from semiseg_jax.input.decode import DataError, check_pixels, decode_image
+from semiseg_jax.input.files import is_own
+from semiseg_jax.input.headers import numbers
 from semiseg_jax.labels import IGNORE
 
 SPLITS = ("train", "val")
@@ -44,13 +47,16 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   A subclass names its classes and lists its files; where masks are not index images, or variants
   are stored at another size, it also says how to read and resize them; the README.md beside it
   says how to get them. Files that cannot be used raise DataError, or are left out and counted if
-  `skip_bad` is set.
+  `skip_bad` is set; but masks of another convention always raise.
   """
 
   CLASS_NAMES: tuple[str, ...]
   PALETTE: np.ndarray  # uint8 [K,3]
   NUM_IMAGES: Mapping[str, int]  # of the official set, by split
-  CLASS_OF_ID: np.ndarray  # see `class_of_id`
+  CLASS_OF_ID: np.ndarray  # see `class_of_id`; -1 where an id does not occur in this dataset
+  OTHER_IDS: conventions.Named = MappingProxyType({})  # see `conventions.unknown_ids`
+  WITHOUT_IDS: conventions.Named = MappingProxyType({})  # see `conventions.check_ids`
+  MASKS: str  # which files of which release are meant
   HOMEPAGE = ""
   LICENSE = ""
   skip_bad = False
@@ -82,6 +88,14 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Subsets that the raw tree itself names, such as {"voc/train": ids}, out of the stored ids."""
     return {}
 
+  def check_split(self, split: str, counts: np.ndarray, skipped: Sequence[tuple[str, str]]) -> None:
+    """ValueError where the masks of a split as a whole are of another convention.
+
+    counts: int [n,K], pixels per class of every record. skipped: kind and message of the others.
+    """
+    conventions.check_skipped(split, skipped, len(counts))
+    conventions.check_ids(split, counts, self.CLASS_OF_ID, self.WITHOUT_IDS, self.MASKS)
+
   def _info(self) -> tfds.core.DatasetInfo:
     return dataset_info(self, homepage=self.HOMEPAGE, license=self.LICENSE)
 
@@ -102,7 +116,7 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       elif not item.image.is_file():
         self._bad(split, DataError("missing image", f"{item.image} is missing"))
       elif item.mask is not None and not item.mask.is_file():
-        message = f"{item.mask} is missing; it is the mask of {item.image}"
+        message = f"{item.mask} is missing; it is the mask of {item.image}: take {self.MASKS}"
         self._bad(split, DataError("missing mask", message))
       else:
         seen[item.name] = item.image
@@ -126,6 +140,7 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     index = split_index(self, split)
     if not index["ids"]:
       raise ValueError(f"no image of {split} can be used, first problem: {index['skipped'][0][1]}")
+    self.check_split(split, np.asarray(index["counts"]), index["skipped"])
     self._write_lists(raw, split, index["ids"])
 
   def _load(self, item: Item) -> tuple[bytes, np.ndarray | tuple[int, int]] | DataError:
@@ -152,12 +167,13 @@ class FileBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     ids = np.asarray(mask if stored == size else mask.resize(stored, Image.Resampling.NEAREST))
     label = self.CLASS_OF_ID[ids]
     if label.min() < 0:
-      unknown = np.unique(ids[label < 0]).tolist()
-      raise DataError("label range", f"{item.mask}: {unknown} are no label ids of this dataset")
+      raise conventions.unknown_ids(
+        item.mask, ids, self.CLASS_OF_ID, self.OTHER_IDS, self.PALETTE, self.MASKS
+      )
     return label.astype(np.uint8)
 
   def _bad(self, split: str, error: DataError) -> None:
-    if not self.skip_bad:
+    if not self.skip_bad or error.kind == conventions.KIND:
       raise error
     split_index(self, split)["skipped"].append([error.kind, str(error)])
 
@@ -255,8 +271,9 @@ def pairs(images: pathlib.Path, masks: pathlib.Path, pattern: str, suffix: str) 
 
 
 def list_files(directory: pathlib.Path, pattern: str) -> list[pathlib.Path]:
-  """The files that match, sorted by folder and name. FileNotFoundError if there are none."""
-  found = sorted(directory.glob(pattern), key=lambda path: (path.parent, path.name))
+  """The user's files that match, sorted by folder and name. FileNotFoundError without any."""
+  own = (path for path in directory.glob(pattern) if is_own(path.relative_to(directory)))
+  found = sorted(own, key=lambda path: (path.parent, path.name))
   if not found:
     raise FileNotFoundError(f"no file matches {directory / pattern}")
   return found
@@ -277,23 +294,32 @@ def encode_png(array: np.ndarray) -> bytes:
 
 
 def read_image(path: pathlib.Path) -> tuple[bytes, Image.Image]:
-  """The file's bytes (re-encoded if it is neither RGB nor grey) and its decoded RGB image.
+  """The file's bytes (re-encoded unless it is RGB or grey of 8 bits) and its decoded RGB image.
 
   Raises DataError naming a damaged file.
   """
   encoded = path.read_bytes()
   image = decode(encoded, path)
+  if numbers(encoded).deep:
+    levels = decode_image(encoded, str(path), turned=False)
+    return encode_png(levels), Image.fromarray(levels)
   rgb = image.convert("RGB")
   return (encoded if image.mode in ("RGB", "L") else encode_png(np.asarray(rgb))), rgb
 
 
 def read_mask(path: pathlib.Path) -> Image.Image:
-  """The ids of an index PNG, grey or palette. Raises DataError naming a damaged file."""
+  """The ids of an index PNG, grey or palette, as 8 bits. Raises DataError naming the file."""
   mask = decode(path.read_bytes(), path)
-  if mask.mode not in ("L", "P"):
-    message = f"{path}: a mask of mode {mask.mode}, not one 8-bit id per pixel"
-    raise DataError("mask format", message)
-  return mask
+  if mask.mode in ("L", "P"):
+    return mask
+  if mask.mode not in ("I", "I;16", "I;16B"):
+    message = f"{path}: a mask of mode {mask.mode}, not one id per pixel"
+    raise DataError("mask format", f"{message}; unpack the official masks anew")
+  ids = np.asarray(mask)
+  if ids.min() < 0 or ids.max() > 255:
+    message = f"{path}: ids up to {ids.max()} are no class ids; unpack the official masks anew"
+    raise DataError("label range", message)
+  return Image.fromarray(ids.astype(np.uint8))
 
 
 def ids_of_colors(
@@ -319,7 +345,10 @@ def decode(encoded: bytes, path: pathlib.Path) -> Image.Image:
   """Any image file, decoded to its end. Raises DataError if it is damaged or truncated."""
   try:
     image = Image.open(io.BytesIO(encoded))
+    check_pixels(image.height, image.width, str(path))
     image.load()
+  except DataError:
+    raise
   except (OSError, SyntaxError, ValueError) as error:
     raise DataError("damaged file", f"{path}: damaged or truncated image ({error})") from error
   return image

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from data import published
 from semiseg_jax.input import prepared
+from semiseg_jax.input.files import is_own
 from semiseg_jax.paths import user_path
 from semiseg_jax.runtime.errors import in_one_line, naming
 
@@ -46,7 +47,7 @@ def prepare(
   if path.exists():
     return path
   needs_raw = builder.MANUAL_DOWNLOAD_INSTRUCTIONS is not None
-  if needs_raw and (raw is None or not any(user_path(raw).glob("*"))):
+  if needs_raw and (raw is None or not any(map(is_own, _names_in(raw)))):
     raise FileNotFoundError(_instructions(name, raw, data_dir, variant, builder))
   with _alone(data_dir / f".{name}.lock"):
     if path.exists():  # another process has made it meanwhile
@@ -161,6 +162,11 @@ def builder_of(name: str, data_dir: pathlib.Path, variant: str | None):
   return builder(config=variant, data_dir=data_dir, file_format="array_record")
 
 
+def _names_in(directory: PathLike) -> list[pathlib.PurePath]:
+  root = user_path(directory)
+  return [path.relative_to(root) for path in root.glob("*")]
+
+
 def _instructions(name, raw, data_dir, variant, builder) -> str:
   command = f"python -m data.prepare {name} --raw=RAW --data_dir={data_dir}"
   command += f" --variant={variant}" if variant else ""
@@ -188,7 +194,10 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("--data_dir", help="where to write; default $SEMISEG_DATA or ~/semiseg_data")
   parser.add_argument("--variant", help="such as half or full for cityscapes; default: the first")
   parser.add_argument(
-    "--skip_bad", action="store_true", help="leave out images that cannot be used, and count them"
+    "--skip_bad",
+    action="store_true",
+    help="leave out images that cannot be used, and count them; masks of another convention than "
+    "the dataset's end it nevertheless",
   )
   args = parser.parse_args(argv)
   try:

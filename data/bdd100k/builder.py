@@ -23,6 +23,9 @@ class Builder(common.FileBuilder):
   VERSION = tfds.core.Version("1.0.0")
   CLASS_NAMES, PALETTE = cityscapes.CLASS_NAMES, cityscapes.PALETTE
   CLASS_OF_ID = common.class_of_id(range(19), ignored=[IGNORE])
+  OTHER_IDS = MappingProxyType({"Cityscapes' label ids (0 to 33)": range(35)})
+  WITHOUT_IDS = MappingProxyType({"masks of the drivable area": range(3, 19)})
+  MASKS = "the train ids of BDD100K's segmentation (sem_seg/masks, or *_train_id.png) as they are"
   NUM_IMAGES = MappingProxyType({"train": 7000, "val": 1000})
   HOMEPAGE = "https://bdd-data.berkeley.edu"
   LICENSE = "https://doc.bdd100k.com/license.html"

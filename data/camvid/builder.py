@@ -7,6 +7,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data import common
+from semiseg_jax.labels import IGNORE
 
 CLASS_NAMES, PALETTE = common.read_classes("camvid")
 CLASS_OF_ID = common.class_of_id(range(11), ignored=[11])
@@ -23,6 +24,13 @@ class Builder(common.FileBuilder):
   name = "semiseg_camvid"
   VERSION = tfds.core.Version("1.0.0")
   CLASS_NAMES, PALETTE, CLASS_OF_ID = CLASS_NAMES, PALETTE, CLASS_OF_ID
+  OTHER_IDS = MappingProxyType(
+    {
+      "SegNet's ids with 255 for 11, void": {*range(11), IGNORE},
+      "ids of all 32 classes": range(32),
+    }
+  )
+  MASKS = "SegNet's masks, of ids 0 to 11, or the original release's in colours"
   NUM_IMAGES = MappingProxyType({"train": 367, "val": 101, "test": 233})
   HOMEPAGE = "http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/"
 

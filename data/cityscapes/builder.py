@@ -7,10 +7,12 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data import common
+from semiseg_jax.labels import IGNORE
 
 CLASS_NAMES, PALETTE = common.read_classes("cityscapes")
 IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # in the files
-CLASS_OF_ID = common.class_of_id(IDS, ignored=range(256))
+CLASS_OF_ID = common.class_of_id(IDS, ignored=range(34))
+TRAIN_IDS = "Cityscapes' train ids (0 to 18, and 255)"
 _HALF = (1024, 512)  # width, height
 
 
@@ -27,6 +29,9 @@ class Builder(common.FileBuilder):
     tfds.core.BuilderConfig(name="full", description="2048x1024, images byte for byte"),
   )
   CLASS_NAMES, PALETTE, CLASS_OF_ID = CLASS_NAMES, PALETTE, CLASS_OF_ID
+  OTHER_IDS = MappingProxyType({TRAIN_IDS: {*range(20), IGNORE}})
+  WITHOUT_IDS = MappingProxyType({TRAIN_IDS: IDS[6:]})
+  MASKS = "*_gtFine_labelIds.png of gtFine_trainvaltest.zip as they are"
   NUM_IMAGES = MappingProxyType({"train": 2975, "val": 500, "extra": 19998})
   HOMEPAGE = "https://www.cityscapes-dataset.com"
   LICENSE = "https://www.cityscapes-dataset.com/license/"

@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+from types import MappingProxyType
 
 import numpy as np
 import scipy.io
@@ -17,6 +18,8 @@ _CYCLE = (  # the original draws the classes in ten colours, over and over
   (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189),
   (140, 86, 75), (227, 119, 194), (127, 127, 127), (188, 189, 34), (23, 190, 207),
 )  # fmt: skip
+_NEVER = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)  # ids of the 182 that no mask has
+IDS = tuple(sorted(set(range(182)) - set(_NEVER)))
 _SQUARE = (513, 513)
 _COUNTS = {
   "164k": {"train": 118_287, "val": 5_000},
@@ -40,6 +43,16 @@ class Builder(common.FileBuilder):
   CLASS_NAMES = CLASS_NAMES
   PALETTE = np.resize(np.asarray(_CYCLE, np.uint8), (len(CLASS_NAMES), 3))
   CLASS_OF_ID = common.class_of_id(range(182), ignored=[IGNORE])
+  CLASS_OF_ID[list(_NEVER)] = -1
+  OTHER_IDS = MappingProxyType(
+    {
+      "ids that count from 1": range(183),
+      "train ids (0 to 170, and 255)": {*range(171), IGNORE},
+      "the ids of COCO's stuff task": {0, *range(92, 184)},
+    }
+  )
+  WITHOUT_IDS = MappingProxyType({"masks of things alone": set(range(91, 182))})
+  MASKS = "stuffthingmaps_trainval2017.zip, or cocostuff-10k-v1.1.zip's .mat files, as they are"
   HOMEPAGE = "https://github.com/nightrome/cocostuff"
   LICENSE = "annotations: CC BY 4.0; images: Flickr's terms of use"
 

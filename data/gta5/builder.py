@@ -8,7 +8,7 @@ import scipy.io
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data import common
+from data import common, conventions
 from data.cityscapes import builder as cityscapes
 from semiseg_jax.input.decode import DataError
 
@@ -36,6 +36,9 @@ class Builder(common.FileBuilder):
   )
   CLASS_NAMES, PALETTE = cityscapes.CLASS_NAMES, cityscapes.PALETTE
   CLASS_OF_ID = CLASS_OF_ID
+  OTHER_IDS = cityscapes.Builder.OTHER_IDS
+  WITHOUT_IDS = cityscapes.Builder.WITHOUT_IDS
+  MASKS = "the palette PNGs of the official labels as they are"
   NUM_IMAGES = MappingProxyType({})  # how the 24,966 are divided is not the same everywhere
   HOMEPAGE = "https://download.visinf.tu-darmstadt.de/data/from_games/"
   LICENSE = "see the homepage"
@@ -63,12 +66,13 @@ class Builder(common.FileBuilder):
     """The official palette PNGs hold Cityscapes' label ids; others are drawn in its colours."""
     mask = common.decode(path.read_bytes(), path)
     if mask.mode == "P":
+      conventions.check_palette(mask, path, self.CLASS_OF_ID, self.PALETTE, self.MASKS)
       return mask
     if mask.mode in ("RGB", "RGBA"):
       return common.ids_of_colors(mask, ID_OF_COLOR, path)
     message = (
-      f"{path}: a mask of mode {mask.mode}; neither a palette of label ids nor colours. If another "
-      "program has converted it, unpack the official labels anew"
+      f"{path}: a mask of mode {mask.mode}; neither a palette of label ids nor colours. Another "
+      "program has converted it: unpack the official labels anew"
     )
     raise DataError("mask format", message)
 

@@ -8,13 +8,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data import common
+from data import common, conventions
+from semiseg_jax.input.decode import DataError
 
 CLASS_NAMES = ("background", "polyp")
 PALETTE = np.asarray([(0, 0, 0), (120, 120, 120)], np.uint8)
 CLASS_OF_ID = common.class_of_id(range(2))
 _HELD_OUT = 0.12  # 120 of 1000, as in the official lists
 _THRESHOLD = 128
+_DARK = 64  # in the official masks polyps are white
 
 
 class Builder(common.FileBuilder):
@@ -29,6 +31,8 @@ class Builder(common.FileBuilder):
     tfds.core.BuilderConfig(name="threshold", description=f"polyp where grey >= {_THRESHOLD}"),
   )
   CLASS_NAMES, PALETTE, CLASS_OF_ID = CLASS_NAMES, PALETTE, CLASS_OF_ID
+  WITHOUT_IDS = MappingProxyType({"black pictures": (1,)})
+  MASKS = "the masks of kvasir-seg.zip as they are"
   NUM_IMAGES = MappingProxyType({"train": 880, "val": 120})
   HOMEPAGE = "https://datasets.simula.no/kvasir-seg/"
   LICENSE = "research and education; see https://datasets.simula.no/kvasir-seg/"
@@ -46,6 +50,10 @@ class Builder(common.FileBuilder):
 
   def read_mask(self, path: pathlib.Path) -> Image.Image:
     mask = common.decode(path.read_bytes(), path)
+    brightest = np.asarray(mask.convert("L")).max()
+    if 0 < brightest < _DARK:
+      message = f"{path}: levels end at {brightest}, where a polyp is 255; they look like class ids"
+      raise DataError(conventions.KIND, f"{message}: take {self.MASKS}")
     return dithered(mask) if self.builder_config.name == "dithered" else thresholded(mask)
 
 

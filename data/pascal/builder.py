@@ -1,6 +1,7 @@
 """Pascal VOC 2012 with SBD's annotations ("train_aug"): 10,582 training, 1449 validation images."""
 
 import pathlib
+from collections.abc import Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -8,8 +9,9 @@ import scipy.io
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from data import common, published
+from data import common, conventions, published
 from semiseg_jax.input.decode import DataError
+from semiseg_jax.input.files import is_own
 from semiseg_jax.labels import IGNORE
 
 CLASS_NAMES, PALETTE = common.read_classes("pascal")
@@ -22,6 +24,8 @@ class Builder(common.FileBuilder):
   name = "semiseg_pascal"
   VERSION = tfds.core.Version("1.0.0")
   CLASS_NAMES, PALETTE, CLASS_OF_ID = CLASS_NAMES, PALETTE, CLASS_OF_ID
+  OTHER_IDS = MappingProxyType({"the classes of Pascal Context": range(60)})
+  MASKS = "VOC's own palette PNGs, SegmentationClassAug or SBD's .mat files as they are"
   NUM_IMAGES = MappingProxyType({"train": 10582, "val": 1449})
   HOMEPAGE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
   LICENSE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/#rights"
@@ -39,7 +43,16 @@ class Builder(common.FileBuilder):
     }
 
   def read_mask(self, path: pathlib.Path) -> Image.Image:
-    return read_sbd(path) if path.suffix == ".mat" else common.read_mask(path)
+    if path.suffix == ".mat":
+      return read_sbd(path)
+    mask = common.read_mask(path)
+    if mask.mode == "P":
+      conventions.check_palette(mask, path, self.CLASS_OF_ID, self.PALETTE, self.MASKS)
+    return mask
+
+  def check_split(self, split: str, counts: np.ndarray, skipped: Sequence[tuple[str, str]]) -> None:
+    super().check_split(split, counts, skipped)
+    conventions.check_objects(split, counts, self.MASKS)  # SegmentationObject in place of Class
 
   def own_lists(self, raw: pathlib.Path, split: str, ids: list[str]) -> dict[str, list[str]]:
     own = find_root(raw) / "ImageSets" / "Segmentation" / "train.txt"
@@ -74,7 +87,7 @@ def mask_candidates(raw: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
     if folder.is_dir():
       return [(folder, ".png")]
   for pattern in ("dataset/cls", "*/dataset/cls", "*/*/dataset/cls"):
-    if found := sorted(raw.glob(pattern)):
+    if found := [path for path in sorted(raw.glob(pattern)) if is_own(path.relative_to(raw))]:
       return [(root / "SegmentationClass", ".png"), (found[0], ".mat")]
   raise FileNotFoundError(
     f"the annotations of SBD are missing: neither {root}/SegmentationClassAug nor a folder "

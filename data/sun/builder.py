@@ -7,6 +7,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data import common
+from semiseg_jax.labels import IGNORE
 
 SIZE = (512, 384)  # width, height of what is stored
 TRAIN_IMAGES = 5285
@@ -20,6 +21,11 @@ class Builder(common.FileBuilder):
   VERSION = tfds.core.Version("1.0.0")
   CLASS_NAMES, PALETTE = common.read_classes("sun")
   CLASS_OF_ID = common.class_of_id(range(1, 38), ignored=[0])
+  OTHER_IDS = MappingProxyType(
+    {"classes (0 to 36, and 255)": {*range(37), IGNORE}, "NYU's 40 classes": range(41)}
+  )
+  WITHOUT_IDS = MappingProxyType({"the task of 13 classes": range(14, 38)})
+  MASKS = "sunrgbd_train_test_labels.tar.gz, of the task of 37 classes, as it is"
   NUM_IMAGES = MappingProxyType({"train": 9860, "val": 475})
   HOMEPAGE = "https://rgbd.cs.princeton.edu"
   LICENSE = "see the homepage"

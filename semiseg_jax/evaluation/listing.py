@@ -6,11 +6,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from PIL import Image
-
-from semiseg_jax.input.decode import DataError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+from semiseg_jax.input.decode import DataError, read_size
+from semiseg_jax.input.files import IMAGE_SUFFIXES, is_own
 
 
 class Picture(NamedTuple):
@@ -23,9 +20,9 @@ class Picture(NamedTuple):
 def find_pictures(images: str | pathlib.Path, out: pathlib.Path) -> list[Picture]:
   """One file, a folder's pictures, nested ones too, or those that match a pattern ("a/**/*.jpg").
 
-  What lies in an `out` below that is left out. Names keep the folders below the one given, or below
-  the pattern's last folder without a wildcard. Raises FileNotFoundError if there is no such file or
-  folder, and ValueError if it holds, or is, no picture, or is `out` itself.
+  What lies in an `out` below that, or is not `is_own`, is left out. Names keep the folders below
+  the one given, or below a pattern's last folder without a wildcard. Raises FileNotFoundError if
+  there is no such file or folder, and ValueError if it holds, or is, no picture, or is `out`.
   """
   path = pathlib.Path(images)
   if path.is_dir():
@@ -40,11 +37,13 @@ def find_pictures(images: str | pathlib.Path, out: pathlib.Path) -> list[Picture
     raise FileNotFoundError(f"there is no folder or picture {path}")
   if root.resolve() == out.resolve():
     raise ValueError(f"the predictions would be written among the pictures in {root}")
-  paths = sorted(p for p in found if p.suffix.lower() in SUFFIXES and p.is_file())
+  paths = [p for p in sorted(found) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+  if not path.is_file():  # one that is named may be called anything
+    paths = [p for p in paths if is_own(p.relative_to(root))]
   if root.resolve() in out.resolve().parents:
     paths = [p for p in paths if out.resolve() not in p.resolve().parents]
   if not paths:
-    raise ValueError(f"{what} no picture ({', '.join(SUFFIXES)})")
+    raise ValueError(f"{what} no picture ({', '.join(IMAGE_SUFFIXES)})")
   return [Picture(p, p.relative_to(root).with_name(p.stem)) for p in paths]
 
 
@@ -70,9 +69,7 @@ def check_outputs(
 def check_readable(path: pathlib.Path) -> None:
   """DataError unless the file begins as a picture; its pixels are not looked at."""
   try:
-    Image.open(path).close()
-  except Image.DecompressionBombError:
-    return  # large, as may be
-  except (OSError, SyntaxError, ValueError) as error:
-    size = path.stat().st_size
-    raise DataError("undecodable", f"{path}: the image does not decode ({size} bytes)") from error
+    with open(path, "rb") as file:
+      read_size(file, str(path))
+  except OSError as error:
+    raise DataError("unreadable", f"{path}: {error.strerror}") from error

@@ -26,16 +26,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from PIL import Image
 
 from semiseg_jax.input import decode
 from semiseg_jax.input.class_ids import ClassIds
+from semiseg_jax.input.files import IMAGE_SUFFIXES, is_own
 from semiseg_jax.input.sources import Dataset, DatasetInfo, Source, largest_size
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.paths import user_path
 from semiseg_jax.transforms.geometry import Record
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
 _HOLD_OUT = 5
 _DIRECTORIES = ("train_images", "train_masks", "val_images", "val_masks")
@@ -76,9 +75,9 @@ class FolderSource(Source):
     sizes = set()
     for path in self.listing.images:
       try:
-        with Image.open(path) as file:  # reads the header alone
-          sizes.add(file.size[::-1])
-      except OSError:
+        with open(path, "rb") as file:
+          sizes.add(decode.read_size(file, str(path)))
+      except (OSError, decode.DataError):
         continue  # reading the image will say which file is damaged
     return sorted(sizes)
 
@@ -206,7 +205,7 @@ def make_palette(num_classes: int) -> np.ndarray:
 def _by_stem(directory: pathlib.Path, suffixes: Sequence[str]) -> dict[str, pathlib.Path]:
   found: dict[str, pathlib.Path] = {}
   for path in sorted(directory.glob("*")) if directory.is_dir() else ():
-    if path.suffix.lower() not in suffixes or path.name.startswith("."):
+    if path.suffix.lower() not in suffixes or not is_own(path.relative_to(directory)):
       continue
     if path.stem in found:
       raise ValueError(f"{found[path.stem]} and {path} have one stem; which is meant?")

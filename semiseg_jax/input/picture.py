@@ -5,22 +5,23 @@ import pathlib
 
 import jax
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from semiseg_jax.input.decode import DataError, check_label, decode_image, decode_label
+from semiseg_jax.input.levels import to_levels
 
 Picture = str | os.PathLike | np.ndarray | jax.Array | Image.Image
 
 _CHANNELS = (1, 3, 4)  # of an array: grey, RGB, RGB with an alpha that is left out, as in files
-_DEEP = "I;16"  # what Pillow's modes of 16-bit greys begin with
+_DEEP = ("I", "F")  # what Pillow's modes of greys beyond 8 bits begin with
 _MULTIPLIED = {"La": "LA", "RGBa": "RGBA"}  # by the alpha; Pillow converts to these alone
-_WITHOUT_RANGE = ("I", "F")  # Pillow's modes whose levels have no known maximum
 
 
 def read_picture(picture: Picture, where: str = "the picture") -> np.ndarray:
   """RGB levels uint8 [H,W,3] of a path, an array uint8 [H,W], [H,W,1|3|4], or a Pillow image.
 
-  An alpha channel is left out. where: what an error calls a picture without a path. Raises
+  An alpha channel is left out; rotation tags and numbers beyond 8 bits are treated as in files,
+  see `decode_image`. where: what an error calls a picture without a path. Raises
   FileNotFoundError for a path to nothing and DataError for what is no picture.
   """
   if isinstance(picture, str | os.PathLike):
@@ -50,7 +51,7 @@ def read_mask(mask: Picture, where: str = "the mask") -> np.ndarray:
       f"{where} is a {type(mask).__name__}: give a path, an integer array [H,W] or a Pillow image",
     )
   try:
-    ids = np.asarray(mask)
+    ids = np.asarray(ImageOps.exif_transpose(mask) if isinstance(mask, Image.Image) else mask)
   except (OSError, SyntaxError, ValueError) as error:  # Pillow reads the pixels only now
     raise DataError("undecodable", f"{where} does not decode ({error})") from error
   return check_label(ids, where)
@@ -84,18 +85,16 @@ def _of_array(levels: np.ndarray, where: str) -> np.ndarray:
 
 def _of_pillow(image: Image.Image, where: str) -> np.ndarray:
   where = getattr(image, "filename", "") or where
-  if image.mode in _WITHOUT_RANGE:
-    raise DataError(
-      "picture type",
-      f"{where} has Pillow's mode {image.mode}, whose levels may be anything: convert it to RGB",
-    )
   try:
-    if image.mode.startswith(_DEEP):  # the upper bytes, as of a file
-      levels = (np.asarray(image) >> 8).astype(np.uint8)
-    elif image.mode in _MULTIPLIED:
-      levels = np.asarray(image.convert(_MULTIPLIED[image.mode]).convert("RGB"))
-    else:
-      levels = np.asarray(image.convert("RGB"))
+    image = ImageOps.exif_transpose(image)
+    if image.mode in _MULTIPLIED:
+      image = image.convert(_MULTIPLIED[image.mode])
+    levels = np.asarray(image if image.mode.startswith(_DEEP) else image.convert("RGB"))
   except (OSError, SyntaxError, ValueError) as error:
     raise DataError("undecodable", f"{where}: the image does not decode ({error})") from error
+  if levels.dtype != np.uint8:
+    try:
+      levels, _ = to_levels(levels)
+    except ValueError as error:
+      raise DataError("levels", f"{where}: {error}; convert it to RGB") from error
   return _of_array(levels, where)

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from semiseg_jax.input import decode
+from semiseg_jax.input.files import is_own
 from semiseg_jax.input.sources import Dataset, DatasetInfo, Source, largest_size
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.paths import user_path
@@ -49,7 +50,8 @@ class PreparedSource(Source):
 
   def lists(self) -> list[str]:
     root = self._lists_directory
-    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.txt"))
+    found = (path.relative_to(root) for path in root.rglob("*.txt"))
+    return sorted(path.with_suffix("").as_posix() for path in found if is_own(path))
 
   def ids_of(self, name: str) -> list[str]:
     return (self._lists_directory / f"{name}.txt").read_text().splitlines()
@@ -70,7 +72,7 @@ class PreparedSource(Source):
   def __getitem__(self, index: int) -> Record:
     where = f"record {self.ids[index]!r} of {self.split} in {self.directory}"
     record = self._records[int(index)]
-    image = decode.decode_image(record["image"], where)
+    image = decode.decode_image(record["image"], where, turned=False)  # nor are its masks
     if not self.labeled[index]:
       return {"image": image, "label": np.full(image.shape[:2], IGNORE, np.uint8)}
     label = decode.decode_label(record["label"], where)

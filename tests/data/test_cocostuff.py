@@ -15,7 +15,7 @@ from tests.data import builder_checks, trees
 def write_10k(root):
   """Lists, images, and masks whose S is the class plus one, 0 where there is none."""
   names = {"train": ["COCO_train2014_81", "COCO_train2014_09"], "test": ["COCO_val2014_07"]}
-  labels = trees.draw_labels([*names["train"], *names["test"]], 182)
+  labels = trees.draw_labels([*names["train"], *names["test"]], builder.IDS)
   (root / "imageLists").mkdir(parents=True)
   (root / "annotations").mkdir()
   for split, ids in names.items():

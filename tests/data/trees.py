@@ -1,7 +1,7 @@
 """Miniature raw trees: what a user would have downloaded of every dataset, with tiny images."""
 
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ from PIL import Image
 
 from data.camvid import builder as camvid
 from data.cityscapes import builder as cityscapes
+from data.cocostuff import builder as cocostuff
 from data.gta5 import builder as gta5
 from data.pascal import builder as pascal
 from data.sun import builder as sun
@@ -50,11 +51,11 @@ def save_image(path: pathlib.Path, seed: int) -> None:
   save(path, np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), np.uint8))
 
 
-def draw_labels(ids: Iterable[str], num_classes: int) -> dict[str, np.ndarray]:
-  """id -> uint8 [H,W] of classes and IGNORE, another one for each."""
+def draw_labels(ids: Iterable[str], classes: int | Sequence[int]) -> dict[str, np.ndarray]:
+  """id -> uint8 [H,W] of classes (how many, or which) and IGNORE, another one for each."""
   rng, labels = np.random.default_rng(0), {}
   for name in ids:
-    labels[name] = rng.integers(0, num_classes, SIZE, np.uint8)
+    labels[name] = rng.choice(classes, SIZE).astype(np.uint8)
     labels[name][:2] = IGNORE
   return labels
 
@@ -89,7 +90,7 @@ def write_cityscapes(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
   }
   labels = draw_labels([*pairs["train"], *pairs["val"]], 19)
   id_of_class = np.zeros(256, np.uint8)
-  known = cityscapes.CLASS_OF_ID != IGNORE
+  known = (cityscapes.CLASS_OF_ID >= 0) & (cityscapes.CLASS_OF_ID != IGNORE)
   id_of_class[cityscapes.CLASS_OF_ID[known]] = np.flatnonzero(known)
   write_pairs(pairs, labels, lambda label: id_of_class[label])
   return Tree(pairs, labels, None, pair("train", "ulm", "aachen_000009_000019"), "full")
@@ -110,7 +111,7 @@ def write_pascal(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
   }
   labels = draw_labels([*pairs["train"], *pairs["val"]], 21)
   write_pairs(pairs, labels, lambda label: label)
-  return Tree(pairs, labels, unknown=np.full(SIZE, 21, np.uint8), twin=None)
+  return Tree(pairs, labels, unknown=np.full(SIZE, 99, np.uint8), twin=None)
 
 
 def write_camvid(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
@@ -129,7 +130,7 @@ def write_camvid(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
   }
   labels = draw_labels([name for split in names.values() for name in split], 11)
   write_pairs(pairs, labels, lambda label: np.where(label == IGNORE, 11, label).astype(np.uint8))
-  unknown = np.full(SIZE, 12, np.uint8)
+  unknown = np.full(SIZE, 99, np.uint8)
   return Tree(pairs, labels, unknown, twin=pair("val", "0001TP_006690", "png"))
 
 
@@ -228,7 +229,7 @@ def write_sun_images(root: pathlib.Path, patch: pytest.MonkeyPatch, places: dict
   }
   labels = draw_labels([*pairs["train"], *pairs["val"]], 37)
   write_pairs(pairs, labels, lambda label: (label + 1) & 255)
-  return Tree(pairs, labels, np.full(SIZE, 38, np.uint8), twin=None)
+  return Tree(pairs, labels, np.full(SIZE, 99, np.uint8), twin=None)
 
 
 def write_bdd100k(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
@@ -236,14 +237,14 @@ def write_bdd100k(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
   root = root / "bdd100k"
   return write_flat(
     root / "images" / "10k", root / "labels" / "sem_seg" / "masks", ("train", "val"), 19,
-    lambda label: label, unknown=19,
+    lambda label: label, unknown=99,
   )  # fmt: skip
 
 
 def write_bdd100k_old(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
   return write_flat(
     root / "seg" / "images", root / "seg" / "labels", ("train", "val"), 19, lambda label: label,
-    unknown=34, suffix="_train_id.png",
+    unknown=99, suffix="_train_id.png",
   )  # fmt: skip
 
 
@@ -257,8 +258,8 @@ def write_ade20k(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
 
 def write_cocostuff(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
   tree = write_flat(
-    root / "images", root / "annotations", ("train2017", "val2017"), 182, lambda label: label,
-    unknown=200,
+    root / "images", root / "annotations", ("train2017", "val2017"), cocostuff.IDS,
+    lambda label: label, unknown=200,
   )  # fmt: skip
   return tree._replace(variant="164k")
 
@@ -267,7 +268,7 @@ def write_flat(
   images: pathlib.Path,
   masks: pathlib.Path,
   folders: tuple[str, str],
-  num_classes: int,
+  classes: int | Sequence[int],
   ids_of: Callable[[np.ndarray], np.ndarray],
   unknown: int,
   suffix: str = ".png",
@@ -281,7 +282,7 @@ def write_flat(
     "train": {name: pair(train, name) for name in ("a_1", "a_2", "b_0")},
     "val": {"c_9": pair(val, "c_9")},
   }
-  labels = draw_labels([*pairs["train"], *pairs["val"]], num_classes)
+  labels = draw_labels([*pairs["train"], *pairs["val"]], classes)
   write_pairs(pairs, labels, ids_of)
   return Tree(pairs, labels, np.full(SIZE, unknown, np.uint8), pair(val, "a_1"))
 

@@ -9,6 +9,7 @@ from PIL import Image
 from semiseg_jax.contract import Variables
 from semiseg_jax.evaluation.predict import Files, grouped, predict_pictures
 from semiseg_jax.evaluation.predictor import Inference, read_inference
+from tests.input.files import claiming, tiff
 from tests.tiny import Given
 
 NAMES = ["red", "green", "blue"]
@@ -85,6 +86,40 @@ def test_every_format_and_overlays(folder, tmp_path):
   assert (tmp_path / "out" / "_legend.png").exists()
 
 
+def test_whatever_can_be_trained_on(folder, tmp_path):
+  image, label = picture(40, 36)
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  Image.fromarray(image).save(folder / "eight.TIF")
+  (folder / "sixteen.tiff").write_bytes(tiff(image.astype(np.uint16) * 16))
+  Image.fromarray(image).save(folder / "turned.png", exif=exif)
+  for name in ("._eight.TIF", "@eaDir/eight.tif", ".hidden/b.png", "__MACOSX/c.png", "Thumbs.db"):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"\0\5\x16\7")
+  for images in (folder, str(folder / "**" / "*.*")):
+    found = predict(images, tmp_path / "out", overlays=True)
+    assert [path.stem for path in found.written] == ["eight", "sixteen", "turned"]
+  written = {path.stem: np.asarray(Image.open(path)) for path in found.written}
+  np.testing.assert_array_equal(written["eight"], label)
+  np.testing.assert_array_equal(written["sixteen"], label)
+  np.testing.assert_array_equal(written["turned"], np.rot90(label, -1))  # as viewers show it
+  overlay = np.asarray(Image.open(tmp_path / "out" / "turned_overlay.png"))
+  expected = np.rint(0.7 * PALETTE[written["turned"]] + 0.3 * np.rot90(image, -1))
+  np.testing.assert_array_equal(overlay, expected)
+  (folder / ".hidden" / "b.png").write_bytes((folder / "turned.png").read_bytes())
+  for named in (folder / ".hidden", folder / ".hidden" / "b.png"):  # what is asked for is meant
+    assert len(predict(named, tmp_path / "other").written) == 1
+
+
+def test_pictures_that_are_too_large_are_named_or_skipped(folder, tmp_path):
+  Image.fromarray(picture(32, 32)[0]).save(folder / "good.png")
+  (folder / "huge.png").write_bytes(claiming((folder / "good.png").read_bytes(), 40_000, 40_000))
+  with pytest.raises(ValueError, match=r"huge\.png: 40000x40000 pixels are more than"):
+    predict(folder, tmp_path / "out")
+  found = predict(folder, tmp_path / "out", skip_bad=True)
+  assert [path.name for path in found.skipped] == ["huge.png"]
+
+
 def test_a_damaged_picture_is_named_or_skipped(folder, tmp_path):
   Image.fromarray(picture(32, 32)[0]).save(folder / "good.png")
   (folder / "bad.png").write_bytes(b"not a picture")
@@ -109,7 +144,7 @@ def test_folders_that_cannot_be_used(folder, tmp_path):
   with pytest.raises(ValueError, match="holds no picture"):
     predict(folder, tmp_path / "out")
   Image.fromarray(picture(32, 32)[0]).save(folder / "one.png")
-  with pytest.raises(ValueError, match=r"matches no picture \(\.png"):
+  with pytest.raises(ValueError, match=r"matches no picture \(\.jpg"):
     predict(folder / "*.webp", tmp_path / "out")
   (folder / "notes.txt").write_text("no picture")
   with pytest.raises(ValueError, match=r"notes\.txt is no picture"):

@@ -11,6 +11,7 @@ from PIL import Image
 from semiseg_jax.commands import check
 from semiseg_jax.input import counts, datasets, folder, sources
 from semiseg_jax.labels import IGNORE
+from tests.input.files import with_orientation
 
 CLASSES = ("sky", "road", "car")
 
@@ -222,6 +223,33 @@ def test_check_finds_everything(root, capsys):
     "1 masks without an image", "stray.png", "6 problems",
   ):  # fmt: skip
     assert part in text, part
+
+
+def test_pictures_and_masks_lie_as_viewers_show_them(root):
+  for i in range(12):
+    pixels = Image.fromarray(np.random.default_rng(i).integers(0, 256, (12, 16, 3), np.uint8))
+    (root / "images" / f"scene{i}.png").write_bytes(
+      with_orientation(pixels, "PNG", 3 + 3 * (i % 2))
+    )
+  for i in range(2, 12):
+    write_mask(root / "masks" / f"scene{i}.png", np.rot90(mask_of(i), -1 if i % 2 else 2))
+  train = open_folder(root).train
+  assert train.sizes == [(12, 16), (16, 12)]
+  for i, name in enumerate(train.ids):
+    number = int(name.removeprefix("scene"))
+    pixels = np.random.default_rng(number).integers(0, 256, (12, 16, 3), np.uint8)
+    np.testing.assert_array_equal(train[i]["image"], np.rot90(pixels, -1 if number % 2 else 2))
+  write_mask(root / "masks" / "scene3.png", mask_of(3))  # as the pixels are stored
+  with pytest.raises(ValueError, match=r"16x12 in .*scene3\.png, 12x16 in .*the sides are swapped"):
+    train[train.ids.index("scene3")]
+
+
+def test_what_systems_leave_behind_is_not_seen(root):
+  for part in ("images", "masks"):
+    for path in list((root / part).iterdir()):
+      path.with_name(f"._{path.name}").write_bytes(b"\0")
+      path.with_name(f".{path.name}").write_bytes(b"\0")
+  assert len(open_folder(root).train) == 10
 
 
 def test_check_without_class_names_shows_the_ids(root, capsys):

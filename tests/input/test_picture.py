@@ -46,6 +46,19 @@ def test_modes_that_no_png_has(mode):
   assert np.abs(read_picture(image).astype(int) - 200).max() <= 4
 
 
+def test_a_rotation_tag_counts_wherever_it_is(tmp_path):
+  image, mask = Image.fromarray(RGB), Image.fromarray(MASK)
+  tag = Image.Exif()
+  tag[0x0112] = 3  # upside down
+  image.save(tmp_path / "turned.png", exif=tag)
+  with Image.open(tmp_path / "turned.png") as opened:
+    np.testing.assert_array_equal(read_picture(opened), RGB[::-1, ::-1])
+  np.testing.assert_array_equal(read_picture(tmp_path / "turned.png"), RGB[::-1, ::-1])
+  mask.save(tmp_path / "mask.png", exif=tag)
+  with Image.open(tmp_path / "mask.png") as opened:
+    np.testing.assert_array_equal(read_mask(opened), MASK[::-1, ::-1])
+
+
 def test_arrays():
   np.testing.assert_array_equal(read_picture(RGB), RGB)
   np.testing.assert_array_equal(read_picture(jnp.asarray(RGB)), RGB)
@@ -74,7 +87,7 @@ NO_PICTURES = {
   "empty": (RGB[:0], r"shape \(0, 9, 3\)"),
   "none": (None, "is a NoneType: give a path, an array"),
   "bytes": (b"png", "is a bytes: give a path"),
-  "no range": (Image.fromarray(GREY / np.float32(2)), "Pillow's mode F, .*convert it to RGB"),
+  "no number": (Image.fromarray(GREY * np.float32(np.nan)), "not every pixel .*convert it to RGB"),
   "truncated": (truncated(), "the picture: the image does not decode"),
 }
 

@@ -1,0 +1,144 @@
+"""One strong view learns the weak view's confident labels (FixMatch, as UniMatch V2's code has it).
+
+`fixmatch.py` of UniMatch V2 (Yang, Zhao and Zhao, TPAMI 2025): with an EMA teacher.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from semiseg_jax import contract
+from semiseg_jax.augment.mix import box_mask, draw_fitting_boxes, mix_reversed
+from semiseg_jax.augment.photometric import (
+  color_jitter,
+  draw_blur,
+  draw_color_jitter,
+  gaussian_blur,
+  gray,
+)
+from semiseg_jax.augment.views import View, image_keys, labeled_view, ranks
+from semiseg_jax.collectives import DATA_AXIS, pmean
+from semiseg_jax.contract import Aux, Batch, Loss, Params, TrainState, Tree
+from semiseg_jax.fields import require
+from semiseg_jax.labels import IGNORE
+from semiseg_jax.losses.labeled import labeled_losses, make_loss
+from semiseg_jax.losses.pixel import confident_loss
+from semiseg_jax.models.decision import most_likely
+from semiseg_jax.models.network import Features
+
+_TRANSFORM = "unimatch_unlabeled"  # whose labels say where an image is
+_JITTER = 0.5  # reach of brightness, contrast and saturation
+_SIGMA = (0.1, 2.0)  # of the blur
+_USE = 10  # of `image_keys`: the first strong view's draws, and as many behind it
+
+
+@dataclasses.dataclass(frozen=True)
+class Method(contract.Method):
+  """(the labelled loss + the mean of the strong views' losses) / 2.
+
+  strong_threshold: confidence from which a pixel of the weak view is learnt; the loss is divided by
+  the number of all pixels, margins aside. ema_decay: the teacher's, min(1 - 1/(step+1), ema_decay);
+  the first step copies the student. supervised_loss, aux_weight: of the labelled pixels, as in
+  methods/supervised.py. scope: CutMix partners from the whole batch ("global") or the device's own
+  ("device"), reversed.
+  """
+
+  strong_threshold: float = 0.95
+  ema_decay: float = 0.996
+  supervised_loss: str = "ce"
+  aux_weight: float = 0.4
+  scope: str = "global"
+
+  VIEWS = 1
+  streams = ("labeled", "unlabeled")
+  networks = ("student", "teacher")
+  scored = "teacher"
+
+  def __post_init__(self):
+    require("config.method.scope", self.scope, ("global", "device"))
+    make_loss(self.supervised_loss)  # says what is wrong with it
+
+  def check(self, config: Mapping[str, Any]) -> None:
+    contract.refuse_domain(config, config["method"]["name"])
+    if (name := config["data"]["unlabeled_transform"]["name"]) != _TRANSFORM:
+      raise ValueError(
+        f"config.data.unlabeled_transform.name={name!r}: {config['method']['name']} needs "
+        f"{_TRANSFORM!r}, which tells an image from its margins"
+      )
+
+  @property
+  def _partners(self) -> str | None:
+    return DATA_AXIS if self.scope == "global" else None
+
+  def targets(self, state: TrainState, batch: Batch, key: jax.Array) -> Tree:
+    """The teacher, which is not in train mode, labels the weak view."""
+    unlabeled = batch["unlabeled"]
+    images = unlabeled["image"].astype(jnp.float32)
+    outputs, _ = state.run("teacher", images, train=False)
+    label, confidence = most_likely(
+      state.forward["teacher"].resize(outputs.logits, images.shape[1:3])
+    )
+    weak = {
+      "image": images,
+      "label": label,
+      "confidence": confidence,
+      "valid": unlabeled["label"] != IGNORE,
+    }
+    uses = [_USE * (1 + view) for view in range(self.VIEWS)]
+    return {
+      "labeled": labeled_view(batch, key, augment=False),
+      "strong": [self.strong_view(weak, unlabeled["position"], key, use) for use in uses],
+      "position": unlabeled["position"],
+      "share": (confidence >= self.strong_threshold)[..., None].mean(),
+    }
+
+  def strong_view(self, weak: View, position: jax.Array, key: jax.Array, use: int) -> View:
+    """Jittered, grey, blurred; then a box from the batch's reversed images."""
+    jitter, grays, blur, box = (image_keys(key, position, use + i) for i in range(4))
+    image = color_jitter(weak["image"], draw_color_jitter(jitter, _JITTER))
+    image = gray(image, jax.vmap(lambda key: jax.random.bernoulli(key, 0.2))(grays))
+    image = gaussian_blur(image, draw_blur(blur, _SIGMA), _SIGMA[1])
+    mask = box_mask(draw_fitting_boxes(box, image.shape[1:3]), image.shape[1:3])
+    return mix_reversed({**weak, "image": image}, mask, self._partners)
+
+  def perturb(self, features: Features, views: Tree, key: jax.Array) -> Features:
+    """Of labelled and then all strong images, between encoder and decoder: as they are."""
+    return features
+
+  def loss(self, params: Params, state: TrainState, views: Tree, key: jax.Array) -> Loss:
+    """One pass over all images: the original's several are equal to it without BatchNorms."""
+    network, params = state.forward["student"], params["student"]
+    labeled, strong = views["labeled"], views["strong"]
+    images = jnp.concatenate([view["image"] for view in (labeled, *strong)])
+    counts = [len(view["image"]) for view in (labeled, *strong)]
+    keys = image_keys(key, jnp.concatenate(ranks(counts)), 6)
+    stats = state.networks["student"].batch_stats
+    features, stats = network.encode(params, stats, images, True, keys)
+    features = self.perturb(features, views, key)
+    outputs, stats = network.decode(params, stats, features, images.shape[1:3], True, keys)
+    own, aux = network.resized(outputs, labeled["label"].shape[1:])
+    count = counts[0]
+    logits = own[:count], None if aux is None else aux[:count]
+    losses = labeled_losses(
+      make_loss(self.supervised_loss), logits, labeled["label"], state.step, state.facts.steps,
+      self.aux_weight, DATA_AXIS,
+    )  # fmt: skip
+    parts = jnp.split(own[count:], self.VIEWS)
+    losses["unsupervised_loss"] = sum(map(self._view_loss, parts, strong)) / self.VIEWS
+    metrics = {**losses, "confident_share": views["share"]}
+    return 0.5 * sum(losses.values()), Aux(metrics, {"student": stats})
+
+  def _view_loss(self, logits: jax.Array, view: View) -> jax.Array:
+    targets = view["label"], view["confidence"], view["valid"]
+    return confident_loss(logits, *targets, self.strong_threshold, DATA_AXIS)
+
+  def after(self, state: TrainState, aux: Aux) -> TrainState:
+    """The teacher's statistics are averaged, too; the original's networks have none."""
+    decay = jnp.minimum(1 - 1 / (state.step + 1), self.ema_decay)
+    teacher, student = (state.networks[name].batch_stats for name in ("teacher", "student"))
+    mean = lambda old, new: decay * old + (1 - decay) * new
+    state = state.with_arrays(batch_stats={"teacher": jax.tree.map(mean, teacher, student)})
+    return state.averaged("teacher", "student", decay)

@@ -15,10 +15,8 @@ def draw_coins(keys: jax.Array, features: Features) -> dict[int, jax.Array]:
   by level).
   """
   widths = sorted({level.shape[-1] for level in features})
-  draw = lambda key: {
-    w: jax.random.bernoulli(jax.random.fold_in(key, w), 0.5, (w,)) for w in widths
-  }
-  return jax.vmap(draw)(keys)
+  coins = lambda key, width: jax.random.bernoulli(jax.random.fold_in(key, width), 0.5, (width,))
+  return jax.vmap(lambda key: {width: coins(key, width) for width in widths})(keys)
 
 
 def draw_untouched(key: jax.Array, count: int, axis_name: str | None = None) -> jax.Array:

@@ -20,7 +20,7 @@ from semiseg_jax.augment.photometric import (
   gray,
 )
 from semiseg_jax.augment.views import View, image_keys, labeled_view, ranks
-from semiseg_jax.collectives import DATA_AXIS, pmean
+from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Aux, Batch, Loss, Params, TrainState, Tree
 from semiseg_jax.fields import require
 from semiseg_jax.labels import IGNORE

@@ -16,7 +16,7 @@ _COINS, _UNTOUCHED = 50, 51  # in the keys of what is dropped
 
 @dataclasses.dataclass(frozen=True)
 class Method(fixmatch.Method):
-  """FixMatch with two strong views of a crop, of which each keeps the channels that the other lacks.
+  """FixMatch with two strong views, of which each keeps the channels that the other lacks.
 
   complementary_dropout: for half of the images, rounded up, each channel of the features goes to
   one view alone, doubled, whatever the place and the level; without it both have all.

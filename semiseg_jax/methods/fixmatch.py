@@ -12,14 +12,7 @@ import jax.numpy as jnp
 
 from semiseg_jax import contract
 from semiseg_jax.augment.mix import box_mask, draw_fitting_boxes, mix_reversed
-from semiseg_jax.augment.photometric import (
-  color_jitter,
-  draw_blur,
-  draw_color_jitter,
-  gaussian_blur,
-  gray,
-)
-from semiseg_jax.augment.views import View, image_keys, labeled_view, ranks
+from semiseg_jax.augment.views import View, image_keys, labeled_view, ranks, strong_colors
 from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Aux, Batch, Loss, Params, TrainState, Tree
 from semiseg_jax.fields import require
@@ -30,9 +23,7 @@ from semiseg_jax.models.decision import most_likely
 from semiseg_jax.models.network import Features
 
 _TRANSFORM = "unimatch_unlabeled"  # whose labels say where an image is
-_JITTER = 0.5  # reach of brightness, contrast and saturation
-_SIGMA = (0.1, 2.0)  # of the blur
-_USE = 10  # of `image_keys`: the first strong view's draws, and as many behind it
+_USE = 10  # of `image_keys`, for the colours of the first strong view; its box is the next
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,21 +78,19 @@ class Method(contract.Method):
       "confidence": confidence,
       "valid": unlabeled["label"] != IGNORE,
     }
-    uses = [_USE * (1 + view) for view in range(self.VIEWS)]
+    uses = [_USE + 2 * view for view in range(self.VIEWS)]
     return {
       "labeled": labeled_view(batch, key, augment=False),
       "strong": [self.strong_view(weak, unlabeled["position"], key, use) for use in uses],
       "position": unlabeled["position"],
-      "share": (confidence >= self.strong_threshold)[..., None].mean(),
+      "share": (confidence >= self.strong_threshold).mean(),
     }
 
   def strong_view(self, weak: View, position: jax.Array, key: jax.Array, use: int) -> View:
     """Jittered, grey, blurred; then a box from the batch's reversed images."""
-    jitter, grays, blur, box = (image_keys(key, position, use + i) for i in range(4))
-    image = color_jitter(weak["image"], draw_color_jitter(jitter, _JITTER))
-    image = gray(image, jax.vmap(lambda key: jax.random.bernoulli(key, 0.2))(grays))
-    image = gaussian_blur(image, draw_blur(blur, _SIGMA), _SIGMA[1])
-    mask = box_mask(draw_fitting_boxes(box, image.shape[1:3]), image.shape[1:3])
+    image = strong_colors(weak["image"], image_keys(key, position, use))
+    shape = image.shape[1:3]
+    mask = box_mask(draw_fitting_boxes(image_keys(key, position, use + 1), shape), shape)
     return mix_reversed({**weak, "image": image}, mask, self._partners)
 
   def perturb(self, features: Features, views: Tree, key: jax.Array) -> Features:

@@ -8,7 +8,7 @@ from semiseg_jax.methods import make_method
 from tests import golden
 from tests.methods.test_mean_teacher import teacher_after
 
-SMALL = {"": {"strong_threshold": 0.3}, "device": {"strong_threshold": 0.3, "scope": "device"}}
+SMALL = {"": {"strong_threshold": 0.3}}
 
 
 @golden.cases("unimatch_v2/schedules*")

@@ -14,7 +14,7 @@ FLOORS = (  # from the top; what stands side by side does not import one another
   ("launch",),
   ("__init__", "__main__"),
   ("commands",),
-  ("planning",),
+  ("planning", "trained"),
   ("training",),
   ("convert",),
   ("runtime",),

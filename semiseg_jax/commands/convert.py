@@ -3,9 +3,12 @@
     python -m semiseg_jax convert WEIGHTS.pth --out=DIR --verify    into a checkpoint of ours
     python -m semiseg_jax convert DIR --to_torch=FILE.pth           and back
     python -m semiseg_jax convert DIR --export=FILE.jaxexport       a program without this package
+    python -m semiseg_jax convert DIR --hub=FOLDER                  a folder for a model hub
+    python -m semiseg_jax convert FOLDER --push=ORG/REPO            and that, sent there
 
-The weights are a .pth or .safetensors file, "hf://ORG/REPO/FILE", or the working directory of a run
-or a conversion. Without anything to write, it says what they are and what would be taken.
+The weights are a .pth or .safetensors file, "hf://ORG/REPO/FILE", the working directory of a run or
+a conversion, or a folder for a model hub, here or as "hf://ORG/REPO". Without anything to write, it
+says what they are and what would be taken.
 """
 
 import argparse
@@ -17,15 +20,13 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from rich.console import Console
 
-from semiseg_jax.convert import apart, export, families
+from semiseg_jax.convert import apart, checkpoint, export, families, hub, published
 from semiseg_jax.convert.assign import tensors_of
-from semiseg_jax.convert.checkpoint import open_weights, save_network
 from semiseg_jax.convert.family import Family
 from semiseg_jax.convert.report import print_report, write_report
 from semiseg_jax.convert.verify import LIMITS, findings
-from semiseg_jax.convert.weights import Converted, Weights, convert, describe
+from semiseg_jax.convert.weights import Converted, Weights, convert, describe, named
 from semiseg_jax.input.datasets import open_dataset
-from semiseg_jax.input.folder import make_palette
 
 _KNOWN = ("name", "normalization", "classifier_branches")  # of the model: what a file may not say
 
@@ -42,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
   add("--out", type=path, help="directory for the converted network, for launch.py to work with")
   add("--to_torch", type=path, metavar="FILE", help="state dict to write: .pth or .safetensors")
   add("--export", type=path, metavar="FILE", help="program to write, see docs/weights.md")
+  add("--hub", type=path, metavar="FOLDER", help="folder to write: arrays, config.json and a card")
+  add("--push", metavar="ORG/REPO", help="sends --hub's folder, or WEIGHTS if it is one")
   add("--verify", action="store_true", help="say what holds: the way back, the use of every tensor")
   add("--family", help=f"layout of the file, read or written: {', '.join(families.FAMILIES)}")
   add("--model", dest="name", help="network, where the file leaves a choice (docs/weights.md)")
@@ -61,18 +64,19 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
   """All that was asked for, in order; 1 if --verify finds something wrong."""
   args, console = parser().parse_args(argv), Console(highlight=False, markup=False, soft_wrap=True)
-  is_directory = pathlib.Path(args.weights).is_dir()
+  is_whole = checkpoint.is_whole(args.weights)
+  check_hub(args)
   known = {key: getattr(args, key) for key in _KNOWN}
-  weights = open_weights(args.weights, None if is_directory else args.family, **known)
+  weights = checkpoint.open_weights(args.weights, None if is_whole else args.family, **known)
   done = convert(weights, num_classes=args.num_classes, reinit_classifier=args.reinit_classifier)
   announce(args.weights, weights, done, console)
   about = names_and_colors(args, weights, done.model["num_classes"])
   if args.out:
-    save_network(args.out, done.variables, done.model, about)
+    checkpoint.save_network(args.out, done.variables, done.model, about)
     write_report(done.report, args.out / "conversion.tsv")
     console.print(f"written to {args.out}: every tensor is listed in conversion.tsv")
   if args.to_torch:
-    family = written_family(args, is_directory, weights, done)
+    family = written_family(args, is_whole, weights, done)
     tensors = tensors_of(family, done.variables, about.get("counters"))
     apart.write(family, args.to_torch, tensors, {**about, "model": done.model})
     console.print(f"{len(tensors)} tensors written to {args.to_torch} for {family.title}")
@@ -80,7 +84,24 @@ def main(argv: list[str]) -> int:
     size = parse_size(args.size) if args.size else None
     export.write(args.export, done.network, done.variables, about, size=size)
     console.print(f"written to {args.export}")
+  if args.hub:
+    about, run = {**about, "model": done.model}, published.run_of(pathlib.Path(args.weights))
+    published.write(args.hub, done.variables, about, run, args.push)
+    console.print(f"written to {args.hub}: README.md is its card, look it over")
+  if args.push:
+    folder = args.hub or pathlib.Path(args.weights)
+    console.print(f"sent to {hub.push(folder, published.FILES, args.push)}")
   return verify(weights, done, about["class_names"], console) if args.verify else 0
+
+
+def check_hub(args: argparse.Namespace) -> None:
+  """Raises, before anything is read, for what --hub and --push can't be."""
+  if args.push and not args.hub and not published.is_folder(pathlib.Path(args.weights)):
+    raise ValueError("--push sends what --hub=FOLDER writes: give that, or such a folder alone")
+  if args.push:
+    hub.check_name(args.push)
+  if args.hub:
+    published.check_free(args.hub)
 
 
 def announce(name: str, weights: Weights, done: Converted, console: Console) -> None:
@@ -98,26 +119,18 @@ def names_and_colors(
   args: argparse.Namespace, weights: Weights, num_classes: int
 ) -> dict[str, Any]:
   """What the converted network says of itself: what the weights say, unless told otherwise."""
-  about = dict(weights.about)
+  names, palette = args.class_names, None
   if args.dataset:
     info = open_dataset(args.dataset, data_dir=args.data_dir, variant=args.variant).info
-    about |= {"class_names": list(info.class_names), "palette": np.asarray(info.palette).tolist()}
-  elif args.class_names or len(about.get("class_names", [])) != num_classes:
-    about["class_names"] = args.class_names or [f"class {i}" for i in range(num_classes)]
-    about.pop("palette", None)
-  if len(about["class_names"]) != num_classes:
-    raise ValueError(
-      f"{len(about['class_names'])} class names were given for a network of {num_classes} classes"
-    )
-  about.setdefault("palette", make_palette(num_classes).tolist())
-  return about
+    names, palette = info.class_names, np.asarray(info.palette).tolist()
+  return named(weights.about, num_classes, names, palette)
 
 
 def written_family(
-  args: argparse.Namespace, is_directory: bool, weights: Weights, done: Converted
+  args: argparse.Namespace, is_whole: bool, weights: Weights, done: Converted
 ) -> Family:
   """The layout of --to_torch: as told, as the file was, or the one that has this network."""
-  if not is_directory:
+  if not is_whole:
     return weights.family
   if args.family:
     return families.named(args.family)

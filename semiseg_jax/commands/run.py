@@ -1,6 +1,5 @@
 """What `launch.py` does, as functions: train, evaluate, predict, plan."""
 
-import ast
 import dataclasses
 import pathlib
 import sys
@@ -12,10 +11,9 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from semiseg_jax import fields
-from semiseg_jax.convert.checkpoint import trained_network
+from semiseg_jax.convert.checkpoint import check_segments, trained_network
 from semiseg_jax.evaluation.predict import Files, predict_pictures
-from semiseg_jax.evaluation.predictor import Inference
+from semiseg_jax.evaluation.predictor import read_inference
 from semiseg_jax.evaluation.summary import classes_of_interest, summarize
 from semiseg_jax.input.build import open_data
 from semiseg_jax.input.sources import Dataset
@@ -105,8 +103,7 @@ def evaluate(config: ConfigDict, workdir: pathlib.Path, split: str = "val") -> d
   summary = summarize(found, classes, wanted.protocol, wanted.iou_of_sums)
   decided = {**dataclasses.asdict(rule), "protocol": wanted.protocol}
   told = Told(found, summary, decided, split, info, dataset.val.ids)
-  result = {"step": about["step"], "network": about["network"], "loss": found.loss}
-  result |= found.scores.as_dict()
+  result = {"step": about["step"], "network": about["network"]}
   if jax.process_index() == 0:
     loss = supervised_loss(config)
     heading = (
@@ -149,17 +146,18 @@ def predict(
 ) -> pathlib.Path:
   """Writes a palette PNG for every picture of `images`; needs no dataset, only workdir/best.
 
-  config: None, or what must describe the network there. inference: see `inference_settings`.
+  config: None, or what must describe the network there. inference: see `read_inference`.
   options: files and skip_bad of `predict_pictures`.
   """
   if jax.process_count() > 1:
     raise ValueError("--mode=predict runs in one process: start it on a single host")
   if not images:
     raise ValueError("--mode=predict needs --images=DIR, the folder of pictures")
-  settings = inference_settings(config, inference)
+  settings = read_inference(inference, config and config.inference, "--inference")
   model = config and config.model
   dtype = compute_dtype(model.dtype if model else "auto")
   variables, forward, about = trained_network(workdir, model, dtype)
+  check_segments(about["model"], workdir)
   out = pathlib.Path(out) if out else workdir / "predictions"
   done = predict_pictures(
     forward,
@@ -174,19 +172,3 @@ def predict(
   left_out = f", {len(done.skipped)} damaged left out" if done.skipped else ""
   print(f"{len(done.written)} predictions are in {out}{left_out}")
   return out
-
-
-def inference_settings(config: ConfigDict | None, text: str = "") -> Inference:
-  """How pictures are seen: config.inference, if there is a config, changed by text such as
-  "mode=sliding,window=(512,512)".
-
-  Raises ValueError for what isn't such text, and for unknown keys and values that are not allowed.
-  """
-  try:
-    _, given = fields.read_call(f"inference({text})")
-    value = lambda x: x.id if isinstance(x, ast.Name) else ast.literal_eval(x)
-    given = {key: value(expression) for key, expression in given.items()}
-  except ValueError:
-    raise ValueError(f"--inference={text!r} should be like mode=sliding,window=(512,512)") from None
-  values = {} if config is None else dict(config.inference)
-  return fields.make(Inference, "config.inference", "inference", {**values, **given})

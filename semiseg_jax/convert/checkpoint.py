@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from semiseg_jax import networks
-from semiseg_jax.convert import families
+from semiseg_jax.convert import families, hub, published
 from semiseg_jax.convert.assign import tensors_of
 from semiseg_jax.convert.weights import Weights, read_weights
 from semiseg_jax.models.network import Network, Variables
@@ -21,19 +21,24 @@ _COMPUTING = ("init_from", "reinit_classifier", "dtype", "sync_batch_norm", "rem
 
 
 def open_weights(reference: str, family: str | None = None, **known: Any) -> Weights:
-  """What config.model.init_from names: a working directory, a file, or "hf://ORG/REPO/FILE".
+  """What config.model.init_from names: what `trained_network` takes, a file of weights, or
+  "hf://ORG/REPO/FILE".
 
-  family, known: see `convert.weights.read_weights`; a working directory allows neither.
+  family, known: see `convert.weights.read_weights`; for files alone.
   """
-  path = pathlib.Path(reference)
-  if not path.is_dir():
+  if not is_whole(reference):
     return read_weights(reference, family, **known)
   if given := [key for key, value in known.items() if value is not None]:
-    raise ValueError(f"{path} says itself what its network is: leave out {', '.join(given)}")
-  variables, _, about = trained_network(path)
+    raise ValueError(f"{reference} says itself what its network is: leave out {', '.join(given)}")
+  variables, _, about = trained_network(reference)
   own = families.OWN
   about = {**about, "origin": about.get("origin") or {"file": reference, "family": own.name}}
   return Weights(tensors_of(own, jax.device_get(variables)), own, about["model"], about)
+
+
+def is_whole(reference: str) -> bool:
+  """Whether it names a folder or a repository, which says itself what its network is."""
+  return hub.is_repository(reference) or pathlib.Path(reference).is_dir()
 
 
 def save_network(
@@ -51,36 +56,77 @@ def save_network(
 
 
 def trained_network(
-  workdir: pathlib.Path,
+  workdir: str | pathlib.Path,
   model: ConfigDict | None = None,
   dtype: jnp.dtype = jnp.float32,
   class_names: Sequence[str] | None = None,
+  name: str | None = None,
 ) -> tuple[Variables, Network, dict[str, Any]]:
-  """(variables, network, what the checkpoint says of itself) of the best network in workdir.
+  """(variables, network, what is known of it) of the best network in workdir.
 
-  model: config.model, if it has to describe that network; class_names: those that it has to know.
-  Raises FileNotFoundError if there is none, ValueError if it is another.
+  workdir: of a run or a conversion, a folder for a model hub, or "hf://ORG/REPO" that has such a
+  one. model: config.model, if it has to describe that network; class_names: those that it has to
+  know; name: which of a method's networks it has to be. Raises FileNotFoundError if there is none,
+  ValueError if it is another.
   """
-  directory = workdir / "best"
-  if not directory.is_dir():
-    raise FileNotFoundError(
-      f"no trained network in {directory}: train first, with the same --config and --workdir"
-    )
-  with Checkpoints(directory, keep=1) as checkpoints:
+
+  def build(about: dict[str, Any]) -> tuple[Variables, Network]:
+    if model is not None:
+      check_same(model, about["model"], workdir)
+    if class_names is not None:
+      check_classes(about["class_names"], class_names, workdir)
+    if name not in (None, about["network"]):
+      raise ValueError(
+        f"{workdir} holds its {about['network']}, which was scored in training, and not its "
+        f"{name}: train with config.evaluation.network={name!r}"
+      )
+    return networks.build(about["model"], dtype=dtype)
+
+  if hub.is_repository(str(workdir)) or published.is_folder(pathlib.Path(workdir)):
+    about = published.read_about(str(workdir))
+    fresh, network = build(about)
+    return published.read_variables(str(workdir), fresh), network, about
+  with Checkpoints(_best(pathlib.Path(workdir)), keep=1) as checkpoints:
     about = checkpoints.about()
     if about is None:
-      raise FileNotFoundError(f"{directory} holds no checkpoint yet: no evaluation has finished")
-    if model is not None:
-      check_same(model, about["model"], directory)
-    if class_names is not None and about["class_names"] != list(class_names):
-      raise ValueError(
-        f"the network in {workdir} knows {len(about['class_names'])} classes "
-        f"({', '.join(about['class_names'])}), the dataset has {len(class_names)} "
-        f"({', '.join(class_names)})"
+      raise FileNotFoundError(
+        f"{checkpoints.directory} holds no checkpoint yet: no evaluation has finished"
       )
-    fresh, network = networks.build(about["model"], dtype=dtype)
+    fresh, network = build(about)
     restored, _ = checkpoints.restore(fresh)
   return Variables(*restored), network, about
+
+
+def _best(workdir: pathlib.Path) -> pathlib.Path:
+  if not workdir.is_dir():
+    raise FileNotFoundError(
+      f"there is no folder {workdir}: train first, with the same --config and --workdir"
+    )
+  if not (workdir / "best").is_dir():
+    raise FileNotFoundError(
+      f"no trained network in {workdir}, neither best/ of a run or a conversion nor "
+      f"{published.CONFIG} and {published.WEIGHTS} of a hub: train first, with the same --config "
+      "and --workdir"
+    )
+  return workdir / "best"
+
+
+def check_classes(known: Sequence[str], wanted: Sequence[str], where: str | pathlib.Path) -> None:
+  """ValueError unless the classes that a network knows are a dataset's."""
+  if list(known) != list(wanted):
+    raise ValueError(
+      f"the network in {where} knows {len(known)} classes ({', '.join(known)}), the dataset has "
+      f"{len(wanted)} ({', '.join(wanted)})"
+    )
+
+
+def check_segments(model: Mapping[str, Any], where: str | pathlib.Path) -> None:
+  """ValueError for a network that has one class for a whole image."""
+  if networks.NETWORKS[model["name"]].OF_IMAGES:
+    raise ValueError(
+      f"the network in {where} is a {model['name']}, which classifies whole images, not their "
+      "pixels: start one that does from it, by config.model.init_from"
+    )
 
 
 def description(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,7 +139,9 @@ def description(model: Mapping[str, Any]) -> dict[str, Any]:
   return {**networks.complete(values), "normalization": normalization}
 
 
-def check_same(model: Mapping[str, Any], trained: Mapping[str, Any], where: pathlib.Path) -> None:
+def check_same(
+  model: Mapping[str, Any], trained: Mapping[str, Any], where: str | pathlib.Path
+) -> None:
   """ValueError if config.model is of another network than the one that was trained there."""
   wanted, there = (flatten_dict(x, sep=".") for x in (description(model), trained))
   if wanted["normalization"] == "auto":

@@ -15,6 +15,7 @@ from semiseg_jax.runtime.checkpoints import first_line
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "network", "net")
 _ABOUT = "semiseg_jax"  # our entry in the header of a .safetensors file
+_EXTRAS = {"torch": "convert", "safetensors": "hub"}  # each package's, the lighter one of two
 _TORCH_SUFFIXES = (".pth", ".pt", ".pkl", ".tar", ".bin", ".ckpt")
 
 
@@ -60,8 +61,9 @@ def needed(package: str) -> types.ModuleType:
   try:
     return importlib.import_module(package)
   except ImportError as error:
+    name = package.partition(".")[0]
     raise ImportError(
-      f"this file needs {package}: pip install 'semiseg_jax[convert]' (.safetensors needs no torch)"
+      f"this file needs {name}: pip install 'semiseg_jax[{_EXTRAS[name]}]'"
     ) from error
 
 

@@ -1,10 +1,22 @@
-"""Weights by name: a file on this machine, or one of a repository on the Hugging Face Hub."""
+"""Files by name: on this machine, or of a repository on the Hugging Face Hub, and the way there."""
 
+import contextlib
 import pathlib
 import re
+import types
+from collections.abc import Iterator, Sequence
+
+from semiseg_jax.runtime.checkpoints import first_line
 
 _SCHEME = "hf://"
-_REFERENCE = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+?)(@(?P<revision>[^/]+))?/(?P<file>.+)")
+_REPO = r"[\w.-]+/[\w.-]+"
+_FILE = re.compile(rf"hf://(?P<repo>{_REPO}?)(@(?P<revision>[^/]+))?/(?P<file>.+)")
+_REPOSITORY = re.compile(rf"hf://{_REPO}?(@[^/]+)?/?")
+
+
+def is_repository(reference: str) -> bool:
+  """Whether it is "hf://ORG/REPO" or "hf://ORG/REPO@REVISION", without a file."""
+  return bool(_REPOSITORY.fullmatch(reference))
 
 
 def fetch(reference: str) -> pathlib.Path:
@@ -19,19 +31,55 @@ def fetch(reference: str) -> pathlib.Path:
     if not path.is_file():
       raise FileNotFoundError(f"there is no file {path}")
     return path
-  if not (match := _REFERENCE.fullmatch(reference)):
+  if not (match := _FILE.fullmatch(reference)):
     raise ValueError(f"{reference!r} should be hf://ORG/REPO/FILE or hf://ORG/REPO@REVISION/FILE")
   return _download(reference, match["repo"], match["file"], match["revision"])
 
 
+def check_name(repo: str) -> None:
+  """Raises ValueError unless it is ORG/REPO, and ImportError if nothing could be sent there."""
+  if not re.fullmatch(_REPO, repo):
+    raise ValueError(f"--push={repo!r} should be ORG/REPO, a repository on the hub")
+  _library(repo)
+
+
+def push(folder: pathlib.Path, names: Sequence[str], repo: str) -> str:
+  """Uploads these files of a folder to ORG/REPO, which is made if need be; its address.
+
+  HF_TOKEN, or a login of the hub's own tools, has to allow it. Raises OSError if that fails.
+  """
+  with _in_one_line(f"{_SCHEME}{repo}", repo, "HF_TOKEN doesn't allow to write to it"):
+    api = _library(repo).HfApi()
+    address = api.create_repo(repo, exist_ok=True)
+    api.upload_folder(repo_id=repo, folder_path=folder, allow_patterns=list(names))
+  return str(address)
+
+
 def _download(reference: str, repo: str, file: str, revision: str | None) -> pathlib.Path:
+  with _in_one_line(reference, repo, "it is private and HF_TOKEN is not set", file, revision):
+    library = _library(reference)
+    return pathlib.Path(library.hf_hub_download(repo, file, revision=revision))
+
+
+def _library(reference: str) -> types.ModuleType:
   try:
     import huggingface_hub
-    from huggingface_hub import errors
   except ImportError as error:
     raise ImportError(f"{reference} needs pip install 'semiseg_jax[hub]'") from error
+  return huggingface_hub
+
+
+@contextlib.contextmanager
+def _in_one_line(
+  reference: str, repo: str, or_else: str, file: str = "", revision: str | None = None
+) -> Iterator[None]:
+  """What the hub's library raises, as an error for people; or_else: why a repository may seem not
+  to be there."""
+  _library(reference)
+  from huggingface_hub import errors
+
   try:
-    return pathlib.Path(huggingface_hub.hf_hub_download(repo, file, revision=revision))
+    yield
   except errors.GatedRepoError as error:
     raise PermissionError(
       f"{reference}: its owner asks for consent first; give it on the hub and set HF_TOKEN"
@@ -46,10 +94,12 @@ def _download(reference: str, repo: str, file: str, revision: str | None) -> pat
   except errors.RevisionNotFoundError as error:
     raise FileNotFoundError(f"{reference}: the repository has no revision {revision}") from error
   except errors.RepositoryNotFoundError as error:
-    raise FileNotFoundError(
-      f"{reference}: there is no repository {repo}, or it is private and HF_TOKEN is not set"
-    ) from error
+    raise FileNotFoundError(f"{reference}: there is no repository {repo}, or {or_else}") from error
+  except errors.LocalTokenNotFoundError as error:
+    raise PermissionError(f"{reference}: set HF_TOKEN to a token that may write there") from error
   except errors.HfHubHTTPError as error:
-    raise ConnectionError(f"{reference}: {error}") from error
+    raise ConnectionError(f"{reference}: {first_line(error)}") from error
   except errors.HFValidationError as error:
-    raise ValueError(f"{reference}: {error}") from error
+    raise ValueError(f"{reference}: {first_line(error)}") from error
+  except errors.HTTPError as error:  # of the library that it sends with
+    raise ConnectionError(f"{reference}: the hub can't be reached ({first_line(error)})") from error

@@ -1,7 +1,7 @@
 """Weights of a file as a network of ours."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ from semiseg_jax import networks
 from semiseg_jax.convert import apart, families, files, hub
 from semiseg_jax.convert.assign import Report, assign, counters_of
 from semiseg_jax.convert.family import Family
+from semiseg_jax.input.folder import make_palette
 from semiseg_jax.models.network import Network, Variables
 
 
@@ -74,27 +75,51 @@ def convert(
   *,
   num_classes: int | None = None,
   reinit_classifier: bool = False,
+  dtype: Any = np.float32,
   seed: int = 0,
 ) -> Converted:
   """The network of these weights, with their arrays.
 
   num_classes: of the network, if other than theirs; needs reinit_classifier, and the classifier is
-  then fresh, from seed. Raises ValueError where the file leaves open what the network is, and for
-  tensors of other shapes.
+  then fresh, from seed. dtype: in which the network computes. Raises ValueError where the file
+  leaves open what the network is, and for tensors of other shapes.
   """
   for key, flag in (("name", "--model"), ("normalization", "--normalization")):
     if weights.model.get(key) is None:
       raise ValueError(
-        f"the file doesn't say the network's {key}, and its keys don't tell: give {flag}"
+        f"the file doesn't say the network's {key}, and its keys don't tell: give {flag} "
+        "to python -m semiseg_jax convert"
       )
   model = completed(weights.model)
   if num_classes is not None:
     model["num_classes"] = num_classes
-  variables, network = networks.build(model, seed=seed)
+  variables, network = networks.build(model, dtype=dtype, seed=seed)
   variables, report = assign(
     weights.family, weights.tensors, variables, reinit_classifier=reinit_classifier
   )
   return Converted(variables, network, model, report)
+
+
+def named(
+  about: Mapping[str, Any],
+  num_classes: int,
+  class_names: Sequence[str] | None = None,
+  palette: Sequence[Sequence[int]] | None = None,
+) -> dict[str, Any]:
+  """about with class_names and a palette: those given, else its own, else "class 0" and on.
+
+  Raises ValueError for names of another number of classes.
+  """
+  about = dict(about)
+  if class_names or len(about.get("class_names", [])) != num_classes:
+    class_names = list(class_names or (f"class {i}" for i in range(num_classes)))
+    about |= {"class_names": class_names, "palette": palette}
+  if len(about["class_names"]) != num_classes:
+    raise ValueError(
+      f"{len(about['class_names'])} class names were given for a network of {num_classes} classes"
+    )
+  about["palette"] = about.get("palette") or make_palette(num_classes).tolist()
+  return about
 
 
 def completed(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from PIL import Image
 from rich.progress import track
 
@@ -25,7 +27,6 @@ _STRIP = 512  # rows of a picture that are drawn at a time
 _WAITING = 4  # batches' worth of pictures that may wait for others of their size
 
 T = TypeVar("T")
-Decoded = tuple[Picture, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,18 +96,19 @@ def predict_pictures(
   skipped = []
   bad = skipped if skip_bad else None
   pictures = [picture for picture, _ in _good(pictures, check_readable, bad)]
-  decide = functools.partial(_checked_maps, len(class_names), files.confidence, files.probabilities)
+  every = jnp.float16 if files.probabilities else None
+  decide = functools.partial(_checked_maps, len(class_names), files.confidence, every)
   predictor = Predictor(network, settings, decide)
   variables = jax.device_put(variables)
   decoded = _good(track(pictures, description="predicting"), _decode, bad)
-  groups = _grouped(decoded, predictor.group, predictor.at_once)
+  groups = grouped(decoded, predictor.group, predictor.at_once)
   found = ((group, predictor(variables, [image for _, image in group])) for group in groups)
   written = []
   # each when the next is made: the device computes while the next picture is read
   for (group, every), _ in itertools.pairwise(itertools.chain(found, [None])):
     for row, (picture, image) in enumerate(group):
       own = of_picture(every, row, image.shape[:2])
-      written.append(_write(out / picture.name, image, own, files, write_label, palette))
+      written.append(write_files(out / picture.name, image, own, files, write_label, palette))
   if files.overlays:
     out.mkdir(parents=True, exist_ok=True)
     Image.fromarray(legend(palette, class_names, _LEGEND_WIDTH)).save(out / _LEGEND)
@@ -114,7 +116,7 @@ def predict_pictures(
 
 
 def _checked_maps(
-  num_classes: int, confidence: bool, probabilities: bool, logits: jax.Array
+  num_classes: int, confidence: bool, probabilities: DTypeLike | None, logits: jax.Array
 ) -> Maps:
   """`maps`; ValueError for a network of other classes."""
   if logits.shape[-1] != num_classes:
@@ -143,11 +145,12 @@ def _decode(path: pathlib.Path) -> np.ndarray:
   return decode_image(path.read_bytes(), str(path))
 
 
-def _grouped(
-  decoded: Iterable[Decoded], group_of: Callable[[Size], Hashable], most: int
-) -> Iterator[list[Decoded]]:
-  """Lists of at most so many pictures of one group, full ones as soon as they are."""
-  waiting: dict[Hashable, list[Decoded]] = {}
+def grouped(
+  decoded: Iterable[tuple[T, np.ndarray]], group_of: Callable[[Size], Hashable], most: int
+) -> Iterator[list[tuple[T, np.ndarray]]]:
+  """Lists of at most so many pictures [H,W,3], with what names them, of one group, full ones as
+  soon as they are."""
+  waiting: dict[Hashable, list[tuple[T, np.ndarray]]] = {}
   for item in decoded:
     key = group_of(item[1].shape[:2])
     waiting.setdefault(key, []).append(item)
@@ -158,7 +161,7 @@ def _grouped(
   yield from waiting.values()
 
 
-def _write(
+def write_files(
   path: pathlib.Path,
   image: np.ndarray,
   found: Maps,

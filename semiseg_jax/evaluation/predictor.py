@@ -1,14 +1,17 @@
 """A network over pictures of any size, in the way that config.inference names."""
 
+import ast
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
+from semiseg_jax import fields
 from semiseg_jax.evaluation.decide import argmax_with_confidence
 from semiseg_jax.evaluation.inference import MULTIPLE, padded_size, whole
 from semiseg_jax.evaluation.multiscale import SCALES, Multiscale
@@ -67,7 +70,7 @@ class Inference:
 
 class Maps(NamedTuple):
   """label uint8 [B,H,W]; where wanted confidence float32 [B,H,W], the label's probability, and
-  probabilities float16 [B,H,W,K]."""
+  probabilities [B,H,W,K]."""
 
   label: Any
   confidence: Any = None
@@ -122,11 +125,33 @@ def of_picture(found: Any, row: int, size: Size) -> Any:
   return jax.tree.map(lambda x: np.asarray(x)[row, : size[0], : size[1]], found)
 
 
-def maps(logits: jax.Array, *, confidence: bool = False, probabilities: bool = False) -> Maps:
-  """The most likely class, and what is wanted of the softmax of logits [...,K]."""
+def maps(
+  logits: jax.Array, *, confidence: bool = False, probabilities: DTypeLike | None = None
+) -> Maps:
+  """The most likely class, and what is wanted of the softmax of logits [...,K].
+
+  probabilities: their type, None to leave them out.
+  """
   label, share = argmax_with_confidence(logits)
-  every = jax.nn.softmax(logits).astype(jnp.float16) if probabilities else None
+  every = None if probabilities is None else jax.nn.softmax(logits).astype(probabilities)
   return Maps(label.astype(jnp.uint8), share if confidence else None, every)
+
+
+def read_inference(
+  text: str, values: Mapping[str, Any] | None = None, where: str = "inference"
+) -> Inference:
+  """The `values` of config.inference changed by text such as "mode=sliding,window=(512,512)".
+
+  where: what the error calls the text. Raises ValueError for what isn't such text, and for unknown
+  keys and values that are not allowed.
+  """
+  try:
+    _, given = fields.read_call(f"inference({text})")
+    value = lambda x: x.id if isinstance(x, ast.Name) else ast.literal_eval(x)
+    given = {key: value(expression) for key, expression in given.items()}
+  except ValueError:
+    raise ValueError(f"{where}={text!r} should be like mode=sliding,window=(512,512)") from None
+  return fields.make(Inference, _KEY, "inference", {**(values or {}), **given})
 
 
 def _check_sides(key: str, sides: Any) -> None:

@@ -43,10 +43,16 @@ def decode_label(encoded: bytes, where: str) -> np.ndarray:
       label = np.asarray(file)
   except (OSError, SyntaxError, ValueError) as error:
     raise DataError("undecodable", f"{where}: the mask does not decode ({error})") from error
-  if label.ndim != 2:
+  return check_label(label, where)
+
+
+def check_label(label: np.ndarray, where: str) -> np.ndarray:
+  """uint8 [H,W] of a mask's values; DataError if they are no ids, one per pixel."""
+  if label.ndim != 2 or label.dtype.kind not in "bui":
     raise DataError(
       "mask format",
-      f"{where}: the mask has shape {label.shape}; store one class id per pixel, not colours",
+      f"{where}: the mask has shape {label.shape} and type {label.dtype}; store one class id per "
+      "pixel, not colours",
     )
   if label.dtype != np.uint8:
     outside = label[(label < 0) | (label > 255)] if label.dtype != bool else label[:0]

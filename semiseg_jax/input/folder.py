@@ -29,6 +29,7 @@ import numpy as np
 from PIL import Image
 
 from semiseg_jax.input import decode
+from semiseg_jax.input.class_ids import ClassIds
 from semiseg_jax.input.sources import Dataset, DatasetInfo, Source, largest_size
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.transforms.geometry import Record
@@ -67,10 +68,7 @@ class FolderSource(Source):
     self.listing, self.num_classes, self.ignore_index = listing, num_classes, ignore_index
     self.ids = tuple(path.stem for path in listing.images)
     self.labeled = np.asarray([mask is not None for mask in listing.masks], bool)
-    self._table = np.full(256, -1, np.int16)
-    self._table[:num_classes] = np.arange(num_classes)
-    if 0 <= ignore_index < 256:
-      self._table[ignore_index] = IGNORE
+    self._known = ClassIds(num_classes, ignore_index)
 
   @cached_property
   def sizes(self) -> list[tuple[int, int]]:
@@ -94,16 +92,7 @@ class FolderSource(Source):
 
   def read_label(self, index: int) -> np.ndarray:
     mask = self.listing.masks[index]
-    label = self._table[decode.decode_label(mask.read_bytes(), str(mask))]
-    if label.min() < 0:
-      stored = decode.decode_label(mask.read_bytes(), str(mask))
-      outside = np.unique(stored[label < 0]).tolist()
-      raise decode.DataError(
-        "label range",
-        f"{mask}: label ids {outside} are neither in 0..{self.num_classes - 1} nor the ignored "
-        f"id {self.ignore_index}",
-      )
-    return label.astype(np.uint8)
+    return self._known(decode.decode_label(mask.read_bytes(), str(mask)), str(mask))
 
   def fingerprint(self) -> str:
     """Changes when any mask does."""

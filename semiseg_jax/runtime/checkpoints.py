@@ -1,14 +1,15 @@
 """Orbax checkpoints: written in the background, atomic, the newest damaged one skipped."""
 
 import functools
+import importlib
 import json
 import logging
 import pathlib
+import types
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 
 from semiseg_jax.contract import Tree
 
@@ -17,7 +18,7 @@ class Checkpoints:
   """The newest `keep` checkpoints under a directory: a pytree of arrays and a JSON dict each."""
 
   def __init__(self, directory: str | pathlib.Path, keep: int):
-    self.directory = pathlib.Path(directory).absolute()
+    self.directory, ocp = pathlib.Path(directory).absolute(), _orbax()
     # so that hosts, when two of these write at a time, wait for each other in the right one
     together = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=self.directory.name)
     options = ocp.CheckpointManagerOptions(
@@ -40,6 +41,7 @@ class Checkpoints:
     if step in self._manager.all_steps():  # a run that was resumed before it comes by again
       self._manager.wait_until_finished()
       self._manager.delete(step)
+    ocp = _orbax()
     items = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
     self._manager.save(step, args=items)
 
@@ -64,6 +66,7 @@ class Checkpoints:
     A damaged one is skipped with a warning. Raises ValueError if every one is damaged, or if the
     arrays have other names or shapes than `like`: the checkpoint belongs to another model.
     """
+    ocp = _orbax()
     on_devices = lambda x: ocp.utils.to_shape_dtype_struct(x) if isinstance(x, jax.Array) else x
     shapes = jax.tree.map(on_devices, like)
     return self._newest(lambda step: (self._arrays(step, shapes), self._about(step)))
@@ -94,12 +97,19 @@ class Checkpoints:
           f"{stored.get(name, 'absent')} there and {wanted.get(name, 'absent')} in this config; "
           "use the config it was trained with, or another --workdir"
         )
+    ocp = _orbax()
     items = ocp.args.Composite(arrays=ocp.args.StandardRestore(shapes))
     return self._manager.restore(step, args=items)["arrays"]
 
   def _about(self, step: int) -> dict[str, Any]:
+    ocp = _orbax()
     items = ocp.args.Composite(about=ocp.args.JsonRestore())
     return self._manager.restore(step, args=items)["about"]
+
+
+def _orbax() -> types.ModuleType:
+  """Imported with the first checkpoint, since networks in other files need none of it."""
+  return importlib.import_module("orbax.checkpoint")
 
 
 class OtherModelError(ValueError):

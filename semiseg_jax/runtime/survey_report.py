@@ -92,12 +92,14 @@ def write_survey(workdir: pathlib.Path, stem: str, told: Told, about: dict[str, 
 
 
 def as_dict(told: Told) -> dict[str, Any]:
-  """The survey for JSON, with classes by name; NaN is left to `jsonable`."""
+  """The survey for JSON, its classes by name but for `iou`; NaN is left to `jsonable`."""
   survey, summary, names = told.survey, told.summary, told.info.class_names
   by_name = lambda values: dict(zip(names, values.tolist(), strict=True))
   means = summary.means
   fields = {name: by_name(values) for name, values in summary.of_pixels._asdict().items()}
   return {
+    "loss": survey.loss,
+    **survey.scores.as_dict(),
     "split": told.split,
     "images": len(survey.rows),
     "decided": told.decided,

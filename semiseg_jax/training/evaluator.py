@@ -2,7 +2,7 @@
 
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from semiseg_jax.contract import TrainState
+from semiseg_jax.contract import Batch, TrainState
 from semiseg_jax.convert.checkpoint import trained_network
 from semiseg_jax.evaluation.decide import Rule, argmax_with_confidence, read_rule
 from semiseg_jax.evaluation.evaluate import evaluate, make_evaluate_step
@@ -65,11 +65,27 @@ def survey_saved(
   Raises as `score_saved` does.
   """
   variables, network, about = _saved(workdir, config, dataset)
-  start, mesh, ratio = time.monotonic(), make_mesh(), config.evaluation.boundary
-  step = make_survey_step(network, dataset.info.num_classes, rule, mesh, ratio)
-  batches, put = validation_batches(config, dataset, mesh), lambda batch: shard_batch(batch, mesh)
-  found = survey(step, *replicate(variables, mesh), batches, put, ratio)
+  start, mesh = time.monotonic(), make_mesh()
+  batches = validation_batches(config, dataset, mesh)
+  how = {"rule": rule, "mesh": mesh, "boundary_ratio": config.evaluation.boundary}
+  found = survey_batches(network, variables, dataset.info.num_classes, batches, **how)
   return found, time.monotonic() - start, about
+
+
+def survey_batches(
+  network: Network,
+  variables: Variables,
+  num_classes: int,
+  batches: Iterable[Batch],
+  *,
+  rule: Rule,
+  mesh: Mesh,
+  boundary_ratio: float = 0.02,
+) -> Survey:
+  """The survey of batches of `EvalBatches` on all devices of a mesh."""
+  step = make_survey_step(network, num_classes, rule, mesh, boundary_ratio)
+  put = lambda batch: shard_batch(batch, mesh)
+  return survey(step, *replicate(variables, mesh), batches, put, boundary_ratio)
 
 
 def rule_of(config: ConfigDict) -> Rule:
@@ -91,16 +107,8 @@ def supervised_loss(config: ConfigDict) -> str:
 def _saved(
   workdir: pathlib.Path, config: ConfigDict, dataset: Dataset
 ) -> tuple[Variables, Network, dict[str, Any]]:
-  dtype = compute_dtype(config.model.dtype)
-  variables, network, about = trained_network(
-    workdir, config.model, dtype, dataset.info.class_names
-  )
-  if (asked := config.evaluation.network) not in (None, about["network"]):
-    raise ValueError(
-      f"{workdir} holds its {about['network']}, which was scored in training, and not its {asked}: "
-      f"train with config.evaluation.network={asked!r}"
-    )
-  return variables, network, about
+  dtype, names = compute_dtype(config.model.dtype), dataset.info.class_names
+  return trained_network(workdir, config.model, dtype, names, config.evaluation.network)
 
 
 class Evaluator:

@@ -10,7 +10,7 @@ from semiseg_jax.commands import convert as command
 from semiseg_jax.commands import run
 from semiseg_jax.convert import families, files
 from semiseg_jax.convert.assign import tensors_of
-from semiseg_jax.convert.checkpoint import trained_network
+from semiseg_jax.convert.checkpoint import save_network, trained_network
 from tests.convert.test_assign import MODELS, SELECTORS, ZOO, make
 
 torch = pytest.importorskip("torch")
@@ -97,7 +97,7 @@ def test_arrays_in_wrong_places_do_not_verify(originals, monkeypatch, capsys):
 
 def test_our_own_format_keeps_what_no_original_has(tmp_path, capsys):
   model, variables = make("semiseg_jax")
-  command.save_network(
+  save_network(
     tmp_path / "in", variables, model, {"class_names": list("abcde"), "palette": [[0, 0, 9]] * 5}
   )
   file, out = tmp_path / "own.safetensors", tmp_path / "out"

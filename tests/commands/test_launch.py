@@ -13,6 +13,8 @@ import pytest
 from absl import app
 from PIL import Image
 
+import semiseg_jax
+from semiseg_jax import __main__
 from semiseg_jax.commands import check
 from semiseg_jax.convert.checkpoint import trained_network
 from tests.command_line import ROOT, launched
@@ -130,7 +132,20 @@ def test_folder_from_check_to_prediction(tmp_path, capsys):
     assert prediction.getpalette()[:6] == [0, 0, 255, 128, 128, 128]
   assert (tmp_path / "run" / "predictions" / "0_overlay.png").is_file()
   (images / "damaged.png").unlink()
+  check_hub_folder(tmp_path)
   check_predictions(tmp_path, capsys)
+
+
+def check_hub_folder(tmp_path):
+  """Made of the run, it predicts the same from Python, and its card has the run's score."""
+  pytest.importorskip("safetensors")
+  hub = tmp_path / "hub"
+  assert __main__.main(["convert", str(tmp_path / "run"), f"--hub={hub}"]) == 0
+  card = (hub / "README.md").read_text()
+  assert "method `reco`: its teacher at step 2" in card and "`miou_present` on the" in card
+  found = semiseg_jax.load(hub).predict(tmp_path / "mine" / "images" / "0.png")
+  with Image.open(tmp_path / "run" / "predictions" / "0.png") as prediction:
+    np.testing.assert_array_equal(found.labels, np.asarray(prediction))
 
 
 def check_predictions(tmp_path, capsys):

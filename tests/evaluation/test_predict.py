@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from semiseg_jax.contract import Variables
-from semiseg_jax.evaluation.predict import Files, _grouped, predict_pictures
+from semiseg_jax.evaluation.predict import Files, grouped, predict_pictures
 from semiseg_jax.evaluation.predictor import Inference
 from tests.tiny import Given
 
@@ -250,7 +250,7 @@ def test_pictures_that_wait_for_others_of_their_size_are_few(folder, tmp_path):
       yield item
 
   seen, longest = [], 0
-  for group in _grouped(read(), lambda size: size, most):
+  for group in grouped(read(), lambda size: size, most):
     longest = max(longest, len(waiting) - len(seen))
     seen += [number for number, _ in group]
   assert sorted(seen) == list(range(40)) and longest <= 4 * most + 1

@@ -1,0 +1,1 @@
+"""Trained networks in Python: `semiseg_jax.load(path).predict(picture)`."""

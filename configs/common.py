@@ -104,6 +104,8 @@ def base_config() -> ConfigDict:
   config.evaluation.network = config_dict.placeholder(str)  # which of them; None: as the method has
   config.evaluation.batch = 4
   config.evaluation.size = (513, 513)  # images are padded to it at the right and bottom
+  config.evaluation.window = config_dict.FieldReference(None, field_type=tuple)  # seen through
+  # windows of that height and width (semiseg_jax/evaluation/windows.py); None: whole
   config.evaluation.own_size = False  # or each keeps its own, and every size has its own program
   config.evaluation.transform = ConfigDict()  # what is done before padding, as in data
   config.evaluation.subset = config_dict.placeholder(str)  # "dst_cbc/valtiny"; None: every image

@@ -20,6 +20,7 @@ _LEAVES = {
   "bias": "bias",
   "mean": "running_mean",
   "var": "running_var",
+  **{name: name for name in ("gamma", "cls_token", "pos_embed", "mask_token", "register_tokens")},
 }
 _COUNTER = "num_batches_tracked"
 # Why tensors are left: only the way back needs it; so does a layer's second name, if it says the
@@ -67,7 +68,7 @@ def slots_of(family: Family, variables: Variables) -> dict[str, Slot]:
     if layer is None:
       continue
     for c in range(leaf.shape[0]) if "{c}" in layer else (None,):
-      key = f"{layer.replace('{c}', str(c))}.{_LEAVES[path[-1]]}"
+      key = f"{layer.replace('{c}', str(c))}.{_LEAVES[path[-1]]}".removeprefix(".")
       assert key not in slots, f"{family.name} names two leaves {key}"
       slots[key] = Slot(path, c)
   return slots

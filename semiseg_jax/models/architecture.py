@@ -15,6 +15,7 @@ from semiseg_jax.models.layers import Maker, freeze, freeze_statistics
 from semiseg_jax.models.network import Segmenter
 from semiseg_jax.models.resnet import RESNET101, ResNetTrunk
 from semiseg_jax.models.trunk import REMAT, Style, Trunk
+from semiseg_jax.models.vit import ViTTrunk
 from semiseg_jax.models.xception import XceptionTrunk
 
 
@@ -36,7 +37,12 @@ class Architecture:
 
   MODULE: ClassVar[type[Segmenter]]
   RATES: ClassVar[Mapping[int, tuple[int, ...]]] = {16: (6, 12, 18)}
-  TRUNKS: ClassVar[tuple[type[Trunk], ...]] = (ResNetTrunk, DenseNetTrunk, XceptionTrunk)
+  TRUNKS: ClassVar[tuple[type[Trunk], ...]] = (
+    ResNetTrunk,
+    DenseNetTrunk,
+    XceptionTrunk,
+    ViTTrunk,
+  )
   STYLE: ClassVar[Style] = Style()
   OF_IMAGES: ClassVar[bool] = False
 

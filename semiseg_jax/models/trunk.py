@@ -1,7 +1,7 @@
 """Encoders as configs describe them, and what they share."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
@@ -47,10 +47,16 @@ class Trunk:
     raise NotImplementedError
 
 
+def _is_product(operation: Any, *args: Any, **params: Any) -> bool:
+  """Of a convolution or linear layer; not of two activations, as in attention."""
+  dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+  return operation.name == "conv_general_dilated" or dots(operation, *args, **params)
+
+
 # What may be kept of a block for the backward pass, by the name of what is recomputed.
 REMAT = {
   "none": None,
-  "elementwise": lambda operation, *_, **__: operation.name == "conv_general_dilated",
+  "elementwise": _is_product,
   "blocks": jax.checkpoint_policies.nothing_saveable,
 }
 

@@ -1,0 +1,182 @@
+"""DINOv2's encoder against recorded tokens and gradients."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from semiseg_jax import networks
+from semiseg_jax.convert import families
+from semiseg_jax.convert.assign import assign, leaves_of
+from semiseg_jax.models import attention, vit
+from semiseg_jax.models.vit import NAMES, ViTTrunk
+from tests import golden
+from tests.models.unimatch import check_gradients, trunk_of, weights_of
+
+TOKENS, POSITIONS, GRADIENT = 5e-5, 1e-4, 2e-4
+ENCODERS = golden.vectors("unimatch_v2/vit_*")
+WHOLE = {"small": 237, "base": 237, "large": 405, "giant": 629}  # tensors, of sizes as published
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_tokens_and_gradients(name):
+  case, tensors = ENCODERS[name], weights_of(name)
+  model = {"name": "deeplabv3", "num_classes": 2, "decoder_dim": 2, "output_stride": 16}
+  variables, network = networks.build({**model, "trunk": trunk_of(case, tensors, "")})
+  variables, report = assign(families.named("dinov2"), tensors, variables)
+  assert not report.left and all(not path.startswith("trunk") for path, _ in report.fresh)
+  trunk = {"trunk": variables.params["trunk"]}
+  rest = {key: x for key, x in variables.params.items() if key != "trunk"}
+
+  def scalar(trunk, image, cotangents):
+    run = lambda module: module.encode(image, False)
+    features, _ = network.apply({**trunk, **rest}, variables.batch_stats, run)
+    flat = [x.reshape(*cotangent.shape) for x, cotangent in zip(features, cotangents, strict=True)]
+    return sum((x * c).sum() for x, c in zip(flat, cotangents, strict=True)), flat
+
+  function = jax.jit(jax.value_and_grad(scalar, (0, 1), has_aux=True))
+  for j in range(int(case["num_inputs"])):
+    image = golden.nhwc(case[f"input{j}_q"]).astype(np.float32) / 32
+    cotangents = [case[f"cotangent{j}.{k}_q"].astype(np.float32) / 32 for k in range(4)]
+    (_, features), (grads, of_image) = function(trunk, image, cotangents)
+    for k, found in enumerate(features):
+      np.testing.assert_allclose(found, case[f"taps{j}.{k}"], rtol=0, atol=TOKENS)
+    if f"grad{j}.input" in case:
+      recorded = golden.nhwc(case[f"grad{j}.input"])
+      bound = 3e-5 * abs(recorded).max()
+      np.testing.assert_allclose(of_image, recorded, rtol=0, atol=bound)
+    if f"grad{j}.pos_embed" in case:
+      zeros = jax.tree.map(np.zeros_like, rest)
+      assert check_gradients(case, f"grad{j}.", {**grads, **zeros}, "dinov2", GRADIENT)
+
+
+@golden.cases("unimatch_v2/pos_embed_*")
+def test_positions(case):
+  table = case["pos_embed_q"].astype(np.float32) / 32
+  for name in (name for name in case if name.startswith("out_")):
+    grid = tuple(map(int, name.removeprefix("out_").split("x")))
+    function = functools.partial(vit.positions, grid=grid, resized=vit.resized_positions)
+    found, back = jax.vjp(function, jnp.asarray(table))
+    np.testing.assert_allclose(found, case[name], rtol=0, atol=POSITIONS, err_msg=name)
+    if (key := name.replace("out", "grad")) in case:
+      cotangent = case[f"{name.replace('out', 'cotangent')}_q"].astype(np.float32) / 32
+      recorded = case[key]
+      bound = GRADIENT * abs(recorded).max()
+      np.testing.assert_allclose(back(jnp.asarray(cotangent))[0], recorded, rtol=0, atol=bound)
+
+
+def test_positions_with_registers_keep_a_plane():
+  """Resized by size and not by a factor: the outer edges of the grids coincide."""
+  rows = (jnp.arange(8.0) + 0.5) / 8
+  plane = jnp.broadcast_to(rows[:, None, None], (8, 8, 1))
+  found = vit.antialiased_positions(plane, (16, 4))[..., 0]
+  np.testing.assert_allclose(found[4:12, 1], (np.arange(16) + 0.5)[4:12] / 16, atol=1e-3)
+
+
+@golden.cases("unimatch_v2/side_rounding*")
+def test_sides_are_rounded_to_whole_tokens(case):
+  found = [vit.PATCH * vit.tokens_of(int(side)) for side in case["side"]]
+  assert found == case["rounded"].tolist()
+
+
+@pytest.mark.parametrize("size", WHOLE)
+def test_sizes_are_the_published_ones(size):
+  manifest = golden.load_json(f"unimatch_v2/real_{size}.manifest.json")
+  module = {"name": "dpt", "num_classes": 21, "trunk": {"name": f"dinov2_{size}"}}
+  description = networks.make({key: x for key, x in module.items() if key != "num_classes"})
+  shapes = {key.removeprefix("backbone."): tuple(x) for key, x in manifest.items()}
+  channels = description.trunk.heads * description.trunk.width
+  assert shapes["cls_token"] == (1, 1, channels)
+  assert f"blocks.{description.trunk.depth - 1}.ls2.gamma" in shapes
+  assert f"blocks.{description.trunk.depth}.ls2.gamma" not in shapes
+  assert shapes["head.scratch.layer1_rn.weight"][0] == description.decoder_dim
+  dims = tuple(shapes[f"head.projects.{i}.weight"][0] for i in range(4))
+  assert dims == description.project_dims and len(manifest) == WHOLE[size]
+  known = families.named("unimatch_v2").describe({k: tuple(x) for k, x in manifest.items()}, {})
+  assert known["trunk"]["name"] == f"dinov2_{size}" and known["trunk"]["grid"] == 37
+
+
+def test_the_small_one_has_every_tensor_of_its_file():
+  manifest = golden.load_json("unimatch_v2/real_small.manifest.json")
+  variables, _ = networks.build({"name": "dpt", "num_classes": 21})
+  shapes = {key: np.broadcast_to(np.float32(0), shape) for key, shape in manifest.items()}
+  _, report = assign(families.named("unimatch_v2"), shapes, variables)
+  assert len(report.taken) == len(manifest) and not report.left and not report.fresh
+
+
+def test_registers_stand_between_the_class_and_the_image():
+  make = lambda name: networks.build(
+    {
+      "name": "dpt", "num_classes": 2, "decoder_dim": 4, "project_dims": (4, 4, 4, 4),
+      "trunk": {"name": name, "width": 4, "depth": 4, "heads": 2, "grid": 3},
+    }
+  )  # fmt: skip
+  variables, network = make("dinov2_small_reg")
+  assert variables.params["trunk"]["register_tokens"].shape == (1, 4, 8)
+  plain, _ = make("dinov2_small")
+  assert len(leaves_of(variables)) == len(leaves_of(plain)) + 1
+  images = np.zeros((1, 42, 28, 3), np.uint8)
+  outputs, _ = network(*variables, images, train=False)
+  assert outputs.logits.shape == (1, 24, 16, 2)
+
+
+def test_names():
+  assert {ViTTrunk(name).taps for name in NAMES} == {
+    (2, 5, 8, 11), (4, 11, 17, 23), (9, 19, 29, 39)
+  }  # fmt: skip
+  with pytest.raises(ValueError, match="depth=3 must be at least 4"):
+    ViTTrunk(depth=3)
+
+
+def test_what_is_recomputed_changes_nothing():
+  model = {
+    "name": "dpt", "num_classes": 2, "decoder_dim": 4, "project_dims": (4, 4, 4, 4),
+    "trunk": {"name": "vit_tiny", "width": 4, "depth": 4, "heads": 2, "grid": 2},
+  }  # fmt: skip
+  images = np.random.default_rng(0).integers(0, 256, (1, 28, 28, 3), np.uint8)
+  found = {}
+  for remat in ("none", "elementwise", "blocks"):
+    variables, network = networks.build(model, remat=remat)
+    loss = lambda p, network=network, stats=variables.batch_stats: (
+      network(p, stats, images, True)[0].logits ** 2
+    ).sum()
+    found[remat] = jax.jit(jax.grad(loss))(variables.params)
+  for remat in ("elementwise", "blocks"):
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
+      found[remat],
+      found["none"],
+    )
+
+
+def test_attention_is_the_definition():
+  shape = (2, 7, 3, 8)
+  q, k, v = (jax.random.normal(jax.random.key(i), shape) for i in range(3))
+  weights = jax.nn.softmax(jnp.einsum("bnhd,bmhd->bhnm", q, k, precision="highest") / 8**0.5)
+  expected = jnp.einsum("bhnm,bmhd->bnhd", weights, v, precision=lax.Precision.HIGHEST)
+  np.testing.assert_allclose(attention.attention(q, k, v), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_form_that_differs_or_fails_is_not_taken(monkeypatch, caplog):
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  plain = jax.nn.dot_product_attention
+
+  def differing(q, k, v, implementation):
+    return plain(q, k, v) + (1 if implementation == "cudnn" else 0)
+
+  for function, message in ((differing, "differs by 1"), (plain, "attention by cudnn fails")):
+    attention.fastest_form.cache_clear()
+    monkeypatch.setattr(jax.nn, "dot_product_attention", function)
+    caplog.clear()
+    assert attention.fastest_form((1, 5, 2, 8), "bfloat16") == "xla"
+    assert message in caplog.text
+  attention.fastest_form.cache_clear()
+  monkeypatch.setattr(
+    jax.nn, "dot_product_attention", lambda q, k, v, implementation: plain(q, k, v)
+  )
+  assert attention.fastest_form((1, 5, 2, 8), "bfloat16") == "cudnn"
+  assert attention.fastest_form((1, 5, 2, 8), "float32") == "xla"
+  attention.fastest_form.cache_clear()

@@ -235,23 +235,30 @@ class ViTTrunk(Trunk):
   """A vision transformer as a config describes it; its stride is 14, whatever the network's.
 
   name: of NAMES, which says the rest: vit_tiny, for training from scratch, or DINOv2's. width:
-  channels of a head. depth: blocks, and heads: of each; None as the name has them. grid: tokens of
-  a side for which positions are learnt, 37 for crops of 518.
+  channels of a head. depth: blocks, heads: of each, taps: the blocks, from 0, whose tokens are
+  features; None as the name has them. grid: tokens of a side for which positions are learnt, 37 for
+  crops of 518. Raises ValueError for taps that are not blocks in their order.
   """
 
   name: str = "dinov2_small"
   width: int = HEAD_WIDTH
   depth: int | None = None
   heads: int | None = None
+  taps: tuple[int, ...] | None = None
   grid: int = 37
 
   def __post_init__(self):
-    # as the name has them
-    for key, value in (("depth", self.size.depth), ("heads", self.size.heads)):
+    depth = self.size.depth if self.depth is None else self.depth
+    taps = self.size.taps if depth == self.size.depth else None
+    taps = taps or tuple((i + 1) * depth // 4 - 1 for i in range(4))
+    resolved = {"depth": depth, "heads": self.size.heads, "taps": taps}
+    for key, value in resolved.items():
       if getattr(self, key) is None:
         object.__setattr__(self, key, value)
-    if self.depth < 4:
-      raise ValueError(f"config.model.trunk.depth={self.depth} must be at least 4")
+    if list(self.taps) != sorted(set(self.taps) & set(range(self.depth))):
+      raise ValueError(
+        f"config.model.trunk.taps={self.taps} are not some of {self.depth} blocks, in their order"
+      )
 
   @property
   def size(self) -> Size:
@@ -260,13 +267,6 @@ class ViTTrunk(Trunk):
   @property
   def has_registers(self) -> bool:
     return self.name.endswith("_reg")
-
-  @property
-  def taps(self) -> tuple[int, ...]:
-    """The blocks, from 0, whose tokens are features."""
-    if self.size.taps and self.depth == self.size.depth:
-      return self.size.taps
-    return tuple((i + 1) * self.depth // 4 - 1 for i in range(4))
 
   def build(self, output_stride: int, style: Style, make: Maker) -> ViT:
     """Its initialisation is its own."""

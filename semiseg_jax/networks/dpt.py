@@ -128,8 +128,9 @@ class DPT(Architecture):
     if self.project_dims is None:
       dims = tuple(max(int(channels * share), 1) for share in size.shares)
       object.__setattr__(self, "project_dims", dims)
-    if len(self.project_dims) != 4:
-      raise ValueError(f"config.model.project_dims={self.project_dims} should be four numbers")
+    for key, given in (("trunk.taps", self.trunk.taps), ("project_dims", self.project_dims)):
+      if len(given) != 4:
+        raise ValueError(f"config.model.{key}={given} should be four numbers")
 
 
 NETWORKS = {"dpt": DPT}

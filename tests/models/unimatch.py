@@ -6,9 +6,8 @@ import numpy as np
 
 from semiseg_jax import networks
 from semiseg_jax.convert import families
-from semiseg_jax.convert.assign import assign, tensors_of
+from semiseg_jax.convert.assign import assign, leaves_of, slots_of, tensor_at
 from semiseg_jax.models.network import Network, Variables
-from semiseg_jax.models.vit import ViTTrunk
 from tests import golden
 from tests.golden.fill import fill
 
@@ -26,15 +25,19 @@ def weights_of(name: str) -> dict[str, np.ndarray]:
   return tensors
 
 
+def said(case: Recorded, name: str) -> np.ndarray:
+  """What a vector says of its network."""
+  return case.get(f"model.{name}", case.get(name))
+
+
 def trunk_of(case: Recorded, tensors: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
   """config.model.trunk; prefix: of what the vector says of the encoder, and of its tensors."""
-  of = lambda name: case.get(f"model.{name}", case.get(name))
+  of = lambda name: said(case, name)
   heads, depth, grid = (int(of(name)) for name in ("num_heads", "depth", "native_grid"))
   width = tensors[f"{prefix}cls_token"].shape[-1] // heads
   name = "dinov2_giant" if bool(of("swiglu")) else "dinov2_small"
-  trunk = {"name": name, "width": width, "depth": depth, "heads": heads, "grid": grid}
-  assert ViTTrunk(**trunk).taps == tuple(of("taps"))
-  return trunk
+  taps = tuple(of("taps").tolist())
+  return {"name": name, "width": width, "depth": depth, "heads": heads, "taps": taps, "grid": grid}
 
 
 def network_of(
@@ -44,8 +47,8 @@ def network_of(
   model = {
     "name": "dpt",
     "trunk": trunk_of(case, tensors, "backbone."),
-    "decoder_dim": int(case["model.head_width"]),
-    "project_dims": tuple(case["model.project_widths"].tolist()),
+    "decoder_dim": int(said(case, "head_width")),
+    "project_dims": tuple(said(case, "project_widths").tolist()),
     "num_classes": num_classes,
   }
   variables, network = networks.build(model)
@@ -56,13 +59,14 @@ def network_of(
 
 def check_gradients(case: Recorded, prefix: str, params: Any, family: str, share: float) -> int:
   """Every recorded gradient of a parameter, to a share of its largest value; how many there are."""
-  tensors = tensors_of(families.named(family), Variables(params, {}))
+  variables = Variables(params, {})
+  slots, leaves = slots_of(families.named(family), variables), leaves_of(variables)
   checked = 0
   for name in case:
     key = name.removeprefix(prefix)
-    if not name.startswith(prefix) or key not in tensors:
+    if not name.startswith(prefix) or key not in slots:
       continue
-    found, recorded = np.asarray(tensors[key]), case[name]
+    found, recorded = tensor_at(leaves, slots[key]), case[name]
     if f"{name}.shape" in case:
       assert found.shape == tuple(case[f"{name}.shape"])
       found = found.ravel()[:: stride_of(found.size, 600)]

@@ -18,7 +18,7 @@ from semiseg_jax.contract import Aux, Batch, Loss, Params, TrainState, Tree
 from semiseg_jax.fields import require
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.labeled import labeled_losses, make_loss
-from semiseg_jax.losses.pixel import confident_loss
+from semiseg_jax.losses.pixel import confident_loss, mean_where
 from semiseg_jax.models.decision import most_likely
 from semiseg_jax.models.network import Features
 
@@ -78,19 +78,18 @@ class Method(contract.Method):
       "confidence": confidence,
       "valid": unlabeled["label"] != IGNORE,
     }
-    uses = [_USE + 2 * view for view in range(self.VIEWS)]
     return {
       "labeled": labeled_view(batch, key, augment=False),
-      "strong": [self.strong_view(weak, unlabeled["position"], key, use) for use in uses],
+      "strong": [self.strong_view(weak, unlabeled, key, number) for number in range(self.VIEWS)],
       "position": unlabeled["position"],
-      "share": (confidence >= self.strong_threshold).mean(),
+      "share": mean_where(confidence >= self.strong_threshold, weak["valid"], DATA_AXIS),
     }
 
-  def strong_view(self, weak: View, position: jax.Array, key: jax.Array, use: int) -> View:
+  def strong_view(self, weak: View, unlabeled: View, key: jax.Array, number: int) -> View:
     """Jittered, grey, blurred; then a box from the batch's reversed images."""
-    image = strong_colors(weak["image"], image_keys(key, position, use))
-    shape = image.shape[1:3]
-    mask = box_mask(draw_fitting_boxes(image_keys(key, position, use + 1), shape), shape)
+    colors, box = (image_keys(key, unlabeled["position"], _USE + 2 * number + i) for i in (0, 1))
+    image = strong_colors(weak["image"], colors)
+    mask = box_mask(draw_fitting_boxes(box, image.shape[1:3]), image.shape[1:3])
     return mix_reversed({**weak, "image": image}, mask, self._partners)
 
   def perturb(self, features: Features, views: Tree, key: jax.Array) -> Features:

@@ -102,6 +102,7 @@ def base_config() -> ConfigDict:
   config.evaluation.ahead = 0  # steps before each multiple of `every`, and before the end, at which
   # it takes place (DST-CBC: 1)
   config.evaluation.network = config_dict.placeholder(str)  # which of them; None: as the method has
+  config.evaluation.every_network = False  # log the others' scores, too
   config.evaluation.batch = 4
   config.evaluation.size = (513, 513)  # images are padded to it at the right and bottom
   config.evaluation.window = config_dict.FieldReference(None, field_type=tuple)  # seen through

@@ -6,7 +6,7 @@ normalised by the last layer's norm.
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -193,7 +193,12 @@ def positions(table: jax.Array, grid: tuple[int, int], resized: Callable) -> jax
   side = int((table.shape[1] - 1) ** 0.5)
   if tuple(grid) == (side, side):
     return table
-  patches = resized(table[0, 1:].reshape(side, side, -1), grid)
+  own = jnp.asarray(table[0, 1:]).reshape(side, side, -1)
+  patches = resized(own, grid)
+  if any(map(export.is_symbolic_dim, grid)):  # which may turn out to be that one
+    rows, columns = (jnp.minimum(jnp.arange(count), side - 1) for count in grid)
+    is_own = jnp.logical_and(*(jnp.asarray(count) == side for count in grid))
+    patches = jnp.where(is_own, own[rows][:, columns], patches)
   return jnp.concatenate([table[0, :1], patches.reshape(-1, table.shape[-1])])[None]
 
 
@@ -246,6 +251,8 @@ class ViTTrunk(Trunk):
   heads: int | None = None
   taps: tuple[int, ...] | None = None
   grid: int = 37
+
+  ONE_STRIDE: ClassVar = True
 
   def __post_init__(self):
     depth = self.size.depth if self.depth is None else self.depth

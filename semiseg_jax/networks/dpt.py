@@ -53,8 +53,8 @@ class Fusion(nnx.Module):
   def __call__(self, x: jax.Array, skip: jax.Array | None, size: Size) -> jax.Array:
     if skip is not None:
       x += self.resConfUnit1(skip)
-    x = resize_bilinear(self.resConfUnit2(x), size, align_corners=True)
-    return self.out_conv(x)
+    x = self.out_conv(self.resConfUnit2(x))  # the original's last: equal, at a quarter of the work
+    return resize_bilinear(x, size, align_corners=True)
 
 
 class DPTModule(Segmenter):

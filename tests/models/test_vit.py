@@ -6,15 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
 from semiseg_jax import networks
 from semiseg_jax.convert import families
 from semiseg_jax.convert.assign import assign, leaves_of
-from semiseg_jax.models import attention, vit
+from semiseg_jax.models import vit
+from semiseg_jax.models.layers import Maker
+from semiseg_jax.models.trunk import Style
 from semiseg_jax.models.vit import NAMES, ViTTrunk
 from semiseg_jax.networks.dpt import DPT
 from tests import golden
+from tests.models import parts
 from tests.models.unimatch import check_gradients, trunk_of, weights_of
 
 TOKENS, POSITIONS, GRADIENT = 5e-5, 1e-4, 2e-4
@@ -66,6 +68,19 @@ def test_positions(case):
       recorded = case[key]
       bound = GRADIENT * abs(recorded).max()
       np.testing.assert_allclose(back(jnp.asarray(cotangent))[0], recorded, rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("resized", [vit.resized_positions, vit.antialiased_positions])
+def test_positions_of_an_exported_program_are_those_of_its_image(resized):
+  """The grid that they were learnt for among them, which is known only when it runs."""
+  table = np.random.default_rng(0).standard_normal((1, 10, 4), np.float32)
+  at = lambda image: vit.positions(table, image.shape, resized)
+  shape = jax.export.symbolic_shape("h, w")
+  program = jax.export.export(jax.jit(at))(jax.ShapeDtypeStruct(shape, np.float32))
+  for grid in ((3, 3), (1, 9), (7, 3)):
+    image = np.zeros(grid, np.float32)
+    np.testing.assert_allclose(program.call(image), at(image), rtol=0, atol=1e-5)
+  np.testing.assert_array_equal(program.call(np.zeros((3, 3), np.float32)), table)
 
 
 def test_positions_with_registers_keep_a_plane():
@@ -135,52 +150,21 @@ def test_names():
     DPT(ViTTrunk(depth=4, taps=(0, 1, 2)))
 
 
-def test_what_is_recomputed_changes_nothing():
-  model = {
-    "name": "dpt", "num_classes": 2, "decoder_dim": 4, "project_dims": (4, 4, 4, 4),
-    "trunk": {"name": "vit_tiny", "width": 4, "depth": 4, "heads": 2, "grid": 2},
-  }  # fmt: skip
-  images = np.random.default_rng(0).integers(0, 256, (1, 28, 28, 3), np.uint8)
-  found = {}
-  for remat in ("none", "elementwise", "blocks"):
-    variables, network = networks.build(model, remat=remat)
-    loss = lambda p, network=network, stats=variables.batch_stats: (
-      network(p, stats, images, True)[0].logits ** 2
-    ).sum()
-    found[remat] = jax.jit(jax.grad(loss))(variables.params)
-  for remat in ("elementwise", "blocks"):
-    jax.tree.map(
-      functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
-      found[remat],
-      found["none"],
-    )
+@pytest.mark.parametrize("remat", ["elementwise", "blocks"])
+def test_what_is_recomputed_changes_nothing(remat):
+  images = np.random.default_rng(0).standard_normal((1, 28, 28, 3), np.float32)
 
+  def gradient_of(remat):
+    about = ViTTrunk("vit_tiny", width=4, depth=1, heads=2, taps=(0,), grid=2)
+    maker = Maker(np.random.default_rng(0), remat=remat)
+    network, params, stats = parts.split(about.build(14, Style(), maker))
+    loss = lambda params: (parts.forward(network, params, stats, images, True)[0][0] ** 3).sum()
+    return jax.grad(loss), params
 
-def test_attention_is_the_definition():
-  shape = (2, 7, 3, 8)
-  q, k, v = (jax.random.normal(jax.random.key(i), shape) for i in range(3))
-  weights = jax.nn.softmax(jnp.einsum("bnhd,bmhd->bhnm", q, k, precision="highest") / 8**0.5)
-  expected = jnp.einsum("bhnm,bmhd->bnhd", weights, v, precision=lax.Precision.HIGHEST)
-  np.testing.assert_allclose(attention.attention(q, k, v), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_a_form_that_differs_or_fails_is_not_taken(monkeypatch, caplog):
-  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-  plain = jax.nn.dot_product_attention
-
-  def differing(q, k, v, implementation):
-    return plain(q, k, v) + (1 if implementation == "cudnn" else 0)
-
-  for function, message in ((differing, "differs by 1"), (plain, "attention by cudnn fails")):
-    attention.fastest_form.cache_clear()
-    monkeypatch.setattr(jax.nn, "dot_product_attention", function)
-    caplog.clear()
-    assert attention.fastest_form((1, 5, 2, 8), "bfloat16") == "xla"
-    assert message in caplog.text
-  attention.fastest_form.cache_clear()
-  monkeypatch.setattr(
-    jax.nn, "dot_product_attention", lambda q, k, v, implementation: plain(q, k, v)
-  )
-  assert attention.fastest_form((1, 5, 2, 8), "bfloat16") == "cudnn"
-  assert attention.fastest_form((1, 5, 2, 8), "float32") == "xla"
-  attention.fastest_form.cache_clear()
+  (plain, params), (found, _) = gradient_of("none"), gradient_of(remat)
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+  jax.tree.map(close, jax.jit(found)(params), jax.jit(plain)(params))
+  text = lambda function: str(jax.make_jaxpr(function)(params))
+  assert "remat" in text(found) and "remat" not in text(plain)
+  products = [text(function).count("dot_general[") for function in (plain, found)]
+  assert products[1] == products[0] + {"elementwise": 2, "blocks": 6}[remat]

@@ -121,11 +121,12 @@ def tensors_of(
   """The state dict of a network, as the family's own model loads it.
 
   counters: `num_batches_tracked` by key, 0 without. Raises ValueError for a network with parts that
-  the family doesn't have.
+  the family doesn't have, but for what is not the trunk if it is a family of trunks.
   """
   slots, leaves = slots_of(family, variables), leaves_of(variables)
   covered = {slot.path for slot in slots.values()}
-  if modules := {path[1] for path in leaves if path not in covered}:
+  modules = {path[1] for path in leaves if path not in covered}
+  if modules and not (family.of_trunk and "trunk" not in modules):
     over = ", ".join(sorted(modules))
     raise ValueError(f"family {family.name} has no place for {over}: --family=semiseg_jax has")
   tensors = {}

@@ -49,9 +49,7 @@ class Architecture:
       why = "does not carry this network"
       if self.trunk.ONE_STRIDE:
         why = "has features of one stride alone, and this network needs others"
-      raise ValueError(
-        f"config.model.trunk.name={self.trunk.name!r} {why}: take one such as {own}"
-      )
+      raise ValueError(f"config.model.trunk.name={self.trunk.name!r} {why}: take one such as {own}")
     require("config.model.output_stride", self.output_stride, self.RATES)
     require("config.model.freeze_bn", self.freeze_bn, ("none", "trunk", "all"))
 

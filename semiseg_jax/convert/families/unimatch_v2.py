@@ -31,5 +31,4 @@ FAMILY = Family(
   ),
   signature=("backbone.cls_token", "head.scratch.output_conv.2.weight"),
   describe=_describe,
-  counters=False,
 )

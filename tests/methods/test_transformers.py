@@ -12,7 +12,7 @@ from semiseg_jax.training.choices import choose
 
 VIT = {"width": 4, "depth": 4, "heads": 2, "grid": 2}
 QUICK = [("reco", "dpt"), ("c3", "dpt")]
-OTHERS = [("reco", "deeplabv3p"), ("memory_bank", "deeplabv3plus"), ("mean_teacher", "deeplabv3")]
+WHOLE = [("reco", "deeplabv3p"), ("memory_bank", "deeplabv3plus"), ("c3", "dpt")]
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_a_step_is_traced(method, network, config_of, traced_fast):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "network"), QUICK + OTHERS)
+@pytest.mark.parametrize(("method", "network"), WHOLE)
 def test_a_run(method, network, config_of, tmp_path):
   """Two steps, an evaluation, and its result."""
   result = run.train(config_of(method, network), tmp_path)

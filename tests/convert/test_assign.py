@@ -125,6 +125,31 @@ def test_an_encoder_starts_any_network_that_carries_it_and_goes_back():
   assert families.detect(tensors) is family
 
 
+@pytest.mark.parametrize("kind", ["small_reg", "giant"])
+def test_encoders_as_transformers_has_them(kind):
+  _, variables = make("unimatch_v2", **{**DPT, "trunk": {**VIT, "name": f"dinov2_{kind}"}})
+  release, family = families.named("dinov2"), families.named("transformers_dinov2")
+  ours, theirs = (tensors_of(x, variables) for x in (release, family))
+  query, key, value = (
+    theirs[f"encoder.layer.3.attention.attention.{part}.weight"]
+    for part in ("query", "key", "value")
+  )
+  np.testing.assert_array_equal(ours["blocks.3.attn.qkv.weight"], np.vstack([query, key, value]))
+  feed_forward = "weights_in" if kind == "giant" else "fc1"
+  assert {
+    "embeddings.position_embeddings", "embeddings.mask_token", "layernorm.bias",
+    "embeddings.patch_embeddings.projection.weight", "encoder.layer.0.norm2.weight",
+    "encoder.layer.3.attention.attention.key.bias", "encoder.layer.1.layer_scale2.lambda1",
+    "encoder.layer.0.attention.output.dense.weight", f"encoder.layer.2.mlp.{feed_forward}.bias",
+  } <= set(theirs)  # fmt: skip
+  assert ("embeddings.register_tokens" in theirs) == kind.endswith("_reg")
+  assert families.detect(theirs) is family
+  back = family.adapt(theirs)
+  assert back.keys() == ours.keys()
+  jax.tree.map(np.testing.assert_array_equal, back, ours)
+  assert describe(family, back, {}) == describe(release, ours, {})
+
+
 def test_an_encoders_file_does_not_say_the_network():
   family = families.named("dinov2")
   tensors = tensors_of(family, make("unimatch_v2")[1])

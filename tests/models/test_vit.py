@@ -83,12 +83,15 @@ def test_positions_of_an_exported_program_are_those_of_its_image(resized):
   np.testing.assert_array_equal(program.call(np.zeros((3, 3), np.float32)), table)
 
 
-def test_positions_with_registers_keep_a_plane():
-  """Resized by size and not by a factor: the outer edges of the grids coincide."""
-  rows = (jnp.arange(8.0) + 0.5) / 8
-  plane = jnp.broadcast_to(rows[:, None, None], (8, 8, 1))
-  found = vit.antialiased_positions(plane, (16, 4))[..., 0]
-  np.testing.assert_allclose(found[4:12, 1], (np.arange(16) + 0.5)[4:12] / 16, atol=1e-3)
+@pytest.mark.parametrize("grid", [(4, 4), (9, 5), (3, 12), (16, 16)])
+def test_positions_with_registers_are_those_of_pytorch(grid):
+  """Resized to a size and not by a factor, with antialiasing where they become fewer."""
+  torch = pytest.importorskip("torch")
+  patches = np.random.default_rng(0).standard_normal((7, 7, 2), np.float32)
+  theirs = torch.nn.functional.interpolate(
+    torch.from_numpy(patches).permute(2, 0, 1)[None], grid, mode="bicubic", antialias=True
+  )[0].permute(1, 2, 0)
+  np.testing.assert_allclose(vit.antialiased_positions(patches, grid), theirs, atol=1e-5)
 
 
 @golden.cases("unimatch_v2/side_rounding*")
@@ -134,7 +137,7 @@ def test_registers_stand_between_the_class_and_the_image():
   plain, _ = make("dinov2_small")
   assert len(leaves_of(variables)) == len(leaves_of(plain)) + 1
   images = np.zeros((1, 42, 28, 3), np.uint8)
-  outputs, _ = network(*variables, images, train=False)
+  outputs, _ = jax.eval_shape(functools.partial(network, train=False), *variables, images)
   assert outputs.logits.shape == (1, 24, 16, 2)
 
 

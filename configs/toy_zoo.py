@@ -15,10 +15,15 @@ from semiseg_jax.fields import choose, require
 from semiseg_jax.losses.labeled import LOSSES
 from semiseg_jax.models.resnet import ResNetTrunk
 from semiseg_jax.models.vgg import VGGTrunk
+from semiseg_jax.models.vit import ViTTrunk
 from semiseg_jax.models.xception import XceptionTrunk
 from semiseg_jax.networks import NETWORKS, TRUNKS
 
-_WIDTHS = {VGGTrunk: 8, XceptionTrunk: 8}  # of a trunk's first layer; others 16
+_SIZES = {  # the keys of a trunk; others have 16 channels in their first layer
+  VGGTrunk: {"width": 8},
+  XceptionTrunk: {"width": 8},
+  ViTTrunk: {"width": 16, "depth": 6, "heads": 6, "grid": 9},
+}
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -31,7 +36,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
   common.choose(config, "model", args.model)
   if "decoder_dim" in config.model:
     config.model.decoder_dim = 64
-  common.choose(config, "model.trunk", trunk, width=_WIDTHS.get(TRUNKS[trunk], 16))
+  common.choose(config, "model.trunk", trunk, **_SIZES.get(TRUNKS[trunk], {"width": 16}))
   common.choose(config, "method", "supervised", supervised_loss=args.loss, augment=False)
   common.choose(config, "data.labeled_transform", "zoo", base_size=128, fill=255)
   common.choose(config, "optimizer", "adam", learning_rate=3e-3)

@@ -22,7 +22,7 @@ class BlankSource(Source):
     self, dataset: str, split: str, count: int, num_classes: int, shape: tuple[int, int]
   ):
     self._dataset, self._split, self._shape = dataset, split, shape
-    self.ids = published.listing(dataset, split) or [f"{split}_{i}" for i in range(count)]
+    self.ids = published.listing(dataset, split) or _some_ids(dataset, split, count)
     self.labeled = np.ones(len(self.ids), bool)
     self.counts = np.ones((len(self.ids), num_classes), np.int64)
 
@@ -41,6 +41,13 @@ class BlankSource(Source):
   @functools.cached_property
   def _published(self) -> published.Lists:
     return published.lists(self._dataset, self._split, self.ids)
+
+
+def _some_ids(dataset: str, split: str, count: int) -> list[str]:
+  """Made up, but for those of published lists."""
+  sets = published.unimatch_sets(dataset) if split == "train" else {}
+  known = sorted({name for ids in sets.values() for name in ids})
+  return known + [f"{split}_{i}" for i in range(len(known), count)]
 
 
 def blank_dataset(name: str, variant: str | None, shape: tuple[int, int]) -> Dataset:

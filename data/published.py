@@ -1,15 +1,16 @@
 """The published label splits: which images were labelled in the papers' experiments.
 
 What follows from a rule is generated here. What does not is stored in data/DATASET: the
-official listings to which the rules apply, DST-CBC's small validation sets, and the memory bank's
-permutations as far as its labelled sets reach. docs/splits.md has the table of all names.
+official listings to which the rules apply, DST-CBC's small validation sets, the memory bank's
+permutations as far as its labelled sets reach, and UniMatch's labelled sets. docs/splits.md has the
+table of all names.
 """
 
 import gzip
 import math
 import pathlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -20,6 +21,7 @@ _LISTINGS = {  # the stored order is the sorted order
   "cityscapes": {"train": "train", "val": "val"},
   "pascal": {"train": "train_aug", "val": "val"},
 }
+_ADE20K = {"train": 20_210, "val": 2_000}  # numbered from 1
 _SETS = range(3)  # random sets of DST-CBC and of the memory bank
 _DST_CBC_SEED = 7777
 _DST_CBC = {  # name -> divisor; 106 and 30 are rounded names of those that give 100 images
@@ -35,23 +37,27 @@ _C3_COUNTS, _C3_SEEDS = (100, 372, 744), (12345, 23456, 34567)
 def lists(dataset: str, split: str, ids: Sequence[str]) -> Lists:
   """All published lists of ids of a split by name, such as "dst_cbc/30_0" of Cityscapes' train.
 
-  Labelled sets; what is unlabelled is the rest of the listing. Empty if nothing is published for
-  this split, or if `ids` is not exactly its `listing`, which is what the rules are about.
+  Labelled sets; what is unlabelled is the rest of the listing. UniMatch's are there as far as all
+  their images are; the others, which follow from rules, if `ids` is exactly the `listing`.
   """
-  if not ids or list(ids) != listing(dataset, split):
-    return {}
+  stored = unimatch(dataset, ids) if split == "train" else {}
+  if dataset not in _LISTINGS or not ids or list(ids) != listing(dataset, split):
+    return stored
   if split == "val":
     return {"dst_cbc/valtiny": _read(dataset, "valtiny")}
   rows = np.loadtxt(_path(dataset, "memory_bank"), np.int64)
   found = dst_cbc(ids, _DST_CBC[dataset]) | memory_bank(ids, rows, _MEMORY_BANK[dataset])
-  return found | (c3(ids) if dataset == "cityscapes" else dmt(found))
+  return stored | found | (c3(ids) if dataset == "cityscapes" else dmt(found))
 
 
 def listing(dataset: str, split: str) -> list[str]:
-  """The official ids in the order in which records are stored; empty if no splits refer to them.
+  """The official ids in the order in which records are stored; empty where they are not known.
 
-  Known: train (2,975) and val (500) of cityscapes, train (10,582) and val (1,449) of pascal.
+  Known: train (2,975) and val (500) of cityscapes, train (10,582) and val (1,449) of pascal, train
+  (20,210) and val (2,000) of ade20k.
   """
+  if dataset == "ade20k":
+    return [f"ADE_{split}_{i:08d}" for i in range(1, 1 + _ADE20K.get(split, 0))]
   name = _LISTINGS.get(dataset, {}).get(split)
   return _read(dataset, name) if name else []
 
@@ -110,6 +116,24 @@ def memory_bank(ids: Sequence[str], rows: np.ndarray, counts: Sequence[int]) -> 
     for number in _SETS
     for count in counts
   }
+
+
+def unimatch(dataset: str, ids: Iterable[str]) -> Lists:
+  """UniMatch's labelled sets, in its files' order, of which all images are among the ids."""
+  known = set(ids)
+  return {
+    name: images for name, images in unimatch_sets(dataset).items() if known.issuperset(images)
+  }
+
+
+def unimatch_sets(dataset: str) -> Lists:
+  """All of them by name, such as "unimatch/1_16"; empty for a dataset that has none."""
+  found: Lists = {}
+  if _path(dataset, "unimatch").is_file():
+    for line in gzip.decompress(_path(dataset, "unimatch").read_bytes()).decode().splitlines():
+      name, image = line.split()
+      found.setdefault(f"unimatch/{name}", []).append(image)
+  return found
 
 
 def _path(dataset: str, name: str) -> pathlib.Path:

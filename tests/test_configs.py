@@ -201,7 +201,7 @@ def test_batch_for_all_devices_and_what_follows_it(name, machine):
         continue
       scales = own in IN_STEPS and before[key]
       assert after[key] == (max(1, round(before[key] / factor)) if scales else before[key]), key
-    power = {"sgd": 1.0, "adam": 0.5}[before["optimizer.name"]]
+    power = {"sgd": 1.0, "adam": 0.5, "adamw": 0.5}[before["optimizer.name"]]
     rate = before["optimizer.learning_rate"] * factor**power
     assert after["optimizer.learning_rate"] == pytest.approx(rate)
 

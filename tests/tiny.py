@@ -181,7 +181,7 @@ def plain_colors() -> Iterator[None]:
   def jitter(images, draws):
     return jnp.where(draws.on[:, None, None, None], changed(images, draws[1:5], draws[5]), images)
 
-  def blur(images, draws):
+  def blur(images, draws, max_sigma=None):
     return jnp.where(
       draws.on[:, None, None, None], images * draws.sigma[:, None, None, None], images
     )

@@ -69,6 +69,44 @@ def aspect_boxes(
   return Boxes(y0, y1, x0, x1)
 
 
+def draw_fitting_boxes(
+  keys: jax.Array,
+  shape: tuple[int, int],
+  share: tuple[float, float] = (0.02, 0.4),
+  aspect: tuple[float, float] = (0.3, 1 / 0.3),
+) -> Boxes:
+  """For half of the images a box that is drawn until it lies within; the others have none.
+
+  Its share of the area is drawn once; then its height over width, uniformly, and its corner, until
+  it fits. keys: [B]; shape: (H, W). Source: UniMatch, `obtain_cutmix_box`.
+  """
+  height, width = shape
+
+  def draw(key: jax.Array) -> Boxes:
+    coin, area_key, key = jax.random.split(key, 3)
+    area = jax.random.uniform(area_key, (), jnp.float32, *share) * (height * width)
+
+    def attempt(state: tuple[jax.Array, Boxes]) -> tuple[jax.Array, Boxes]:
+      key, *keys = jax.random.split(state[0], 4)
+      h, w = sides(area, jax.random.uniform(keys[0], (), jnp.float32, *aspect))
+      y = jax.random.randint(keys[1], (), 0, height)
+      x = jax.random.randint(keys[2], (), 0, width)
+      return key, Boxes(y, y + h, x, x + w)
+
+    does_not_fit = lambda state: (state[1].y1 > height) | (state[1].x1 > width)
+    _, box = lax.while_loop(does_not_fit, attempt, attempt((key, None)))
+    has_one = jax.random.bernoulli(coin)
+    return jax.tree.map(lambda side: jnp.where(has_one, side, 0), box)
+
+  return jax.vmap(draw)(keys)
+
+
+def sides(area: jax.Array, aspect: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Height and width, truncated, of a box with that area in pixels and height over width."""
+  truncated = lambda x: jnp.sqrt(x).astype(jnp.int32)
+  return truncated(area * aspect), truncated(area / aspect)
+
+
 def box_mask(boxes: Boxes, shape: tuple[int, int]) -> jax.Array:
   """False inside each image's box: bool [B,H,W]."""
   y0, y1, x0, x1 = (side[:, None] for side in boxes)
@@ -133,6 +171,22 @@ def roll_partner(x: Any, axis_name: str | None = None) -> Any:
     count = device_count(axis_name)
     first = lax.ppermute(first, axis_name, [((i + 1) % count, i) for i in range(count)])
   return jax.tree.map(lambda leaf, after: jnp.concatenate([leaf[1:], after]), x, first)
+
+
+def reversed_partner(x: Any, axis_name: str | None = None) -> Any:
+  """The image as far from the end as this one is from the start, in every array [B,...].
+
+  With axis_name, of the batch over all devices; without, of the device's own.
+  """
+  if axis_name is not None:
+    last = device_count(axis_name) - 1
+    x = lax.ppermute(x, axis_name, [(i, last - i) for i in range(last + 1)])
+  return jax.tree.map(lambda leaf: leaf[::-1], x)
+
+
+def mix_reversed(view: Any, mask: jax.Array, axis_name: str | None = None) -> Any:
+  """As `mix`, with the partners of `reversed_partner` (UniMatch)."""
+  return _select(mask, view, reversed_partner(view, axis_name))
 
 
 def mix(view: Any, mask: jax.Array, axis_name: str | None = None) -> Any:

@@ -19,6 +19,7 @@ _CONTRAST, _SATURATION, _HUE = 1, 2, 3  # in ColorJitter.order; brightness is 0
 _BOX_BITS = 24  # Pillow's fixed point for box blurs
 _BOX_PASSES = 3
 _REACH = 0.25  # of a drawn factor, to either side
+_HUE_REACH = 0.25  # turns
 _SIGMA = (0.15, 1.15)  # smallest and largest, in pixels, of a drawn blur
 
 
@@ -43,17 +44,17 @@ class Blur(NamedTuple):
   sigma: jax.Array
 
 
-def draw_color_jitter(keys: jax.Array) -> ColorJitter:
-  """For 0.8 of images: factors in 1 +- 0.25, hue shifts in +- 0.25, a random order. keys: [B]."""
+def draw_color_jitter(keys: jax.Array, reach: float = _REACH) -> ColorJitter:
+  """For 0.8 of images: factors in 1 +- reach, hue shifts in +- 0.25, a random order. keys: [B]."""
 
   def draw(key: jax.Array) -> ColorJitter:
     coin, order, *factors = jax.random.split(key, 6)
-    around = lambda key, center: jax.random.uniform(
-      key, (), jnp.float32, center - _REACH, center + _REACH
+    around = lambda key, center, reach: jax.random.uniform(
+      key, (), jnp.float32, center - reach, center + reach
     )
     return ColorJitter(
       jax.random.bernoulli(coin, 0.8),
-      *map(around, factors, (1, 1, 1, 0)),
+      *map(around, factors, (1, 1, 1, 0), (reach, reach, reach, _HUE_REACH)),
       jax.random.permutation(order, 4).astype(jnp.int32),
     )
 
@@ -90,14 +91,18 @@ def color_jitter(images: jax.Array, draws: ColorJitter) -> jax.Array:
   return jnp.where(_per_image(draws.on, 4), jnp.stack(planes, axis=-1), images)
 
 
-def draw_blur(keys: jax.Array) -> Blur:
-  """For half of the images, with a uniform standard deviation. keys: [B]."""
+def gray(images: jax.Array, on: jax.Array) -> jax.Array:
+  """The images that are on, bool [B], in three equal channels."""
+  planes = images[..., 0], images[..., 1], images[..., 2]
+  return jnp.where(_per_image(on, 4), _grey(planes)[..., None], images)
+
+
+def draw_blur(keys: jax.Array, sigma: tuple[float, float] = _SIGMA) -> Blur:
+  """For half of the images, with a uniform standard deviation between two. keys: [B]."""
 
   def draw(key: jax.Array) -> Blur:
     coin, width = jax.random.split(key)
-    return Blur(
-      jax.random.bernoulli(coin, 0.5), jax.random.uniform(width, (), jnp.float32, *_SIGMA)
-    )
+    return Blur(jax.random.bernoulli(coin, 0.5), jax.random.uniform(width, (), jnp.float32, *sigma))
 
   return jax.vmap(draw)(keys)
 

@@ -1,5 +1,7 @@
 """The views of a batch that ReCo's methods learn from, made on the device."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -11,11 +13,15 @@ from semiseg_jax.augment.photometric import (
   draw_blur,
   draw_color_jitter,
   gaussian_blur,
+  gray,
 )
 from semiseg_jax.collectives import DATA_AXIS, device_count, device_index
 
 MIXINGS = ("cutout", "cutmix", "classmix")
 View = dict[str, jax.Array]
+
+_STRONG_JITTER = 0.5  # reach of brightness, contrast and saturation
+_STRONG_SIGMA = (0.1, 2.0)  # of the blur, in pixels
 
 
 def labeled_view(batch: dict[str, View], key: jax.Array, augment: bool = True) -> View:
@@ -105,6 +111,16 @@ def strong_view(
   images = gaussian_blur(images, draw_blur(blur_keys))
   flipped = draw_flip(flip_keys)
   return flip(images, flipped), tuple(flip(m, flipped) for m in maps)
+
+
+def strong_colors(images: jax.Array, keys: jax.Array) -> jax.Array:
+  """Images [B,H,W,3] jittered, a fifth of them grey, half of them blurred; keys: [B] (UniMatch)."""
+  jitter_keys, gray_keys, blur_keys = jnp.moveaxis(
+    jax.vmap(partial(jax.random.split, num=3))(keys), 1, 0
+  )
+  images = color_jitter(images, draw_color_jitter(jitter_keys, _STRONG_JITTER))
+  images = gray(images, jax.vmap(partial(jax.random.bernoulli, p=0.2))(gray_keys))
+  return gaussian_blur(images, draw_blur(blur_keys, _STRONG_SIGMA), _STRONG_SIGMA[1])
 
 
 def image_keys(key: jax.Array, position: jax.Array, use: int) -> jax.Array:

@@ -149,7 +149,7 @@ def written_family(
     return weights.family
   if args.family:
     return families.named(args.family)
-  for family in families.FAMILIES.values():
+  for family in (x for x in families.FAMILIES.values() if not x.of_trunk):
     try:
       tensors = tensors_of(family, done.variables)
       found = describe(family, tensors, {"about": {"model": done.model}})

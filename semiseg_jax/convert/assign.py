@@ -20,6 +20,7 @@ _LEAVES = {
   "bias": "bias",
   "mean": "running_mean",
   "var": "running_var",
+  **{name: name for name in ("gamma", "cls_token", "pos_embed", "mask_token", "register_tokens")},
 }
 _COUNTER = "num_batches_tracked"
 # Why tensors are left: only the way back needs it; so does a layer's second name, if it says the
@@ -67,7 +68,7 @@ def slots_of(family: Family, variables: Variables) -> dict[str, Slot]:
     if layer is None:
       continue
     for c in range(leaf.shape[0]) if "{c}" in layer else (None,):
-      key = f"{layer.replace('{c}', str(c))}.{_LEAVES[path[-1]]}"
+      key = f"{layer.replace('{c}', str(c))}.{_LEAVES[path[-1]]}".removeprefix(".")
       assert key not in slots, f"{family.name} names two leaves {key}"
       slots[key] = Slot(path, c)
   return slots
@@ -120,11 +121,12 @@ def tensors_of(
   """The state dict of a network, as the family's own model loads it.
 
   counters: `num_batches_tracked` by key, 0 without. Raises ValueError for a network with parts that
-  the family doesn't have.
+  the family doesn't have, but for what is not the trunk if it is a family of trunks.
   """
   slots, leaves = slots_of(family, variables), leaves_of(variables)
   covered = {slot.path for slot in slots.values()}
-  if modules := {path[1] for path in leaves if path not in covered}:
+  modules = {path[1] for path in leaves if path not in covered}
+  if modules and not (family.of_trunk and "trunk" not in modules):
     over = ", ".join(sorted(modules))
     raise ValueError(f"family {family.name} has no place for {over}: --family=semiseg_jax has")
   tensors = {}

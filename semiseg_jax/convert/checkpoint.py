@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from semiseg_jax import networks
 from semiseg_jax.convert import families, hub, published
 from semiseg_jax.convert.assign import tensors_of
-from semiseg_jax.convert.weights import Weights, read_weights
+from semiseg_jax.convert.weights import Weights, completed, read_weights
 from semiseg_jax.models.network import Network, Variables
 from semiseg_jax.paths import user_path
 from semiseg_jax.runtime.checkpoints import Checkpoints
@@ -146,7 +146,7 @@ def check_same(
   model: Mapping[str, Any], trained: Mapping[str, Any], where: str | pathlib.Path
 ) -> None:
   """ValueError if config.model is of another network than the one that was trained there."""
-  wanted, there = (flatten_dict(x, sep=".") for x in (description(model), trained))
+  wanted, there = (flatten_dict(x, sep=".") for x in (description(model), completed(trained)))
   if wanted["normalization"] == "auto":
     del wanted["normalization"]
   for key, value in wanted.items():

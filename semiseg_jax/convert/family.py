@@ -20,7 +20,8 @@ class Family:
   the class, for modules that hold the arrays of all classes. signature: keys by which the family is
   known; unless: keys that it never has; tells: what else must hold of the tensors. describe:
   (shapes of the tensors, what else the file holds) -> what `networks.build` takes; a value of None
-  could not be known. counters: whether BatchNorms have `num_batches_tracked`. apart: what the keys
+  could not be known. counters: whether BatchNorms have `num_batches_tracked`. of_trunk: whether a
+  file holds the trunk alone; the way back then leaves out the rest. apart: what the keys
   begin with, here, of tensors that are in a file of their own (convert/apart.py). copies: (layer,
   the names under which it is in a state dict once more), for layers that the original uses in
   several places. adapt: makes a file's tensors into those that the rules name; restore: the way
@@ -35,6 +36,7 @@ class Family:
   unless: tuple[str, ...] = ()
   tells: Callable[[Mapping[str, Any]], bool] = lambda tensors: True
   counters: bool = True
+  of_trunk: bool = False
   apart: str = ""
   copies: tuple[tuple[str, tuple[str, ...]], ...] = ()
   adapt: Callable[[Mapping[str, Any]], dict[str, Any]] = dict

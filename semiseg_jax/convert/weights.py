@@ -84,15 +84,16 @@ def convert(
   then fresh, from seed. dtype: in which the network computes. Raises ValueError where the file
   leaves open what the network is, and for tensors of other shapes.
   """
-  for key, flag in (("name", "--model"), ("normalization", "--normalization")):
-    if weights.model.get(key) is None:
+  classes = {} if num_classes is None else {"num_classes": num_classes}
+  model = weights.model | classes
+  for key in ("name", "normalization", "num_classes"):
+    if model.get(key) is None:
+      flag = "--model" if key == "name" else f"--{key}"
       raise ValueError(
         f"the file doesn't say the network's {key}, and its keys don't tell: give {flag} "
         "to python -m semiseg_jax convert"
       )
-  model = completed(weights.model)
-  if num_classes is not None:
-    model["num_classes"] = num_classes
+  model = completed(model)
   variables, network = networks.build(model, dtype=dtype, seed=seed)
   variables, report = assign(
     weights.family, weights.tensors, variables, reinit_classifier=reinit_classifier

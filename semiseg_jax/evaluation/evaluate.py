@@ -12,10 +12,10 @@ from jax.sharding import PartitionSpec as P
 from semiseg_jax.collectives import DATA_AXIS, psum
 from semiseg_jax.contract import Batch, Tree
 from semiseg_jax.evaluation.decide import argmax
-from semiseg_jax.evaluation.inference import whole
 from semiseg_jax.evaluation.metrics import Scores, confusion_matrix, scores
+from semiseg_jax.evaluation.windows import seen
 from semiseg_jax.losses.pixel import cross_entropy
-from semiseg_jax.models.network import Network, Variables
+from semiseg_jax.models.network import Network, Size, Variables
 
 T = TypeVar("T")
 
@@ -30,17 +30,18 @@ class Counts(NamedTuple):
 
 
 def make_evaluate_step(
-  network: Network, num_classes: int, mesh: Mesh
+  network: Network, num_classes: int, mesh: Mesh, window: Size | None = None
 ) -> Callable[[Tree, Tree, Batch], Counts]:
   """The jitted step(params, batch_stats, batch) -> Counts, summed over the devices of mesh.
 
   batch: {"image" uint8 [B,H,W,3], "label" uint8 [B,H,W]}, rows over "data"; labels may be finer
   than images. Logits on the labels' grid are decided by argmax (ReCo, section "Evaluation").
+  window: see `windows.seen`.
   """
 
   def per_device(params: Tree, batch_stats: Tree, batch: Batch) -> Counts:
     labels = batch["label"].astype(jnp.int32)
-    logits = whole(network, Variables(params, batch_stats), batch["image"], labels.shape[1:])
+    logits = seen(network, Variables(params, batch_stats), batch["image"], labels.shape[1:], window)
     return psum(count(logits, labels, num_classes), DATA_AXIS)
 
   rows = P(DATA_AXIS)

@@ -19,9 +19,9 @@ from semiseg_jax.evaluation.boundary import BoundaryCounts, count_boundaries
 from semiseg_jax.evaluation.decide import Rule
 from semiseg_jax.evaluation.evaluate import Counts, count, run_over, summed
 from semiseg_jax.evaluation.image_counts import ImageCounts, count_masks, inside_of
-from semiseg_jax.evaluation.inference import whole
 from semiseg_jax.evaluation.metrics import Scores
-from semiseg_jax.models.network import Network, Variables
+from semiseg_jax.evaluation.windows import seen
+from semiseg_jax.models.network import Network, Size, Variables
 
 
 class Survey(NamedTuple):
@@ -50,17 +50,22 @@ class Found(NamedTuple):
 
 
 def make_survey_step(
-  network: Network, num_classes: int, rule: Rule, mesh: Mesh, boundary_ratio: float = 0.02
+  network: Network,
+  num_classes: int,
+  rule: Rule,
+  mesh: Mesh,
+  boundary_ratio: float = 0.02,
+  window: Size | None = None,
 ) -> Callable[[Tree, Tree, Batch], Found]:
   """The jitted step(params, batch_stats, batch) -> Found, of a batch of `surveyed`.
 
-  boundary_ratio: see `boundary.radius`; with 0 nothing is counted there.
+  boundary_ratio: see `boundary.radius`; with 0 nothing is counted there. window: see `seen`.
   """
 
   def per_device(params: Tree, batch_stats: Tree, batch: Batch) -> tuple:
     labels = batch["label"].astype(jnp.int32)
     size = labels.shape[1:]
-    logits = whole(network, Variables(params, batch_stats), batch["image"], size)
+    logits = seen(network, Variables(params, batch_stats), batch["image"], size, window)
     sizes = batch["image"].shape[1:3], size
     inside = inside_of(batch["valid_size"], batch["index"], *sizes)
     masks = rule(logits, inside)

@@ -68,6 +68,24 @@ def confidence_weighted_loss(
   return mean_where(weight[:, None, None] * loss, loss > 0, axis_name, jnp.nan)
 
 
+def confident_loss(
+  logits: jax.Array,
+  pseudo_label: jax.Array,
+  confidence: jax.Array,
+  valid: jax.Array,
+  threshold: float,
+  axis_name: str | None = None,
+) -> jax.Array:
+  """Cross-entropy of the valid pixels with confidence >= threshold, over the number of valid ones.
+
+  NaN with a gradient of zero if there is none. logits: [B,H,W,C]; pseudo_label: [B,H,W] int32;
+  confidence: [B,H,W]; valid: bool [B,H,W].
+  Source: UniMatch V2, `unimatch_v2.py`.
+  """
+  loss = jnp.where(confidence >= threshold, cross_entropy(logits, pseudo_label), 0)
+  return mean_where(loss, valid, axis_name, jnp.nan)
+
+
 def class_weighted_loss(
   logits: jax.Array,
   labels: jax.Array,

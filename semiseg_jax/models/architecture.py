@@ -15,7 +15,10 @@ from semiseg_jax.models.layers import Maker, freeze, freeze_statistics
 from semiseg_jax.models.network import Segmenter
 from semiseg_jax.models.resnet import RESNET101, ResNetTrunk
 from semiseg_jax.models.trunk import REMAT, Style, Trunk
+from semiseg_jax.models.vit import ViTTrunk
 from semiseg_jax.models.xception import XceptionTrunk
+
+OF_SEVERAL_STRIDES = (ResNetTrunk, DenseNetTrunk, XceptionTrunk)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,17 +39,17 @@ class Architecture:
 
   MODULE: ClassVar[type[Segmenter]]
   RATES: ClassVar[Mapping[int, tuple[int, ...]]] = {16: (6, 12, 18)}
-  TRUNKS: ClassVar[tuple[type[Trunk], ...]] = (ResNetTrunk, DenseNetTrunk, XceptionTrunk)
+  TRUNKS: ClassVar[tuple[type[Trunk], ...]] = (*OF_SEVERAL_STRIDES, ViTTrunk)
   STYLE: ClassVar[Style] = Style()
   OF_IMAGES: ClassVar[bool] = False
 
   def __post_init__(self):
     if not isinstance(self.trunk, self.TRUNKS):
       own = ", ".join(repr(kind().name) for kind in self.TRUNKS)
-      raise ValueError(
-        f"config.model.trunk.name={self.trunk.name!r} does not carry this network: take one such "
-        f"as {own}"
-      )
+      why = "does not carry this network"
+      if self.trunk.ONE_STRIDE:
+        why = "has features of one stride alone, and this network needs others"
+      raise ValueError(f"config.model.trunk.name={self.trunk.name!r} {why}: take one such as {own}")
     require("config.model.output_stride", self.output_stride, self.RATES)
 
   @property

@@ -48,13 +48,15 @@ class Variables(NamedTuple):
 class Segmenter(nnx.Module):
   """What every network's module inherits: an encoder, a decoder, and both in one.
 
-  align_corners: how its logits are resized. feature_dim: channels of Outputs.features, None
+  align_corners: how its logits are resized, growth: to how many times their size first, as
+  (numerator, denominator). feature_dim: channels of Outputs.features, None
   without any. late: names of its parts that may get their first gradient late in a run. per_class:
   of those whose arrays have the classes as their leading axis. representation: the head of
   Outputs.embedding, or None.
   """
 
   align_corners = True
+  growth: tuple[int, int] = (1, 1)
   late: tuple[str, ...] = ()
   per_class: tuple[str, ...] = ()
   feature_dim: int | None = None
@@ -85,8 +87,8 @@ class Network:
   """A network without its arrays, and the input that its weights expect.
 
   Every call takes the arrays and returns the BatchNorm statistics after it beside its result;
-  align_corners, late, per_class: see `Segmenter`. frozen: paths of the parameters that are never
-  trained.
+  align_corners, late, per_class, growth: see `Segmenter`. frozen: paths of the parameters that are
+  never trained.
   """
 
   graphdef: nnx.GraphDef
@@ -95,6 +97,7 @@ class Network:
   frozen: tuple[tuple[str, ...], ...] = ()
   late: tuple[str, ...] = ()
   per_class: tuple[str, ...] = ()
+  growth: tuple[int, int] = (1, 1)
 
   def __call__(
     self, params: Tree, batch_stats: Tree, images: jax.Array, train: bool, keys: Keys = None
@@ -139,6 +142,9 @@ class Network:
 
   def resize(self, logits: jax.Array, size: Size) -> jax.Array:
     """Logits [B,h,w,K] as [B,H,W,K], bilinear."""
+    times, parts = self.growth
+    grown = tuple(side * times // parts for side in logits.shape[1:3])
+    logits = resize_bilinear(logits, grown, align_corners=self.align_corners)
     return resize_bilinear(logits, size, align_corners=self.align_corners)
 
   def resized(self, outputs: Outputs, size: Size) -> tuple[jax.Array, jax.Array | None]:
@@ -154,9 +160,9 @@ def split_network(
   graphdef, params, batch_stats = nnx.split(module, nnx.Param, nnx.BatchStat)
   paths = nnx.to_flat_state(nnx.state(module, Frozen)).paths
   frozen = tuple(tuple(map(str, path)) for path in paths)
-  return Variables(_to_dict(params), _to_dict(batch_stats)), Network(
-    graphdef, normalization, module.align_corners, frozen, module.late, module.per_class
-  )
+  about = module.align_corners, frozen, module.late, module.per_class, module.growth
+  variables = Variables(_to_dict(params), _to_dict(batch_stats))
+  return variables, Network(graphdef, normalization, *about)
 
 
 def _to_dict(state: nnx.State) -> Tree:

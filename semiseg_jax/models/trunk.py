@@ -1,7 +1,7 @@
 """Encoders as configs describe them, and what they share."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 from flax import nnx
@@ -38,20 +38,30 @@ class Trunk:
 
   Its module takes normalised images [B,H,W,3] and train, gives a tuple of features, shallow to
   deep, and has their `channels`. width: channels of its first layer; all others scale with it.
+  ONE_STRIDE: whether its features all have the same, whatever the network's output_stride.
   """
 
   name: str = ""
   width: Channels = 64
+
+  ONE_STRIDE: ClassVar[bool] = False
 
   def build(self, output_stride: int, style: Style, make: Maker) -> nnx.Module:
     """The module with fresh weights."""
     raise NotImplementedError
 
 
+def _is_product(operation: Any, *args: Any, **params: Any) -> bool:
+  """Of a convolution, a linear layer or a GPU's fused attention, but not attention's own."""
+  dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+  whole = ("conv_general_dilated", "dot_product_attention_fwd_wrapper")
+  return operation.name in whole or dots(operation, *args, **params)
+
+
 # What may be kept of a block for the backward pass, by the name of what is recomputed.
 REMAT = {
   "none": None,
-  "elementwise": lambda operation, *_, **__: operation.name == "conv_general_dilated",
+  "elementwise": _is_product,
   "blocks": jax.checkpoint_policies.nothing_saveable,
 }
 

@@ -26,6 +26,8 @@ from semiseg_jax.models.selectors import ClassSelectors
 from semiseg_jax.models.trunk import Trunk
 from semiseg_jax.models.unet import UNetTrunk
 from semiseg_jax.models.vgg import VGGTrunk
+from semiseg_jax.models.vit import NAMES as VITS
+from semiseg_jax.models.vit import ViTTrunk
 from semiseg_jax.models.xception import XceptionTrunk
 
 _MODULES = [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
@@ -39,6 +41,7 @@ TRUNKS: dict[str, type[Trunk]] = {
   **dict.fromkeys(("vgg16", "vgg16_bn"), VGGTrunk),
   "unet": UNetTrunk,
   "enet": ENetTrunk,
+  **dict.fromkeys(VITS, ViTTrunk),
 }
 HEADS = ("representation", "selectors", *PROJECTIONS)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from semiseg_jax.models.architecture import Architecture
+from semiseg_jax.models.architecture import OF_SEVERAL_STRIDES, Architecture
 from semiseg_jax.models.heads import linear_head
 from semiseg_jax.models.layers import Maker, he_normal_fan_in
 from semiseg_jax.models.network import Features, Keys, Outputs, Segmenter, Size
@@ -78,6 +78,7 @@ class DUCHDC(Architecture):
   decoder_dim: Channels = 256
 
   RATES: ClassVar = {8: (6, 12, 18, 24, 36)}
+  TRUNKS: ClassVar = OF_SEVERAL_STRIDES
   STYLE = Style(hybrid_dilation=True, init=he_normal_fan_in, norm_bias=1e-4)
   MODULE = DUCHDCModule
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from semiseg_jax.models.architecture import Architecture
+from semiseg_jax.models.architecture import OF_SEVERAL_STRIDES, Architecture
 from semiseg_jax.models.heads import linear_head
 from semiseg_jax.models.layers import Maker, he_normal_fan_in
 from semiseg_jax.models.network import Features, Keys, Outputs, Segmenter, Size
@@ -104,6 +104,7 @@ class GCN(Architecture):
   use_deconv: bool = False
 
   RATES: ClassVar = {32: (), 16: (), 8: ()}
+  TRUNKS: ClassVar = OF_SEVERAL_STRIDES
   STYLE = Style(init=he_normal_fan_in)
   MODULE = GCNModule
 

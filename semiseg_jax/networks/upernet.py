@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from semiseg_jax.models.architecture import Architecture
+from semiseg_jax.models.architecture import OF_SEVERAL_STRIDES, Architecture
 from semiseg_jax.models.heads import conv_norm_relu, linear_head
 from semiseg_jax.models.layers import Maker, Sequential, he_normal_fan_in
 from semiseg_jax.models.network import Features, Keys, Outputs, Segmenter, Size
@@ -69,6 +69,7 @@ class UperNet(Architecture):
   """
 
   RATES: ClassVar = {16: (), 8: (), 32: ()}
+  TRUNKS: ClassVar = OF_SEVERAL_STRIDES
   STYLE = Style(dilate_first=True, init=he_normal_fan_in, norm_bias=1e-4)
   MODULE = UperNetModule
 

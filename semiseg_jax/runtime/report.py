@@ -93,19 +93,26 @@ class Reporter:
     class_names: Sequence[str],
     seconds: float,
     loss: float | None = None,
+    others: Mapping[str, float] | None = None,
   ) -> None:
-    """Scores of the validation set, shown as a table; loss: its mean cross-entropy."""
+    """Scores of the validation set, shown as a table.
+
+    loss: its mean cross-entropy. others: what else there is to log beside them, by name.
+    """
     if not self._enabled:
       return
     values = scores.as_dict(class_names)
     if loss is not None:
       values["loss"] = loss
+    values |= others or {}
     self._write(step, "eval", {**values, "seconds": seconds})
     iou = values.pop("iou")
     self._scalars(step, {f"eval/{name}": value for name, value in values.items()})
     self._scalars(step, {f"eval_iou/{name}": value for name, value in iou.items()})
     self._tensorboard.flush()
     print_scores(step, scores, class_names, seconds, self._console)
+    for name, value in (others or {}).items():
+      self.note(f"{name} {100 * value:.2f}")
 
   def panels(self, step: int, panels: Sequence[np.ndarray], names: Sequence[str]) -> None:
     """Pictures uint8 [H,W,3] to pictures/step_XXXXXXXX/NAME.png and to TensorBoard."""

@@ -75,6 +75,8 @@ def check(config: ConfigDict) -> Method:
 
 def check_size(config: ConfigDict, info: DatasetInfo) -> None:
   """ValueError unless every validation image fits into the size that it will be padded to."""
+  if config.evaluation.own_size:
+    return
   size = config.evaluation.size
   if size is None and info.size is None:
     raise ValueError(f"config.evaluation.size must be given: {info.name} doesn't say its own")

@@ -19,7 +19,7 @@ from semiseg_jax.evaluation.metrics import Scores
 from semiseg_jax.evaluation.pictures import panel
 from semiseg_jax.evaluation.survey import Survey, make_survey_step, survey
 from semiseg_jax.input.sources import Dataset
-from semiseg_jax.models.network import Network, Variables
+from semiseg_jax.models.network import Network, Size, Variables
 from semiseg_jax.runtime.mesh import make_mesh, replicate, shard_batch
 from semiseg_jax.training.setup import Run
 from semiseg_jax.training.start import compute_dtype
@@ -53,7 +53,7 @@ def score_saved(
   """
   mesh = make_mesh()
   variables, network, about = _saved(workdir, config, dataset)
-  step = make_evaluate_step(network, dataset.info.num_classes, mesh)
+  step = make_evaluate_step(network, dataset.info.num_classes, mesh, window_of(config))
   return score(step, replicate(variables, mesh), config, dataset, mesh), about
 
 
@@ -68,6 +68,7 @@ def survey_saved(
   start, mesh = time.monotonic(), make_mesh()
   batches = validation_batches(config, dataset, mesh)
   how = {"rule": rule, "mesh": mesh, "boundary_ratio": config.evaluation.boundary}
+  how["window"] = window_of(config)
   found = survey_batches(network, variables, dataset.info.num_classes, batches, **how)
   return found, time.monotonic() - start, about
 
@@ -81,11 +82,18 @@ def survey_batches(
   rule: Rule,
   mesh: Mesh,
   boundary_ratio: float = 0.02,
+  window: Size | None = None,
 ) -> Survey:
   """The survey of batches of `EvalBatches` on all devices of a mesh."""
-  step = make_survey_step(network, num_classes, rule, mesh, boundary_ratio)
+  step = make_survey_step(network, num_classes, rule, mesh, boundary_ratio, window)
   put = lambda batch: shard_batch(batch, mesh)
   return survey(step, *replicate(variables, mesh), batches, put, boundary_ratio)
+
+
+def window_of(config: ConfigDict) -> Size | None:
+  """Of the windows through which config.evaluation sees images; None for whole ones."""
+  window = config.evaluation.window
+  return window and tuple(window)
 
 
 def rule_of(config: ConfigDict) -> Rule:
@@ -116,7 +124,8 @@ class Evaluator:
 
   def __init__(self, run: Run):
     self._run = run
-    self._step = make_evaluate_step(run.start.network, run.dataset.info.num_classes, run.mesh)
+    classes, window = run.dataset.info.num_classes, window_of(run.config)
+    self._step = make_evaluate_step(run.start.network, classes, run.mesh, window)
     self._predict = jax.jit(self._decided)
     self._shown = None
 

@@ -190,7 +190,8 @@ class _Training:
     self.last = self.evaluator(variables)
     scores = self.last.scores
     names = self.run.dataset.info.class_names
-    self.reporter.evaluation(step, scores, names, self.last.seconds, self.last.loss)
+    found = self.last.seconds, self.last.loss
+    self.reporter.evaluation(step, scores, names, *found, self.others())
     self.reporter.panels(step, *self.evaluator.panels(variables))
     self.reporter.curves(self.run.dataset.info)
     self.best, is_best, goes_back = judge(
@@ -205,6 +206,17 @@ class _Training:
     if goes_back and step < self.config.training.steps:
       self.go_back(step)
     self.window.restart()
+
+  def others(self) -> dict[str, float]:
+    """The score of every network that does not choose the best, where they are wanted."""
+    if not self.config.evaluation.every_network:
+      return {}
+    monitor, networks = self.config.evaluation.monitor, self.state.networks
+    return {
+      f"{name}_{monitor}": self.score(self.evaluator(variables))
+      for name, variables in networks.items()
+      if name != self.run.scored
+    }
 
   def score(self, found: Evaluation) -> float:
     return monitored(self.config.evaluation.monitor, found.scores, found.loss)

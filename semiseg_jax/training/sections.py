@@ -112,6 +112,10 @@ class Evaluation:
   network: str | None = None  # which of them; None: as the method has
   batch: Batch = 4
   size: Size | None = (513, 513)  # images are padded to it at the right and bottom
+  own_size: bool = False  # or each keeps its own, and every size has its own program
+  window: Size | None = None  # seen through windows of that size (evaluation/windows.py); None:
+  # whole
+  every_network: bool = False  # log the others' scores, too
   subset: str | None = None  # "dst_cbc/valtiny"; None: every image
   monitor: Literal[*MONITORS] = "miou_present"  # the score that chooses the best network
   # (docs/fidelity.md)

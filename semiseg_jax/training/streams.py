@@ -1,11 +1,14 @@
 """The batches of a run: its endless stream, and its validation images."""
 
+from collections.abc import Iterable
+
 import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from semiseg_jax.contract import Batch
+from semiseg_jax.input.own_size import OwnSizeBatches
 from semiseg_jax.input.pipeline import EvalBatches, Stream, train_batches
 from semiseg_jax.input.sources import Dataset
 
@@ -61,13 +64,18 @@ class TrainStream:
     self._batches.close()
 
 
-def validation_batches(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> EvalBatches:
-  """Every validation image once, padded to config.evaluation.size or else the dataset's own."""
-  size = config.evaluation.size or dataset.info.size
+def validation_batches(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> Iterable[Batch]:
+  """Every validation image once, padded to config.evaluation.size or else the dataset's own.
+
+  With config.evaluation.own_size they have no margins, and every batch is of images of one size.
+  """
+  options = {
+    "batch": config.evaluation.batch,
+    "host": (jax.process_index(), jax.process_count()),
+    "devices": mesh.size,
+  }
+  if config.evaluation.own_size:
+    return OwnSizeBatches(dataset.val, **options)
   return EvalBatches(
-    dataset.val,
-    batch=config.evaluation.batch,
-    size=tuple(size),
-    host=(jax.process_index(), jax.process_count()),
-    devices=mesh.size,
+    dataset.val, size=tuple(config.evaluation.size or dataset.info.size), **options
   )

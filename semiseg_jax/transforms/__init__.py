@@ -20,6 +20,7 @@ from semiseg_jax.transforms.evaluation import (
 )
 from semiseg_jax.transforms.memory_bank import MemoryBank, MemoryBankEval
 from semiseg_jax.transforms.scale_crop import ScaleCrop
+from semiseg_jax.transforms.unimatch import UniMatch, UniMatchUnlabeled
 from semiseg_jax.transforms.zoo import Zoo, ZooEval
 
 __all__ = [
@@ -36,6 +37,8 @@ TRAINING = {
   "memory_bank": MemoryBank,
   "c3": C3,
   "c3_unlabeled": C3Unlabeled,
+  "unimatch": UniMatch,
+  "unimatch_unlabeled": UniMatchUnlabeled,
   "zoo": Zoo,
 }
 EVALUATION = {

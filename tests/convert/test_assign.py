@@ -11,6 +11,7 @@ from semiseg_jax.convert import families
 from semiseg_jax.convert.assign import assign, tensors_of
 from semiseg_jax.convert.weights import Weights, completed, convert, describe
 from semiseg_jax.models.network import Variables
+from tests import golden
 from tests.models.test_every_network import descriptions
 
 TOY = {"trunk": {"name": "resnet18", "width": 4}, "normalization": "imagenet"}
@@ -36,17 +37,20 @@ MODELS = {
   "semiseg_jax": {**SMALL, "name": "deeplabv3", "aux_head": True, **REPRESENTATION},
 }
 SEGNET = {**TOY, "name": "segnet", "trunk": {"name": "vgg16_bn", "width": 4}}
+VIT = {"name": "dinov2_small", "heads": 1, "depth": 4, "grid": 2}
+DPT = {**SMALL, "name": "dpt", "trunk": VIT, "project_dims": (3, 4, 5, 6)}
 ZOO = {
   "zoo_segnet": SEGNET,
   "zoo_segnet_tied": {**SEGNET, "tied": True},
   "zoo_segresnet": {**TOY, "name": "segresnet"},
   "zoo_upernet": {**TOY, "name": "upernet"},
 }
+RECORDED = {**ZOO, "unimatch_v2": DPT}  # compared with their originals' outputs elsewhere
 
 
 def make(family: str, num_classes: int = 5, seed: int = 0, **model) -> tuple[dict, Variables]:
   """(description, variables) of a small network; every array other than in a fresh one."""
-  base = TOY if "name" in model else (MODELS | ZOO)[family]
+  base = TOY if "name" in model else (MODELS | RECORDED)[family]
   model = completed({**base, "num_classes": num_classes, **model})
   variables, _ = networks.build(model, seed=seed)
   rng = np.random.default_rng(seed)
@@ -58,7 +62,7 @@ def state_of(family: str, **kwargs) -> dict[str, np.ndarray]:
   return tensors_of(families.named(family), make(family, **kwargs)[1])
 
 
-@pytest.mark.parametrize("name", MODELS | ZOO)
+@pytest.mark.parametrize("name", MODELS | RECORDED)
 def test_a_family_is_known_by_its_keys_and_describes_its_network(name):
   tensors, family = state_of(name), families.named(name)
   model, _ = make(name)
@@ -69,7 +73,7 @@ def test_a_family_is_known_by_its_keys_and_describes_its_network(name):
   assert found == {key: model[key] for key in found}
 
 
-@pytest.mark.parametrize("name", MODELS | ZOO)
+@pytest.mark.parametrize("name", MODELS | RECORDED)
 def test_there_and_back(name):
   model, variables = make(name)
   family = families.named(name)
@@ -99,6 +103,82 @@ def test_a_trunk_starts_any_network_and_the_rest_stays_fresh():
     for tree, expected in zip(variables, fresh, strict=True):
       for module in set(tree) - {"trunk"}:
         jax.tree.map(np.testing.assert_array_equal, tree[module], expected[module])
+
+
+def test_an_encoder_starts_any_network_that_carries_it_and_goes_back():
+  """mask_token may be missing, as in other libraries' files; --to_torch writes the trunk alone."""
+  family = families.named("dinov2")
+  for kind in ("", "_reg"):
+    trunk = {**VIT, "name": VIT["name"] + kind}
+    _, variables = make("unimatch_v2", **{**DPT, "trunk": trunk})
+    tensors = tensors_of(family, variables)
+    assert ("register_tokens" in tensors) == bool(kind)
+    assert families.detect(tensors) is family
+    model = describe(family, tensors, {})
+    assert model["trunk"] == trunk and model["normalization"] == "imagenet"
+    for name in ("dpt", "deeplabv3", "deeplabv3p", "deeplabv2"):
+      _, fresh = make("unimatch_v2", seed=1, name=name, trunk=trunk, num_classes=3)
+      found, report = assign(family, tensors, fresh)
+      jax.tree.map(np.testing.assert_array_equal, found.params["trunk"], variables.params["trunk"])
+      assert not report.left and not any(path.startswith("trunk") for path, _ in report.fresh)
+  del tensors["mask_token"]
+  assert families.detect(tensors) is family
+
+
+@pytest.mark.parametrize("kind", ["small_reg", "giant"])
+def test_encoders_as_transformers_has_them(kind):
+  _, variables = make("unimatch_v2", **{**DPT, "trunk": {**VIT, "name": f"dinov2_{kind}"}})
+  release, family = families.named("dinov2"), families.named("transformers_dinov2")
+  ours, theirs = (tensors_of(x, variables) for x in (release, family))
+  query, key, value = (
+    theirs[f"encoder.layer.3.attention.attention.{part}.weight"]
+    for part in ("query", "key", "value")
+  )
+  np.testing.assert_array_equal(ours["blocks.3.attn.qkv.weight"], np.vstack([query, key, value]))
+  feed_forward = "weights_in" if kind == "giant" else "fc1"
+  assert {
+    "embeddings.position_embeddings", "embeddings.mask_token", "layernorm.bias",
+    "embeddings.patch_embeddings.projection.weight", "encoder.layer.0.norm2.weight",
+    "encoder.layer.3.attention.attention.key.bias", "encoder.layer.1.layer_scale2.lambda1",
+    "encoder.layer.0.attention.output.dense.weight", f"encoder.layer.2.mlp.{feed_forward}.bias",
+  } <= set(theirs)  # fmt: skip
+  assert ("embeddings.register_tokens" in theirs) == kind.endswith("_reg")
+  assert families.detect(theirs) is family
+  back = family.adapt(theirs)
+  assert back.keys() == ours.keys()
+  jax.tree.map(np.testing.assert_array_equal, back, ours)
+  assert describe(family, back, {}) == describe(release, ours, {})
+
+
+def test_an_encoders_file_does_not_say_the_network():
+  family = families.named("dinov2")
+  tensors = tensors_of(family, make("unimatch_v2")[1])
+  weights = Weights(tensors, family, describe(family, tensors, {}), {})
+  with pytest.raises(ValueError, match=r"doesn't say the network's name.*give --model"):
+    convert(weights)
+  named = weights._replace(model=weights.model | {"name": "dpt"})
+  with pytest.raises(ValueError, match=r"the network.s num_classes, .*give --num_classes"):
+    convert(named)
+  assert convert(named, num_classes=3).model["num_classes"] == 3
+  with pytest.raises(ValueError, match=r"no place for .*trunk: --family=semiseg_jax has"):
+    tensors_of(family, make("reco")[1])
+  tensors["pos_embed"] = np.zeros((1, 5, 72), np.float32)
+  with pytest.raises(ValueError, match="of 72 channels, not of heads of 64"):
+    describe(family, tensors, {})
+
+
+@pytest.mark.parametrize("size", ["small", "base", "large", "giant"])
+def test_published_sizes_are_known_by_their_shapes(size):
+  """Of UniMatch V2's files and of the encoder's own, whose keys lack a prefix."""
+  shapes = golden.load_json(f"unimatch_v2/real_{size}.manifest.json")
+  zeros = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
+  inner = {k.removeprefix("backbone."): x for k, x in zeros.items() if k.startswith("backbone.")}
+  for name, tensors in (("unimatch_v2", zeros), ("dinov2", inner)):
+    assert families.detect(tensors).name == name
+    found = describe(families.named(name), tensors, {})
+    plain = networks.make({"name": "dpt", "trunk": {"name": f"dinov2_{size}"}})
+    told = {key: found[key] for key in found.keys() & {"trunk", "decoder_dim", "project_dims"}}
+    assert networks.make({"name": "dpt", **told}) == plain
 
 
 STARTED = {
@@ -139,7 +219,7 @@ def test_every_network_goes_there_and_back_by_our_own_names(model):
 
 
 def test_another_number_of_classes_is_refused_or_left_out():
-  for name in {*MODELS, *ZOO} - {"torchvision_resnet"}:
+  for name in {*MODELS, *RECORDED} - {"torchvision_resnet"}:
     family = families.named(name)
     tensors = family.adapt(state_of(name, num_classes=5))
     _, fresh = make(name, num_classes=3, seed=1)

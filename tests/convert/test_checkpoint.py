@@ -14,7 +14,7 @@ from semiseg_jax.models.network import Variables
 from semiseg_jax.training import setup
 from semiseg_jax.training.choices import choose
 from semiseg_jax.training.start import Start
-from tests.convert.test_assign import REPRESENTATION, SELECTORS, SMALL, TOY
+from tests.convert.test_assign import REPRESENTATION, SELECTORS, SMALL, TOY, VIT, make
 
 pytest.importorskip("safetensors")
 
@@ -118,3 +118,33 @@ def test_unknown_inputs_have_to_be_named(tiny_config, tmp_path):
     start(config)
   config.model.normalization = "pascal_bgr"
   assert "normalised as unknown, here as pascal_bgr" in start(config).note
+
+
+def test_a_transformer_starts_from_its_release_and_is_known_by_its_config(tiny_config, tmp_path):
+  """Under the decoder of a method that has another encoder; its lists come back as such."""
+  config = tiny_config("reco")
+  choose(config, "model.trunk", VIT["name"], **{key: x for key, x in VIT.items() if key != "name"})
+  tensors = tensors_of(families.named("dinov2"), make("unimatch_v2")[1])
+  config.model.init_from = str(tmp_path / "encoder.safetensors")
+  files.write(tmp_path / "encoder.safetensors", tensors, {})
+  started = start(config)
+  assert "DINOv2's encoder" in started.note and "without use" not in started.note
+  found = started.variables.params["trunk"]["cls_token"]
+  np.testing.assert_array_equal(found, tensors["cls_token"])
+
+  about = {"class_names": ["a"], "palette": [[0, 0, 0]]}
+  save_network(tmp_path / "run", started.variables, dict(started.model), about)
+  variables, *_ = trained_network(tmp_path / "run", config.model)
+  jax.tree.map(np.testing.assert_array_equal, variables, started.variables)
+  config.model.trunk.taps = (0, 1)
+  with pytest.raises(ValueError, match=r"trained with config\.model\.trunk\.taps=\(0, 1, 2, 3\)"):
+    trained_network(tmp_path / "run", config.model)
+
+
+def test_a_network_that_needs_several_strides_refuses_a_transformer(tiny_config):
+  config = tiny_config("supervised")
+  choose(config, "model", "upernet")
+  choose(config, "model.trunk", "dinov2_small")
+  line = "'dinov2_small' has features of one stride alone, and this network needs others: take one"
+  with pytest.raises(ValueError, match=line):
+    start(config)

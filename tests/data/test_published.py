@@ -87,6 +87,29 @@ DIGESTS = {
 }
 
 
+# of UniMatch V2's files, whose lines are an image and its mask
+_CITY = "leftImg8bit/train/{1}/{0}_leftImg8bit.png gtFine/train/{1}/{0}_gtFine_labelTrainIds.png"
+UNIMATCH = {
+  "pascal": (
+    "JPEGImages/{0}.jpg SegmentationClass/{0}.png",
+    "92 8a02aa6a1253 183 de3f4680391c 366 74f6bd1e459a 732 02c8ec5b62e2 1464 b20486876df3",
+  ),
+  "cityscapes": (
+    _CITY,
+    "1_30 b11041fef704 1_16 64195914dce1 1_8 97291dfc509a 1_4 8edd24ae817e 1_2 90d8e29d4d18",
+  ),
+  "ade20k": (
+    "images/training/{0}.jpg annotations/training/{0}.png",
+    "1_64 78f423b10adc 1_32 b5f4e344f278 1_16 a716e48c18e4 1_8 311d88abc340 1_4 e657087c6b05 "
+    "1_2 cf34f0bd73d0",
+  ),
+  "coco": (
+    "train2017/{0}.jpg masks/{0}.png",
+    "1_512 bd0ff85bf2d3 1_256 4cdf41b9d3b3 1_128 06067c0fb879 1_64 622b84ccbb5d 1_32 781b5990914f",
+  ),
+}
+
+
 def everything(dataset):
   """The listings and all lists, by name."""
   found = {split: published.listing(dataset, split) for split in SPLITS}
@@ -100,8 +123,30 @@ def test_equal_to_the_published_lists(dataset):
   digest = lambda ids: hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
   found = {name: (len(ids), digest(ids)) for name, ids in everything(dataset).items()}
   lines = [line.split() for line in DIGESTS[dataset].split("\n") if line.strip()]
-  found = {name: value for name, value in found.items() if not name.startswith("dmt/")}
+  found = {name: x for name, x in found.items() if not name.startswith(("dmt/", "unimatch/"))}
   assert found == {name: (int(count), digest) for name, count, digest in lines}
+
+
+@pytest.mark.parametrize("dataset", UNIMATCH)
+def test_unimatchs_files(dataset):
+  line, text = UNIMATCH[dataset]
+  sets = published.unimatch_sets(dataset)
+  names, digests = text.split()[::2], text.split()[1::2]
+  for name, expected in zip(names, digests, strict=True):
+    lines = [line.format(image, image.partition("_")[0]) for image in sets[f"unimatch/{name}"]]
+    digests_of = [
+      hashlib.sha256(("\n".join(lines) + end).encode()).hexdigest() for end in ("", "\n")
+    ]
+    assert expected in [digest[:12] for digest in digests_of], name
+  blended = {name for name in sets if name.removeprefix("unimatch/") not in names}
+  assert len(blended) == (6 if dataset == "pascal" else 0)  # UniMatch V1's
+
+
+def test_unimatchs_sets_need_their_own_images_alone():
+  ids = published.unimatch_sets("coco")["unimatch/1_512"]
+  found = published.lists("coco", "train", [*ids, "another"])
+  assert found["unimatch/1_512"] == ids and "unimatch/1_32" not in found
+  assert published.lists("coco", "train", ids[1:]) == {}
 
 
 def test_dmts_samples_are_four_fifths_and_share_three():

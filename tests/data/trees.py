@@ -256,6 +256,19 @@ def write_ade20k(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
   )  # fmt: skip
 
 
+def write_coco(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
+  pair = lambda split, name: Pair(
+    root / f"{split}2017" / f"{name}.jpg", root / "masks" / f"{name}.png"
+  )
+  pairs = {
+    "train": {name: pair("train", name) for name in ("000000000009", "000000000025")},
+    "val": {"000000000139": pair("val", "000000000139")},
+  }
+  labels = draw_labels([*pairs["train"], *pairs["val"]], 81)
+  write_pairs(pairs, labels, lambda label: label)
+  return Tree(pairs, labels, np.full(SIZE, 81, np.uint8), pair("val", "000000000009"))
+
+
 def write_cocostuff(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
   tree = write_flat(
     root / "images", root / "annotations", ("train2017", "val2017"), cocostuff.IDS,
@@ -295,6 +308,7 @@ TREES: dict[str, Callable[[pathlib.Path, pytest.MonkeyPatch], Tree]] = {
   "camvid": write_camvid,
   "camvid release": write_camvid_release,
   "cityscapes": write_cityscapes,
+  "coco": write_coco,
   "cocostuff": write_cocostuff,
   "gta5": write_gta5,
   "kvasir": write_kvasir,

@@ -1,5 +1,7 @@
 """Evaluation on any number of devices against a count on the host."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from jax import lax
 
 from semiseg_jax.evaluation.evaluate import evaluate, make_evaluate_step
 from semiseg_jax.evaluation.metrics import scores
+from semiseg_jax.input.own_size import OwnSizeBatches
 from semiseg_jax.input.pipeline import EvalBatches
 from semiseg_jax.input.sources import Source
 from semiseg_jax.labels import IGNORE
@@ -79,6 +82,26 @@ def test_equal_to_a_count_on_the_host(devices, batch, variables, expected):
     np.testing.assert_array_equal(value, other)
   assert loss == pytest.approx(mean, rel=1e-5)
   assert step._cache_size() == 1
+
+
+@pytest.mark.parametrize("devices", [1, 3])
+def test_pictures_in_their_own_sizes(devices, variables):
+  mesh = make_mesh(jax.devices()[:devices])
+  step = make_evaluate_step(Given(linear), CLASSES, mesh)
+  batches = OwnSizeBatches(Pictures(), batch=4, devices=devices)
+  found, loss = evaluate(
+    step, *replicate(variables, mesh), batches, partial(shard_batch, mesh=mesh)
+  )
+  matrix = np.zeros((CLASSES, CLASSES), np.int64)
+  for i in range(IMAGES):
+    record = Pictures()[i]
+    logits = linear(*variables, jnp.float32(record["image"])[None])
+    logits = np.asarray(resize_bilinear(logits, record["label"].shape, True)[0])
+    valid = record["label"] != IGNORE
+    np.add.at(matrix, (record["label"][valid], logits[valid].argmax(-1)), 1)
+  for value, other in zip(found, scores(matrix), strict=True):
+    np.testing.assert_array_equal(value, other)
+  assert np.isfinite(loss) and step._cache_size() == len(Pictures.sizes)
 
 
 def test_without_labels_scores_are_nan(variables):

@@ -9,7 +9,7 @@ from semiseg_jax.models.network import Network, Segmenter, Tree, split_network
 
 def split(part: nnx.Module) -> tuple[Network, Tree, Tree]:
   """(what it is without its arrays, params, batch_stats)."""
-  for name in ("align_corners", "late", "per_class"):
+  for name in ("align_corners", "late", "per_class", "growth"):
     setattr(part, name, getattr(Segmenter, name))
   variables, network = split_network(part)
   return network, *variables

@@ -29,7 +29,8 @@ FEATURELESS = {"fcn8"}  # their classifiers read several maps
 LONG = {"deeplabv2 on DenseNetTrunk", "enet", "fcn8", "unet_resnet"}  # to compile
 UNUSED = {f"br{i}" for i in range(1, 10)}  # GCN's, whose BatchNorms are there for its files
 ON_ROWS = {"projection_head", "prediction_head", "selectors", "memory_selectors"}
-NARROW = {"width": 4, "decoder_dim": 8, "middle_blocks": 1}  # of the fields that are sizes
+# of the fields that are sizes
+NARROW = {"width": 4, "decoder_dim": 8, "middle_blocks": 1, "depth": 4, "heads": 2, "grid": 2}
 STEPS, LENGTH = 5, 0.05
 LOSS, STATISTICS = 1e-5, 1e-4  # float32, added up in another order
 
@@ -44,13 +45,14 @@ def trunk_of(kind: type) -> dict[str, Any]:
 
 
 def descriptions() -> dict[str, dict[str, Any]]:
-  """Every network on its own kind of trunk, and every other kind of trunk under a network; and
-  what a switch makes of one whose layers it shares."""
+  """Every network on its own kind of trunk, and every other kind of trunk under a network, that of
+  one stride too; and what a switch makes of one whose layers it shares."""
+  trunks = [kind().trunk for kind in NETWORKS.values()]
   found = {
     name: {"name": name, "trunk": trunk_of(type(kind().trunk)), **narrow(kind)}
     for name, kind in NETWORKS.items()
   }
-  used = {type(kind().trunk) for kind in NETWORKS.values()}
+  used = {kind for kind in map(type, trunks) if not kind.ONE_STRIDE}
   name = "deeplabv2"
   others = {kind: {**found[name], "trunk": trunk_of(kind)} for kind in TRUNKS.values()}
   found |= {f"{name} on {k.__name__}": m for k, m in others.items() if k not in used}

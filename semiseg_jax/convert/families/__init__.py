@@ -9,6 +9,7 @@ from semiseg_jax.convert.families import (
   c3_deeplabv2,
   c3_deeplabv3plus,
   c3_xception,
+  dinov2,
   dst_cbc,
   imagenet_xception,
   memory_bank,
@@ -19,6 +20,8 @@ from semiseg_jax.convert.families import (
   torchvision_resnet,
   torchvision_vgg,
   torchvision_vgg_bn,
+  transformers_dinov2,
+  unimatch_v2,
   zoo_duc_hdc,
   zoo_enet,
   zoo_fcn8,
@@ -38,7 +41,8 @@ _MODULES = (  # ours is the last, as it holds every network
   torchvision_resnet, torchvision_densenet, torchvision_vgg, torchvision_vgg_bn, imagenet_xception,
   torchvision_deeplabv3, c3_deeplabv2, c3_deeplabv3plus, c3_xception, advsemiseg, reco, memory_bank,
   dst_cbc, zoo_duc_hdc, zoo_enet, zoo_fcn8, zoo_gcn, zoo_pspdensenet, zoo_pspnet, zoo_segnet,
-  zoo_segnet_tied, zoo_segresnet, zoo_unet, zoo_unet_resnet, zoo_upernet, own,
+  zoo_segnet_tied, zoo_segresnet, zoo_unet, zoo_unet_resnet, zoo_upernet,
+  dinov2, transformers_dinov2, unimatch_v2, own,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {module.FAMILY.name: module.FAMILY for module in _MODULES}
 OWN = own.FAMILY

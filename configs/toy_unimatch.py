@@ -1,0 +1,27 @@
+"""Toy street scenes, UniMatch V2: two strong views with complementary dropout, a small ViT.
+
+python launch.py --config=configs/toy_unimatch.py --workdir=runs/toy_unimatch
+
+Arguments: labels, split and batch as in the other toy configs;
+method=unimatch_v2|fixmatch|supervised
+(the labelled images alone). The encoder learns from scratch, so the head is no faster than it.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, toy, unimatch
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+  args = common.parse(arg, labels=8, split=0, method="unimatch_v2")
+  config = toy.toy_config(f"labels={args.labels},split={args.split}")
+  unimatch.use_unimatch(config, args.method, "s")
+  common.choose(config, "model.trunk", "vit_tiny", width=16, depth=6, heads=6, grid=7)
+  config.model.decoder_dim = 48
+  config.data.update(crop=(98, 98), labeled_batch=8, unlabeled_batch=8)
+  for stream in ("labeled_transform", "unlabeled_transform"):
+    config.data[stream].scales = (0.75, 1.5)
+  common.choose(config, "optimizer", "adamw", learning_rate=1e-3)
+  config.training.steps = 3_000
+  config.evaluation.update(every=500, batch=10)
+  return config

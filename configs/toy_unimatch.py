@@ -16,9 +16,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
   args = common.parse(arg, labels=8, split=0, method="unimatch_v2")
   config = toy.toy_config(f"labels={args.labels},split={args.split}")
   unimatch.use_unimatch(config, args.method, "s")
-  common.choose(config, "model.trunk", "vit_tiny", width=16, depth=6, heads=6, grid=7)
-  config.model.decoder_dim = 48
-  config.data.update(crop=(98, 98), labeled_batch=8, unlabeled_batch=8)
+  common.choose(config, "model.trunk", "vit_tiny", width=16, depth=6, heads=6, grid=5)
+  config.model.decoder_dim = 24
+  config.data.update(crop=(70, 70), labeled_batch=4, unlabeled_batch=4)
   for stream in ("labeled_transform", "unlabeled_transform"):
     config.data[stream].scales = (0.75, 1.5)
   common.choose(config, "optimizer", "adamw", learning_rate=1e-3)

@@ -18,6 +18,10 @@ class Builder(common.FileBuilder):
   VERSION = tfds.core.Version("1.0.0")
   CLASS_NAMES, PALETTE = CLASS_NAMES, PALETTE
   CLASS_OF_ID = common.class_of_id(range(81), ignored=[IGNORE])
+  OTHER_IDS = MappingProxyType(
+    {"COCO's category ids or COCO-Stuff's (0 to 182, and 255)": {*range(183), IGNORE}}
+  )
+  MASKS = "the masks that UniMatch's authors offer as they are"
   NUM_IMAGES = MappingProxyType({"train": 118_287, "val": 5_000})
   HOMEPAGE = "https://cocodataset.org"
   LICENSE = "annotations: CC BY 4.0; images: Flickr's terms of use"

@@ -75,6 +75,7 @@ NEIGHBOURS = {  # dataset: [(how a mask is written, what is said of the first on
     (within(10, 40), r"they look like NYU's 40 classes"),
     (within(1, 13), r"no mask of .*they look like the task of 13 classes"),
   ],
+  "coco": [(within(80, 181), r"they look like COCO's category ids or COCO-Stuff's")],
   "cocostuff": [
     (from_one, r"look like ids that count from 1"),
     (train_ids, r"they look like train ids \(0 to 170, and 255\)"),

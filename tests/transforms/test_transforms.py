@@ -72,7 +72,8 @@ def test_training_transforms(name, values, size):
     if "strong" in out:
       assert out["strong"].shape == (*CROP, 3) and out["strong"].dtype == np.uint8
     assert set(np.unique(out["label"])) <= {0, 1, 2, 3, 4, IGNORE}
-    assert (0 in out["label"]) <= (name == "zoo")  # class 0 comes from its fill alone
+    # class 0 comes from its fill, or says where an unlabelled image is
+    assert (0 in out["label"]) <= (name in ("zoo", "unimatch_unlabeled"))
   np.testing.assert_array_equal(images[0], images[1])
   fixed = name == "dst_cbc_squash" or (name == "memory_bank" and size == (9, 11))
   assert fixed == all((image == images[0]).all() for image in images)

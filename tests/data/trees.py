@@ -261,12 +261,12 @@ def write_coco(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:
     root / f"{split}2017" / f"{name}.jpg", root / "masks" / f"{name}.png"
   )
   pairs = {
-    "train": {name: pair("train", name) for name in ("000000000009", "000000000025")},
+    "train": {n: pair("train", n) for n in ("000000000009", "000000000025", "000000000030")},
     "val": {"000000000139": pair("val", "000000000139")},
   }
   labels = draw_labels([*pairs["train"], *pairs["val"]], 81)
   write_pairs(pairs, labels, lambda label: label)
-  return Tree(pairs, labels, np.full(SIZE, 81, np.uint8), pair("val", "000000000009"))
+  return Tree(pairs, labels, np.full(SIZE, 200, np.uint8), pair("val", "000000000009"))
 
 
 def write_cocostuff(root: pathlib.Path, patch: pytest.MonkeyPatch) -> Tree:

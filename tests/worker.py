@@ -11,9 +11,10 @@ import jax
 import numpy as np
 
 from semiseg_jax.evaluation.evaluate import make_evaluate_step
+from semiseg_jax.files import write_json
 from semiseg_jax.methods import make_method
 from semiseg_jax.runtime import processes
-from semiseg_jax.runtime.checkpoints import Checkpoints, write_json
+from semiseg_jax.runtime.checkpoints import Checkpoints
 from semiseg_jax.runtime.mesh import make_mesh, shard_batch
 from semiseg_jax.training.loop import arrays_of
 from semiseg_jax.training.state import make_state

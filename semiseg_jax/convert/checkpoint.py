@@ -90,14 +90,20 @@ def trained_network(
     fresh, network = build(about)
     return published.read_variables(workdir, fresh), network, about
   with Checkpoints(_best(pathlib.Path(workdir)), keep=1) as checkpoints:
-    about = checkpoints.about()
+    about = checkpoints.about(_check_about)
     if about is None:
       raise FileNotFoundError(
         f"{checkpoints.directory} holds no checkpoint yet: no evaluation has finished"
       )
     fresh, network = build(about)
-    restored, _ = checkpoints.restore(fresh)
+    restored, about = checkpoints.restore(fresh, _check_about)  # maybe of a later step by now
   return Variables(*restored), network, about
+
+
+def _check_about(about: dict[str, Any]) -> None:
+  """KeyError for a checkpoint that doesn't say what is needed to predict with its network."""
+  for key in ("network", "model", "class_names", "palette", "step"):
+    about[key]
 
 
 def _best(workdir: pathlib.Path) -> pathlib.Path:

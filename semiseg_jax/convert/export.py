@@ -16,8 +16,8 @@ from jax import export
 
 from semiseg_jax.evaluation.decide import argmax_with_confidence
 from semiseg_jax.evaluation.inference import whole_reflected
+from semiseg_jax.files import write_json
 from semiseg_jax.models.network import Network, Variables
-from semiseg_jax.runtime.checkpoints import write_json
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 

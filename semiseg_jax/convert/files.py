@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from semiseg_jax.runtime.checkpoints import first_line
+from semiseg_jax.runtime.errors import first_line
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "network", "net")
 _ABOUT = "semiseg_jax"  # our entry in the header of a .safetensors file

@@ -7,7 +7,7 @@ import types
 from collections.abc import Iterator, Sequence
 
 from semiseg_jax.paths import user_path
-from semiseg_jax.runtime.checkpoints import first_line
+from semiseg_jax.runtime.errors import first_line
 
 _SCHEME = "hf://"
 _REPO = r"[\w.-]+/[\w.-]+"

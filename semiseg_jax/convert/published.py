@@ -15,8 +15,9 @@ from semiseg_jax.convert import families, files, hub
 from semiseg_jax.convert.assign import A_COUNTER, assign, tensors_of
 from semiseg_jax.convert.card import make_card
 from semiseg_jax.convert.weights import completed
+from semiseg_jax.files import write_json, write_text
 from semiseg_jax.models.network import Variables
-from semiseg_jax.runtime.checkpoints import first_line, write_json, write_text
+from semiseg_jax.runtime.errors import first_line
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FILES = (CONFIG, WEIGHTS, CARD)

@@ -1,84 +1,132 @@
-"""Orbax checkpoints: written in the background, atomic, the newest damaged one skipped."""
+"""Orbax checkpoints: written in the background, atomic, the newest damaged one skipped.
 
+Several may read what one is writing: readers change nothing, and look again where a checkpoint
+was replaced under them.
+"""
+
+import contextlib
 import functools
+import glob
 import importlib
-import json
 import logging
 import pathlib
+import re
+import tempfile
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
 from semiseg_jax.contract import Tree
+from semiseg_jax.runtime.errors import first_line
 
 
 class Checkpoints:
-  """The newest `keep` checkpoints under a directory: a pytree of arrays and a JSON dict each."""
+  """The newest `keep` checkpoints under a directory: a pytree of arrays and a JSON dict each.
+
+  Until something is saved, nothing there is touched.
+  """
 
   def __init__(self, directory: str | pathlib.Path, keep: int):
-    self.directory, ocp = pathlib.Path(directory).absolute(), _orbax()
-    # so that hosts, when two of these write at a time, wait for each other in the right one
-    together = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=self.directory.name)
-    options = ocp.CheckpointManagerOptions(
-      max_to_keep=keep, cleanup_tmp_directories=True, multiprocessing_options=together
-    )
-    handlers = {
-      "arrays": ocp.StandardCheckpointHandler(multiprocessing_options=together),
-      "about": ocp.JsonCheckpointHandler(multiprocessing_options=together),
-    }
-    self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
+    self.directory, self._keep = pathlib.Path(directory).absolute(), keep
+    self._literal, self._alias = _literal(self.directory)
 
   def __enter__(self) -> "Checkpoints":
     return self
 
-  def __exit__(self, *_) -> None:
-    self._manager.close()
+  def __exit__(self, kind: type | None, *_) -> None:
+    # what went wrong first is on its way already
+    with self._writing() if kind is None else contextlib.suppress(Exception):
+      for name in {"_reader", "_writer"} & vars(self).keys():
+        getattr(self, name).close()
+    self._alias.cleanup()
+
+  @functools.cached_property
+  def _reader(self) -> Any:
+    return self._manager(read_only=True, save_interval_steps=0, create=False)
+
+  @functools.cached_property
+  def _writer(self) -> Any:
+    self.directory.mkdir(parents=True, exist_ok=True)
+    return self._manager(max_to_keep=self._keep, cleanup_tmp_directories=True)
+
+  def _manager(self, **options: Any) -> Any:
+    """Orbax's, which does as the options say."""
+    ocp = _orbax()
+    # so that hosts, when two of these write at a time, wait for each other in the right one
+    together = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=self.directory.name)
+    handlers = {
+      "arrays": ocp.StandardCheckpointHandler(multiprocessing_options=together),
+      "about": ocp.JsonCheckpointHandler(multiprocessing_options=together),
+    }
+    options = ocp.CheckpointManagerOptions(multiprocessing_options=together, **options)
+    return ocp.CheckpointManager(self._literal, options=options, item_handlers=handlers)
 
   def save(self, step: int, arrays: Tree, about: dict[str, Any]) -> None:
-    """Returns once the arrays are copied; the writing goes on beside the training."""
-    if step in self._manager.all_steps():  # a run that was resumed before it comes by again
-      self._manager.wait_until_finished()
-      self._manager.delete(step)
+    """Returns once the arrays are copied; the writing goes on beside the training.
+
+    Raises OSError, here or later, with the directory and what the system said.
+    """
     ocp = _orbax()
     items = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
-    self._manager.save(step, args=items)
+    with self._writing():
+      if step in self._writer.all_steps():  # a run that was resumed before it comes by again
+        self._writer.wait_until_finished()
+        self._writer.delete(step)
+      self._writer.save(step, args=items)
 
   def wait(self) -> None:
-    """Until everything is on disk."""
-    self._manager.wait_until_finished()
+    """Until everything is on disk; raises as `save` does."""
+    if "_writer" in vars(self):
+      with self._writing():
+        self._writer.wait_until_finished()
 
   def latest_step(self) -> int | None:
-    return self._manager.latest_step()
+    return max(self._steps(), default=None)
 
   def path(self, step: int) -> pathlib.Path:
     return self.directory / str(step)
 
-  def about(self) -> dict[str, Any] | None:
-    """The JSON dict of the newest readable checkpoint; None if there is no checkpoint."""
-    return self._newest(self._about)
+  def about(self, check: Callable[[dict[str, Any]], Any] = dict) -> dict[str, Any] | None:
+    """The JSON dict of the newest readable checkpoint; None if there is no checkpoint.
 
-  def restore(self, like: Tree) -> tuple[Tree, dict[str, Any]] | None:
+    check: raises for a dict that is of no use, as if it were damaged.
+    """
+    return self._newest(lambda step: self._about(step, check))
+
+  def restore(
+    self, like: Tree, check: Callable[[dict[str, Any]], Any] = dict
+  ) -> tuple[Tree, dict[str, Any]] | None:
     """The newest readable checkpoint as (arrays laid out like `like`, dict); None if there is none.
 
     Whatever devices wrote it: jax arrays come back laid out as in `like`, numpy's as numpy's.
-    A damaged one is skipped with a warning. Raises ValueError if every one is damaged, or if the
-    arrays have other names or shapes than `like`: the checkpoint belongs to another model.
+    check: as of `about`. A damaged one is skipped with a warning. Raises ValueError if every one is
+    damaged, or if the arrays have other names or shapes than `like`: the checkpoint belongs to
+    another model.
     """
     ocp = _orbax()
     on_devices = lambda x: ocp.utils.to_shape_dtype_struct(x) if isinstance(x, jax.Array) else x
     shapes = jax.tree.map(on_devices, like)
-    return self._newest(lambda step: (self._arrays(step, shapes), self._about(step)))
+    return self._newest(lambda step: (self._arrays(step, shapes), self._about(step, check)))
+
+  def _steps(self) -> list[int]:
+    """Those on disk now, which another process may be writing."""
+    if not self.directory.is_dir():
+      return []
+    self._reader.reload()
+    return sorted(self._reader.all_steps(), reverse=True)
 
   def _newest(self, read: Callable[[int], Any]) -> Any:
-    steps = sorted(self._manager.all_steps(), reverse=True)
+    steps = self._steps()
     for step in steps:
       try:
         return read(step)
       except OtherModelError:
         raise
       except Exception as error:  # whatever a truncated or missing file makes its reader raise
+        if self._steps() != steps:  # it was not damaged but replaced
+          return self._newest(read)
         logging.warning("skipping damaged checkpoint %s: %s", self.path(step), first_line(error))
     if steps:
       raise ValueError(
@@ -88,7 +136,7 @@ class Checkpoints:
     return None
 
   def _arrays(self, step: int, shapes: Tree) -> Tree:
-    stored = _shapes_by_name(self._manager.item_metadata(step)["arrays"].tree)
+    stored = _shapes_by_name(self._reader.item_metadata(step)["arrays"].tree)
     wanted = _shapes_by_name(shapes)
     for name in sorted(stored.keys() | wanted.keys()):
       if stored.get(name) != wanted.get(name):
@@ -99,38 +147,62 @@ class Checkpoints:
         )
     ocp = _orbax()
     items = ocp.args.Composite(arrays=ocp.args.StandardRestore(shapes))
-    return self._manager.restore(step, args=items)["arrays"]
+    return self._reader.restore(step, args=items)["arrays"]
 
-  def _about(self, step: int) -> dict[str, Any]:
+  def _about(self, step: int, check: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     ocp = _orbax()
     items = ocp.args.Composite(about=ocp.args.JsonRestore())
-    return self._manager.restore(step, args=items)["about"]
+    about = self._reader.restore(step, args=items)["about"]
+    check(about)
+    return about
 
-
-def _orbax() -> types.ModuleType:
-  """Imported with the first checkpoint, since networks in other files need none of it."""
-  return importlib.import_module("orbax.checkpoint")
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    """Says in one line, with the directory, what went wrong in Orbax's threads."""
+    try:
+      yield
+    except Exception as error:  # each of its layers has its own
+      kept = self.latest_step()
+      last = "no checkpoint is there" if kept is None else f"the last whole one is of step {kept}"
+      raise OSError(
+        f"a checkpoint can't be written to {self.directory}: {_reason(error)}; {last}. When that "
+        "is mended the same command goes on"
+      ) from error
 
 
 class OtherModelError(ValueError):
   """A checkpoint's arrays are not those of the model that asks for them."""
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
-  """Atomically: a reader sees the old file or the new one."""
-  write_text(path, json.dumps(value, indent=2) + "\n")
+def _literal(directory: pathlib.Path) -> tuple[pathlib.Path, tempfile.TemporaryDirectory]:
+  """(the directory by a name that is no pattern, to which Orbax searches for files; what holds that
+  name)."""
+  alias = tempfile.TemporaryDirectory(prefix="semiseg_jax_")
+  if glob.escape(str(directory)) == str(directory) and "\\" not in str(directory):
+    return directory, alias
+  path = pathlib.Path(alias.name, "checkpoints")
+  path.symlink_to(directory, target_is_directory=True)
+  return path, alias
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
-  """Atomically."""
-  part = path.with_name(path.name + ".part")
-  part.write_text(text)
-  part.replace(path)
+def _reason(error: BaseException) -> str:
+  """What the system said, out of the layers that other libraries have put around it."""
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
+  said = re.search(r"([^:\[\]]+) \[os_error_code=", str(error))
+  return said[1].strip() if said else first_line(error)
 
 
-def first_line(error: Exception) -> str:
-  """What an error of another library says, at a length for people."""
-  return (str(error) or type(error).__name__).splitlines()[0][:200]
+def _orbax() -> types.ModuleType:
+  """Imported with the first checkpoint, since networks in other files need none of it."""
+  module = importlib.import_module("orbax.checkpoint")
+  logging.getLogger("absl").addFilter(_is_news)
+  return module
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+  """Not so the tracebacks that Orbax's threads log of errors which they raise, too."""
+  return not (record.exc_info and "orbax" in record.pathname)
 
 
 def _shapes_by_name(tree: Tree) -> dict[str, tuple]:

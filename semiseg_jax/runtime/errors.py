@@ -13,6 +13,11 @@ def in_one_line(error: BaseException) -> str:
   return str(error)
 
 
+def first_line(error: BaseException) -> str:
+  """What an error of another library says, at a length for people."""
+  return (str(error) or type(error).__name__).splitlines()[0][:200]
+
+
 @contextlib.contextmanager
 def naming(path: Any) -> Iterator[None]:
   """Names this path in an OSError from inside that names none, such as of a full disk."""

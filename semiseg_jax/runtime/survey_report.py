@@ -16,8 +16,8 @@ from semiseg_jax.evaluation.confusion_picture import confusion_picture
 from semiseg_jax.evaluation.image_scores import mean_of_known
 from semiseg_jax.evaluation.summary import Summary
 from semiseg_jax.evaluation.survey import Survey
+from semiseg_jax.files import write_json, write_text
 from semiseg_jax.input.sources import DatasetInfo
-from semiseg_jax.runtime.checkpoints import write_json, write_text
 from semiseg_jax.runtime.report import empty_table, jsonable, percent
 
 _COLUMNS = {  # in the CSV, and over the printed table

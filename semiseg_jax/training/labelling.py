@@ -26,6 +26,7 @@ from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.evaluation.decide import argmax_with_confidence
 from semiseg_jax.evaluation.inference import whole
 from semiseg_jax.evaluation.pictures import write_palette_png
+from semiseg_jax.files import write_json
 from semiseg_jax.input import class_balance, pseudo_labels
 from semiseg_jax.input.pipeline import EvalBatches
 from semiseg_jax.input.pseudo_labels import ChunkWriter, PseudoLabels
@@ -33,7 +34,6 @@ from semiseg_jax.input.sources import Source, Subset, Transformed, largest_size
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.models.network import Network, Variables
 from semiseg_jax.runtime import processes
-from semiseg_jax.runtime.checkpoints import write_json
 from semiseg_jax.runtime.mesh import make_mesh, replicate, shard_batch
 from semiseg_jax.runtime.report import jsonable
 from semiseg_jax.transforms import geometry

@@ -12,7 +12,8 @@ import pytest
 from semiseg_jax import __main__ as program
 from semiseg_jax.convert import card, hub, published
 from semiseg_jax.convert.checkpoint import open_weights, save_network, trained_network
-from semiseg_jax.runtime.checkpoints import Checkpoints, write_json
+from semiseg_jax.files import write_json
+from semiseg_jax.runtime.checkpoints import Checkpoints
 from tests.convert.test_assign import make
 from tests.test_house import FILES
 

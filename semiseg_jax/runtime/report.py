@@ -6,7 +6,7 @@ import math
 import pathlib
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress
 from rich.table import Table
-from tensorboardX import SummaryWriter
 
 from semiseg_jax.evaluation.metrics import Scores
 from semiseg_jax.evaluation.pictures import class_curves
+from semiseg_jax.files import write_text
 from semiseg_jax.input.sources import DatasetInfo
-from semiseg_jax.runtime.checkpoints import write_text
+from semiseg_jax.runtime.errors import in_one_line
+from semiseg_jax.runtime.events import Events
 
 _CLASSES_PER_COLUMN = 10
 _COLUMNS = ("step {task.completed}/{task.total}", BarColumn(), "{task.percentage:.0f}%",
@@ -32,7 +33,7 @@ class Reporter:
   """Writes down how a run goes on; with enabled=False (all hosts but one) it does nothing.
 
   A run that resumes at resume_step drops what was reported of later steps, so that its files read
-  like those of an unbroken run.
+  like those of an unbroken run. What can't be written is said once, and the run goes on.
   """
 
   def __init__(
@@ -51,13 +52,13 @@ class Reporter:
     workdir.mkdir(parents=True, exist_ok=True)
     self._pictures = workdir / "pictures"
     self._metrics_path = workdir / "metrics.jsonl"
-    _drop_later_lines(self._metrics_path, resume_step)
-    self._metrics = self._metrics_path.open("a")
-    purge_step = resume_step + 1 if resume_step else None
-    self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=purge_step)
+    self._folder = workdir / "tensorboard"
+    self._lost: set[pathlib.Path] = set()  # what could not be written
+    self._events = Events(self._folder, resume_step + 1 if resume_step else None)
     self._of_classes: list[str] = []  # what was logged of each class
     self._total = total_steps
     self._console = console or Console(highlight=False)
+    self._attempt(self._metrics_path, _drop_later_lines, self._metrics_path, resume_step)
     self._pace = _Pace(resume_step)
     self._progress = None
     if self._console.is_terminal:
@@ -109,7 +110,7 @@ class Reporter:
     iou = values.pop("iou")
     self._scalars(step, {f"eval/{name}": value for name, value in values.items()})
     self._scalars(step, {f"eval_iou/{name}": value for name, value in iou.items()})
-    self._tensorboard.flush()
+    self._attempt(self._folder, self._events.flush)
     print_scores(step, scores, class_names, seconds, self._console)
     for name, value in (others or {}).items():
       self.note(f"{name} {100 * value:.2f}")
@@ -119,11 +120,10 @@ class Reporter:
     if not self._enabled or not len(panels):
       return
     folder = self._pictures / f"step_{step:08d}"
-    folder.mkdir(parents=True, exist_ok=True)
     for picture, name in zip(panels, names, strict=True):
       name = re.sub(r"[^\w.-]+", "_", name)
-      Image.fromarray(picture).save(folder / f"{name}.png")
-      self._tensorboard.add_image(f"validation/{name}", picture, step, dataformats="HWC")
+      self._attempt(self._pictures, _save, picture, folder / f"{name}.png")
+      self._attempt(self._folder, self._events.image, f"validation/{name}", picture, step)
 
   def curves(self, info: DatasetInfo) -> None:
     """Draws what was logged of each class over the steps: pictures/NAME.png."""
@@ -133,8 +133,7 @@ class Reporter:
     for name in self._of_classes:
       steps, values = zip(*((row["step"], row[name]) for row in rows if name in row), strict=True)
       picture = class_curves(name, steps, values, info.palette, info.class_names)
-      self._pictures.mkdir(exist_ok=True)
-      Image.fromarray(picture).save(self._pictures / f"{name}.png")
+      self._attempt(self._pictures, _save, picture, self._pictures / f"{name}.png")
 
   def note(self, text: str) -> None:
     """A message to the person who watches."""
@@ -146,18 +145,30 @@ class Reporter:
       return
     if self._progress:
       self._progress.stop()
-    self._metrics.close()
-    self._tensorboard.close()
+    self._attempt(self._folder, self._events.close)
 
   def _write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
     row = jsonable({"step": step, "kind": kind, **values})
-    self._metrics.write(json.dumps(row) + "\n")
-    self._metrics.flush()
+    self._attempt(self._metrics_path, self._append, json.dumps(row))
+
+  def _append(self, line: str) -> None:
+    with self._metrics_path.open("a") as file:
+      file.write(f"{line}\n")
 
   def _scalars(self, step: int, values: Mapping[str, float | None]) -> None:
     for name, value in values.items():
       if value is not None and math.isfinite(value):
-        self._tensorboard.add_scalar(name, float(value), step)
+        self._attempt(self._folder, self._events.scalar, name, float(value), step)
+
+  def _attempt(self, path: pathlib.Path, write: Callable, *args: Any) -> None:
+    """Leaves the run alone if a part of the report, at the path, can't be written."""
+    if path in self._lost:
+      return
+    try:
+      write(*args)
+    except OSError as error:
+      self._lost.add(path)
+      self.note(f"{path} is not written any more, training goes on: {in_one_line(error)}")
 
   def _print(self, text: str) -> None:
     self._console.print(text, soft_wrap=True, markup=False)
@@ -237,6 +248,11 @@ def percent(share: float) -> str:
   return "-" if math.isnan(share) else f"{100 * share:.2f}"
 
 
+def _save(picture: np.ndarray, path: pathlib.Path) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(picture).save(path)
+
+
 def _drop_later_lines(path: pathlib.Path, step: int) -> None:
   """Takes the lines of steps after `step`, and one cut off by a crash, out of metrics.jsonl."""
 
@@ -247,5 +263,5 @@ def _drop_later_lines(path: pathlib.Path, step: int) -> None:
       return False
 
   if path.exists():
-    kept = filter(is_kept, path.read_text().splitlines())
+    kept = filter(is_kept, path.read_text(errors="replace").splitlines())
     write_text(path, "".join(f"{line}\n" for line in kept))

@@ -12,7 +12,7 @@ from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event
 
 from semiseg_jax.evaluation.metrics import scores
-from semiseg_jax.runtime.checkpoints import write_json
+from semiseg_jax.files import write_json
 from semiseg_jax.runtime.report import Reporter, duration, jsonable, print_scores
 
 SCORES = scores(np.array([[3, 0, 0], [1, 4, 0], [0, 0, 0]]))
@@ -134,6 +134,32 @@ def test_json_is_replaced_at_once_and_holds_no_nan(tmp_path):
   found = json.loads(path.read_text())
   assert found == {"best": {"miou": 0.5, "step": 3}, "iou": [1.0, None], "loss": None}
   assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "tensorboard", "pictures"])
+def test_what_can_be_made_anew_never_stops_a_run(tmp_path, name):
+  """Where a file should be there is a folder, or the other way round."""
+  if name == "metrics.jsonl":
+    (tmp_path / name).mkdir()
+  else:
+    (tmp_path / name).write_text("mine")
+  out = console()
+  reporter = Reporter(tmp_path, 40, resume_step=5, console=out)
+  for step in (10, 20):
+    reporter.train(step, {"loss": 1.0})
+    reporter.evaluation(step, SCORES, NAMES, seconds=1.0)
+    reporter.panels(step, [np.zeros((4, 4, 3), np.uint8)], ["a"])
+  reporter.close()
+  assert out.file.getvalue().count(f"{tmp_path / name} is not written any more") == 1
+  others = {"metrics.jsonl", "tensorboard", "pictures"} - {name}
+  assert all((tmp_path / other).stat().st_size for other in others)
+
+
+def test_lines_that_are_none_of_ours_are_dropped(tmp_path):
+  lines = [b'{"step": 1, "kind": "train"}', b"\xff\xfe", b'{"step": "x"}', b"[3]", b""]
+  (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
+  Reporter(tmp_path, 40, resume_step=5, console=console()).close()
+  assert [row["step"] for row in rows(tmp_path)] == [1]
 
 
 def test_durations():

@@ -9,10 +9,15 @@ Run twice with the same workdir, it goes on where it stopped. Any value of the c
 here: --config.training.steps=100. With -v=1 an error shows where it came from.
 
 On several hosts start the same command on each (docs/scaling.md). The exit code is 0 at the end, 1
-if something is wrong, and 75 for a run that was stopped or lost a host: start it again.
+if something is wrong, 75 for a run that was stopped or lost a host: start it again, and 130 for
+what a second Ctrl-C, or one outside training, has ended.
 """
 
 import functools
+import signal
+
+if __name__ == "__main__":  # so that Ctrl-C during the imports below ends without a traceback
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from absl import app, flags
 
@@ -54,6 +59,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
 def main(argv: list[str], values: flags.FlagValues = flags.FLAGS) -> int:
   if len(argv) > 1:
     raise app.UsageError(f"unexpected arguments {argv[1:]}; flags begin with --")
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   return run.launch(values, prepare.ensure, blank.known)
 
 

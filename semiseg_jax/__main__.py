@@ -8,6 +8,7 @@ Each has a --help of its own. Training, evaluation and prediction are in launch.
 """
 
 import importlib
+import signal
 import sys
 
 from absl import logging
@@ -23,7 +24,9 @@ def main(argv: list[str]) -> int:
   What is wrong is said in one line; with -v=1, of commands that have it, also where it came from.
   """
   if argv and argv[0] in COMMANDS:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # during the import, which would have a traceback
     command = importlib.import_module(f"semiseg_jax.commands.{argv[0]}")  # the others stay unread
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
       return command.main(argv[1:])
     except (ValueError, OSError, ImportError) as error:
@@ -31,6 +34,9 @@ def main(argv: list[str]) -> int:
         raise
       print(f"{argv[0]}: {in_one_line(error)}", file=sys.stderr)
       return 1
+    except KeyboardInterrupt:
+      print(f"{argv[0]}: interrupted", file=sys.stderr)
+      return 130
   print(__doc__.strip(), file=sys.stdout if argv in (["--help"], ["-h"]) else sys.stderr)
   return 0 if argv in (["--help"], ["-h"]) else 2
 

@@ -1,6 +1,7 @@
 """What `launch.py` does, as functions: train, evaluate, predict, plan."""
 
 import dataclasses
+import functools
 import pathlib
 import sys
 from collections.abc import Callable
@@ -21,7 +22,9 @@ from semiseg_jax.planning.plan import Plan, describe, make_plan
 from semiseg_jax.runtime import processes
 from semiseg_jax.runtime.errors import in_one_line, naming
 from semiseg_jax.runtime.report import print_scores
+from semiseg_jax.runtime.signals import INTERRUPTED, second_interrupt_ends
 from semiseg_jax.runtime.survey_report import Told, as_dict, print_survey, write_survey
+from semiseg_jax.runtime.workdir import kept
 from semiseg_jax.training import loop
 from semiseg_jax.training.check import check, check_values
 from semiseg_jax.training.evaluator import rule_of, supervised_loss, survey_saved
@@ -44,6 +47,26 @@ def launch(values: flags.FlagValues, ensure: Callable, known: Callable) -> int:
     raise app.UsageError("--config is missing (only --mode=predict with --workdir needs none)")
   file = "" if config is None else values["config"].config_filename.partition(":")[0]
   workdir = pathlib.Path(values.workdir or f"runs/{pathlib.Path(file).stem}")
+  training = values.mode == "train"
+  with second_interrupt_ends(functools.partial(_on_interrupt, workdir if training else None)):
+    return _launch(values, config, workdir, ensure, known)
+
+
+def _on_interrupt(trained: pathlib.Path | None, count: int) -> str:
+  """What is said at the first and the second Ctrl-C; trained: the working directory of training."""
+  if count == 1:
+    return "stopping once a step or compilation that runs is done; Ctrl-C again ends at once"
+  return f"launch.py: ended at once{f'; {kept(trained)}' if trained else ''}"
+
+
+def _launch(
+  values: flags.FlagValues,
+  config: ConfigDict | None,
+  workdir: pathlib.Path,
+  ensure: Callable,
+  known: Callable,
+) -> int:
+  """The exit code of what the flags say, errors in one line."""
   try:
     if config is not None:
       check_values(config)
@@ -75,6 +98,9 @@ def launch(values: flags.FlagValues, ensure: Callable, known: Callable) -> int:
       raise
     print(f"launch.py: {in_one_line(error)}", file=sys.stderr)
     return 1
+  except KeyboardInterrupt:
+    print("launch.py: interrupted", file=sys.stderr)
+    return INTERRUPTED
   return 0
 
 

@@ -1,15 +1,21 @@
 """A polite end: SIGTERM and SIGINT ask the loop to save and stop at the next step."""
 
 import contextlib
+import os
 import signal
-from collections.abc import Iterator
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
 
 import jax
 from jax.experimental import multihost_utils
 
+INTERRUPTED = 130  # the exit code of what Ctrl-C has ended, as shells have it
+
 
 class StopSignal:
-  """Context manager; a second SIGINT interrupts.
+  """Context manager: asks to stop.
 
   Of several processes any one may get the signal; all stop at the same step. There JAX listens to
   SIGTERM, so SIGINT is passed on as that.
@@ -36,8 +42,6 @@ class StopSignal:
     return self._requested
 
   def _ask(self, number, _) -> None:
-    if self._requested and number == signal.SIGINT:
-      raise KeyboardInterrupt
     self._requested = True
     if self._several:
       signal.raise_signal(signal.SIGTERM)
@@ -60,3 +64,34 @@ def ends_with(code: int) -> Iterator[None]:
   finally:
     for number, handler in previous.items():
       signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def second_interrupt_ends(say: Callable[[int], str]) -> Iterator[None]:
+  """A second Ctrl-C ends the process at once, whatever it is in the middle of.
+
+  say(n): what is printed at the first and the second one. Python's own handlers wait until the
+  main thread is back from the compiler, which may take minutes; a thread does not.
+  """
+  awake, wakes = socket.socketpair()
+  wakes.setblocking(False)
+  previous = signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+
+  def watch() -> None:
+    count = 0
+    while numbers := awake.recv(64):
+      for _ in range(numbers.count(signal.SIGINT)):
+        count += 1
+        print(f"\n{say(count)}", file=sys.stderr, flush=True)
+        if count == 2:
+          os._exit(INTERRUPTED)
+
+  thread = threading.Thread(target=watch, daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    signal.set_wakeup_fd(previous)
+    wakes.close()
+    thread.join()
+    awake.close()

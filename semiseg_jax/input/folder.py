@@ -68,6 +68,7 @@ class FolderSource(Source):
     self.listing, self.num_classes, self.ignore_index = listing, num_classes, ignore_index
     self.ids = tuple(path.stem for path in listing.images)
     self.labeled = np.asarray([mask is not None for mask in listing.masks], bool)
+    self.masks = f"{ignore_index} is ignored"
     self._known = ClassIds(num_classes, ignore_index)
 
   @cached_property

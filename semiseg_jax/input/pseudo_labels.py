@@ -4,7 +4,6 @@ DIRECTORY/labels.json, written last, says that the others are whole; chunk_XXXXX
 the label and the confidence of so many images each, in the order of labels.json's ids.
 """
 
-import json
 import pathlib
 import struct
 from functools import cached_property
@@ -14,6 +13,7 @@ import grain
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from semiseg_jax.files import read_json
 from semiseg_jax.input.class_balance import kept
 from semiseg_jax.input.sources import Source, Wrapped
 from semiseg_jax.labels import IGNORE
@@ -74,7 +74,7 @@ def read_index(directory: str | pathlib.Path) -> dict[str, Any]:
   path = pathlib.Path(directory) / INDEX
   if not path.exists():
     raise FileNotFoundError(f"{directory} holds no finished pseudo-labels: {INDEX} is missing")
-  return json.loads(path.read_text())
+  return read_json(path, "remove the folder, so that the labels are made anew")
 
 
 def chunk_paths(directory: str | pathlib.Path) -> list[str]:

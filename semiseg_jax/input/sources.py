@@ -34,13 +34,15 @@ class Source:
   A record without a mask has a label of IGNORE alone; `labeled` bool [n] says which have one.
   `ids` names the records in listing order; `sizes` are the (height, width) that occur. Sources
   pickle cheaply: files are opened on first use. counts: int64 [n,K], pixels per class of every
-  record, where they are known without reading.
+  record, where they are known without reading. masks: how what a mask stores becomes a class, where
+  that is the user's choice.
   """
 
   ids: Sequence[str]
   labeled: np.ndarray
   sizes: Sequence[tuple[int, int]]
   counts: np.ndarray | None = None
+  masks: str = ""
 
   def __len__(self) -> int:
     return len(self.ids)
@@ -82,6 +84,7 @@ class Wrapped(Source):
   def __init__(self, source: Source):
     self.source = source
     self.ids, self.labeled, self.sizes = source.ids, source.labeled, source.sizes
+    self.masks = source.masks
 
   def lists(self) -> list[str]:
     return self.source.lists()
@@ -130,6 +133,7 @@ class Joined(Source):
     self.first, self.second = first, second
     self.ids = [*first.ids, *second.ids]
     self.labeled = np.concatenate([first.labeled, second.labeled])
+    self.masks = first.masks
     self.sizes = sorted({*first.sizes, *second.sizes})
     if shared := set(first.ids) & set(second.ids):
       raise ValueError(f"{len(shared)} ids are in both sources to be joined: {min(shared)!r}")

@@ -131,6 +131,13 @@ def barrier(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
+def from_first(text: str) -> str:
+  """What process 0 says, on all of them."""
+  if jax.process_count() == 1:
+    return text
+  return _gathered(text.encode())[0].decode().rstrip()
+
+
 def _gathered(text: bytes) -> list[bytes]:
   """The texts of all processes."""
   size = int(multihost_utils.process_allgather(np.int32(len(text))).max())

@@ -3,19 +3,24 @@
 import math
 import pathlib
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from semiseg_jax.contract import TrainState, Tree
+from semiseg_jax.files import write_json
+from semiseg_jax.input.identity import identity
 from semiseg_jax.input.pipeline import train_batches
 from semiseg_jax.models.network import Variables
-from semiseg_jax.runtime.checkpoints import Checkpoints, write_json
+from semiseg_jax.runtime.checkpoints import Checkpoints
+from semiseg_jax.runtime.lock import held
 from semiseg_jax.runtime.mesh import idle_devices, replicate, shard_batch
 from semiseg_jax.runtime.report import Reporter, jsonable
 from semiseg_jax.runtime.signals import StopSignal
-from semiseg_jax.runtime.workdir import claim
+from semiseg_jax.runtime.workdir import compare, read_result, record
 from semiseg_jax.training.evaluator import Evaluation, Evaluator
 from semiseg_jax.training.refresh import refresh
 from semiseg_jax.training.selection import Selection, judge, monitored
@@ -34,14 +39,43 @@ def train(run: Run, workdir: pathlib.Path) -> dict[str, Any]:
   After SIGTERM or SIGINT the state is saved and the result's status is "interrupted". Raises
   DivergedError at a gradient that is not finite, naming the last good checkpoint.
   """
-  claim(workdir, run.config)
+  sources = {name: stream.source for name, stream in run.streams.items()}
+  data = identity(run.dataset.info, {**sources, "validation": run.dataset.val})
   keep = run.config.training.keep
-  with (
-    StopSignal() as stop,
-    Checkpoints(workdir / "checkpoints", keep) as checkpoints,
-    Checkpoints(workdir / "best", keep=1) as best_checkpoints,
-  ):
-    return _Training(run, workdir, checkpoints, best_checkpoints, stop).run_to_end()
+  with held(workdir):
+    changed = compare(workdir, run.config, data)
+    result = read_result(workdir)
+    if is_done(result, run.config, changed):
+      if jax.process_index() == 0:
+        print(already_done(result, workdir))
+      return result
+    record(workdir, run.config, data)
+    with (
+      StopSignal() as stop,
+      Checkpoints(workdir / "checkpoints", keep) as checkpoints,
+      Checkpoints(workdir / "best", keep=1) as best_checkpoints,
+    ):
+      return _Training(run, workdir, checkpoints, best_checkpoints, stop).run_to_end()
+
+
+def is_done(result: Mapping[str, Any], config: ConfigDict, changed: Sequence[str]) -> bool:
+  """Whether a run with that result has nothing left to do, now that so much of its config changed.
+
+  One that ended early goes on if anything did; any other if more steps are wanted than it has made.
+  """
+  if result.get("status") != "finished":
+    return False
+  if config.training.refresh_batch_stats and "refreshed" not in result:
+    return False
+  return result["step"] >= config.training.steps or not changed
+
+
+def already_done(result: Mapping[str, Any], workdir: pathlib.Path) -> str:
+  """Of a run that `is_done`."""
+  return (
+    f"the run in {workdir} is done: {result['step']} steps, best {score_of(result)}; nothing was "
+    "changed there. To go on, raise config.training.steps; to begin anew, take another --workdir"
+  )
 
 
 class _Training:
@@ -100,13 +134,13 @@ class _Training:
     """The newest checkpoint's state, or a fresh one."""
     run = self.run
     state = run.initial_state(run.mesh)
-    restored = self.checkpoints.restore(arrays_of(state))
+    restored = self.checkpoints.restore(arrays_of(state), check_progress)
     if restored is None:
       return state
     arrays, about = restored
     self.stream.set_state(about["stream"])
     self.best = Selection(**about["best"])
-    kept = self.best_checkpoints.about() or {}
+    kept = self.best_checkpoints.about(check_score) or {}
     if refreshed := kept.get("refreshed"):  # kept after the last checkpoint of its run
       self.best = self.best._replace(step=kept["step"], score=kept["score"])
       is_over = self.is_over(refreshed["step"])
@@ -299,8 +333,14 @@ class _Training:
     early = ""
     if result["step"] < training.steps:
       early = f"ended early, no better score for more than {training.stop_after} steps; "
-    best = f"best {self.config.evaluation.monitor} {100 * self.best.score:.2f}"
-    return f"{early}{best} at step {self.best.step}; all of it is in {self.workdir}"
+    return f"{early}best {score_of(result)}; all of it is in {self.workdir}"
+
+
+def score_of(result: Mapping[str, Any]) -> str:
+  """The best score of result.json, for people."""
+  best = result["best"]
+  value = math.nan if best["score"] is None else best["score"]
+  return f"{result['monitor']} {100 * value:.2f} at step {best['step']}"
 
 
 class Window:
@@ -343,6 +383,21 @@ class Window:
     self._metrics = []
     self.restart()
     return metrics, bad[0] if bad else None
+
+
+def check_progress(about: Mapping[str, Any]) -> None:
+  """ValueError for a checkpoint that doesn't say where its run was, as `_Training.save` does."""
+  best = Selection(**about["best"])
+  check_score(best._asdict())
+  if not isinstance(best.since, int) or not {"iterator", "recipe"} <= about["stream"].keys():
+    raise ValueError("where its run was is not what a checkpoint says")
+
+
+def check_score(about: Mapping[str, Any]) -> None:
+  """ValueError unless it names a step and its score, or neither."""
+  step, score = about["step"], about["score"]
+  if not isinstance(step, int | None) or not isinstance(score, float | int | None):
+    raise ValueError(f"step {step!r} and score {score!r} should be numbers")
 
 
 def arrays_of(state: TrainState) -> Tree:

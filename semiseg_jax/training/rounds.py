@@ -9,7 +9,6 @@ workdir/round_1_labels/  those (input/pseudo_labels.py)   pictures/     the same
 """
 
 import copy
-import json
 import math
 import pathlib
 import shutil
@@ -22,16 +21,18 @@ from ml_collections import ConfigDict
 
 from semiseg_jax import fields
 from semiseg_jax.convert.checkpoint import trained_network
+from semiseg_jax.files import read_json, write_json
 from semiseg_jax.input.build import open_data, train_streams
+from semiseg_jax.input.identity import identity
 from semiseg_jax.input.pseudo_labels import PseudoLabels
 from semiseg_jax.input.sources import Dataset, Source
 from semiseg_jax.paths import user_path
 from semiseg_jax.runtime import processes
-from semiseg_jax.runtime.checkpoints import write_json
+from semiseg_jax.runtime.lock import held
 from semiseg_jax.runtime.report import jsonable
 from semiseg_jax.runtime.rounds_report import report
 from semiseg_jax.runtime.signals import ends_with
-from semiseg_jax.runtime.workdir import claim
+from semiseg_jax.runtime.workdir import compare, record
 from semiseg_jax.training import loop
 from semiseg_jax.training.check import check as check_config
 from semiseg_jax.training.evaluator import score_saved
@@ -110,15 +111,25 @@ def train_in_rounds(
   exit code. Raises ValueError for rounds that don't fit together.
   """
   check(config)
-  claim(workdir, config)
+  dataset = open_data(config)
+  data = identity(dataset.info, {"training": dataset.train, "validation": dataset.val})
+  with held(workdir):
+    compare(workdir, config, data)
+    record(workdir, config, data)
+    return _do_stages(config, dataset, workdir, exports)
+
+
+def _do_stages(
+  config: ConfigDict, dataset: Dataset, workdir: pathlib.Path, exports: bool
+) -> dict[str, Any]:
   results = read_summary(workdir)
   for stage in stages(config):
     if stage.name in results:
       continue
     own = stage_config(config, stage, workdir, results)
-    dataset = open_data(own)
-    labels = label(own, dataset, stage, workdir, results) if own.data.pseudo_labels else {}
-    where, result = trained(own, dataset, stage, workdir)
+    own_dataset = open_data(own)
+    labels = label(own, own_dataset, stage, workdir, results) if own.data.pseudo_labels else {}
+    where, result = trained(own, own_dataset, stage, workdir)
     if result["status"] == "interrupted":
       return result
     about = {"round": stage.round, "network_number": stage.network, "folder": where}
@@ -133,7 +144,6 @@ def train_in_rounds(
   result = {"stage": best, **{key: results[best][key] for key in ("status", "step", "best")}}
   if jax.process_index() == 0:
     write_json(workdir / "result.json", result)
-    dataset = open_data(config)
     report(workdir, results, dataset.info)
     if exports and not config.rounds.online:
       export(config, dataset, labels_of(workdir, stage), workdir)
@@ -165,7 +175,9 @@ def unlabeled_images(config: ConfigDict, dataset: Dataset) -> Source:
 def read_summary(workdir: pathlib.Path) -> Results:
   """What is known of the stages that are done, on every process."""
   path = workdir / "summary.json"
-  return json.loads(path.read_text()) if path.exists() else {}
+  if not path.exists():
+    return {}
+  return read_json(path, "move it away, so that the rounds are gone through again")
 
 
 def check(config: ConfigDict) -> None:

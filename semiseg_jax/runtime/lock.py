@@ -1,0 +1,111 @@
+"""One run at a time in a working directory.
+
+The lock is the system's, so that it ends with its process however that ends, and it holds between
+hosts where the file system has locks (NFS, Lustre, GPFS and most others do; where one has none, it
+is said). The file `lock`, there while a run is, says whose it is.
+"""
+
+import contextlib
+import datetime
+import errno
+import fcntl
+import json
+import logging
+import os
+import pathlib
+import socket
+from collections.abc import Iterator
+from typing import IO, Any
+
+import jax
+
+from semiseg_jax.runtime import processes
+from semiseg_jax.runtime.errors import in_one_line
+
+_TAKEN = (errno.EACCES, errno.EAGAIN)
+
+
+@contextlib.contextmanager
+def held(workdir: pathlib.Path) -> Iterator[None]:
+  """Keeps other runs out of a directory, which is made if it is not there.
+
+  The processes of one run share it. Raises ValueError on all of them, with host, process and since
+  when, if another run has it; OSError where it can't be written to.
+  """
+  refused = ""
+  with contextlib.ExitStack() as stack:
+    if jax.process_index() == 0:
+      try:
+        stack.enter_context(_locked(workdir))
+      except (ValueError, OSError) as error:
+        if jax.process_count() == 1:
+          raise
+        refused = in_one_line(error)
+    if refused := processes.from_first(refused):
+      raise ValueError(refused)
+    yield
+
+
+@contextlib.contextmanager
+def _locked(workdir: pathlib.Path) -> Iterator[None]:
+  workdir.mkdir(parents=True, exist_ok=True)
+  path = workdir / "lock"
+  with _opened(path) as file:
+    file.truncate(0)
+    file.write(json.dumps(_own()))
+    file.flush()
+    try:
+      yield
+    finally:
+      path.unlink(missing_ok=True)
+
+
+def _opened(path: pathlib.Path) -> IO[str]:
+  """The file with the system's lock on it, which closing it gives back."""
+  while True:
+    file = path.open("a+")
+    try:
+      fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      with file:
+        _check_holder(path, file, is_locked=error.errno in _TAKEN)
+      file = path.open("a+")
+    if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+      return file
+    file.close()  # its run ended, and took its name away, just before it was locked here
+
+
+def _check_holder(path: pathlib.Path, file: IO[str], is_locked: bool) -> None:
+  """ValueError unless, on a file system without locks, the holder is not known to be there."""
+  file.seek(0)
+  try:
+    holder = json.loads(file.read())
+    where, number, since = holder["host"], int(holder["process"]), holder["since"]
+    said = f"process {number} on {where}, since {since}"
+  except (ValueError, KeyError, TypeError):
+    where, number, said = None, 0, "a process that has not said its name"
+  if is_locked or (where == socket.gethostname() and _is_running(number)):
+    raise ValueError(
+      f"{path.parent} is in use by another run: {said}. Wait for it, stop it, or take another "
+      "--workdir"
+    )
+  logging.warning(
+    "the file system of %s has no locks: see to it that no other run is there%s",
+    path.parent,
+    f"; the last to say so was {said}" if where else "",
+  )
+
+
+def _own() -> dict[str, Any]:
+  since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
+  return {"host": socket.gethostname(), "process": os.getpid(), "since": since}
+
+
+def _is_running(number: int) -> bool:
+  try:
+    os.kill(number, 0)
+  except ProcessLookupError:
+    return False
+  except PermissionError:  # it is somebody else's
+    return True
+  return True

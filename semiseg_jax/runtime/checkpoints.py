@@ -201,8 +201,10 @@ def _orbax() -> types.ModuleType:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-  """Not so the tracebacks that Orbax's threads log of errors which they raise, too."""
-  return not (record.exc_info and "orbax" in record.pathname)
+  """Not so the tracebacks that Orbax's threads log of errors which they raise, too, and that a
+  directory is only read."""
+  is_known = record.exc_info or str(record.msg).startswith("Given directory is read only")
+  return not (is_known and "orbax" in record.pathname)
 
 
 def _shapes_by_name(tree: Tree) -> dict[str, tuple]:

@@ -1,7 +1,6 @@
 """The README's commands, in processes of their own as a user runs them."""
 
 import json
-import pathlib
 import random
 import re
 import signal
@@ -29,6 +28,7 @@ from tests.processes import (
   wait_for_checkpoint,
   wait_for_step,
 )
+from tests.toy import make_folder
 
 
 @pytest.fixture(scope="module")
@@ -169,20 +169,6 @@ def check_predictions(tmp_path, capsys):
   }.items():
     assert launched(*run, *options) == 1
     assert message in capsys.readouterr().err
-
-
-def make_folder(root: pathlib.Path) -> None:
-  rng = np.random.default_rng(0)
-  for folder in ("images", "masks"):
-    (root / folder).mkdir(parents=True)
-  (root / "dataset.toml").write_text('class_names = ["sky", "road"]\n')
-  for number in range(6):
-    label = np.zeros((40, 48), np.uint8)
-    label[rng.integers(10, 30) :] = 1
-    image = label[..., None] * 100 + rng.integers(0, 100, (40, 48, 3), np.uint8)
-    cv2.imwrite(str(root / "images" / f"{number}.png"), image)
-    if number < 4:
-      cv2.imwrite(str(root / "masks" / f"{number}.png"), label)
 
 
 @pytest.mark.parametrize(

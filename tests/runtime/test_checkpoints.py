@@ -1,12 +1,16 @@
 """Checkpoints come back as they were; damaged and foreign ones are told apart."""
 
+import errno
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from semiseg_jax.contract import Variables
-from semiseg_jax.runtime.checkpoints import Checkpoints
+from semiseg_jax.runtime.checkpoints import Checkpoints, _reason
 from semiseg_jax.runtime.mesh import make_mesh, replicate
 
 
@@ -80,3 +84,81 @@ def test_checkpoint_of_another_model(tmp_path):
     checkpoints.wait()
     with pytest.raises(ValueError, match=r"another model: params/kernel is \(5,\).*\(6,\)"):
       checkpoints.restore(tree(1, size=6))
+
+
+NAMES = ("crop=[321,321]", "run[1]", "[x] y", "a\\b", "a*b", "a?b", "ümlaut\n", "50% #1", "a{b}'c")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_of_a_directory_works(tmp_path, name):
+  for step in (1, 2):  # the second goes on from the first
+    with Checkpoints(tmp_path / name / "best", keep=1) as checkpoints:
+      checkpoints.save(step, tree(step), {"step": step})
+    with Checkpoints(tmp_path / name / "best", keep=1) as checkpoints:
+      arrays, about = checkpoints.restore(tree(0))
+      assert checkpoints.latest_step() == about["step"] == arrays["step"] == step
+  assert [path.name for path in (tmp_path / name / "best").iterdir()] == ["2"]
+  assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_readers_leave_a_save_that_is_going_on_alone(tmp_path):
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(1, tree(1), {"step": 1})
+  unfinished = tmp_path / "2.orbax-checkpoint-tmp" / "arrays.orbax-checkpoint-tmp"
+  unfinished.mkdir(parents=True)
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    assert checkpoints.about() == {"step": 1} and checkpoints.restore(tree(0))
+    assert checkpoints.latest_step() == 1
+  assert unfinished.is_dir()
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(2, tree(2), {})
+  assert [path.name for path in tmp_path.iterdir()] == ["2"]
+
+
+def test_one_that_is_replaced_while_it_is_read_is_not_damaged(tmp_path, caplog):
+  with Checkpoints(tmp_path, keep=1) as writer, Checkpoints(tmp_path, keep=1) as reader:
+    writer.save(1, tree(1), {"step": 1})
+    writer.wait()
+
+    def read(about):
+      if about["step"] < 3:
+        writer.save(about["step"] + 1, tree(about["step"] + 1), {"step": about["step"] + 1})
+        writer.wait()
+        raise OSError("it is gone")
+
+    arrays, about = reader.restore(tree(0), read)
+  assert about["step"] == arrays["step"] == 3 and "damaged" not in caplog.text
+
+
+def test_what_says_nothing_of_use_is_damaged(tmp_path, caplog):
+  def check(about):
+    about["best"]["step"] + 1
+
+  with Checkpoints(tmp_path, keep=4) as checkpoints:
+    for step, best in enumerate([{"step": 7}, {"step": "x"}, [], None]):
+      checkpoints.save(step, tree(step), {"best": best})
+    checkpoints.wait()
+    assert checkpoints.about(check) == {"best": {"step": 7}}
+  assert caplog.text.count("skipping damaged checkpoint") == 3
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_save_that_fails_in_the_background_is_one_line(tmp_path, monkeypatch, capfd, number):
+  async def full(*_):
+    raise OSError(number, os.strerror(number))
+
+  with Checkpoints(tmp_path, keep=2) as checkpoints:
+    checkpoints.save(1, tree(1), {})
+  monkeypatch.setattr(ocp.JsonCheckpointHandler, "_save_fn", full)
+  message = (
+    f"can't be written to {tmp_path}: {os.strerror(number)}; the last whole one is of step 1"
+  )
+  with pytest.raises(OSError, match=message), Checkpoints(tmp_path, keep=2) as checkpoints:
+    checkpoints.save(2, tree(2), {})
+    checkpoints.save(3, tree(3), {})
+  assert "Traceback" not in capfd.readouterr().err
+
+
+def test_so_is_what_tensorstore_says():
+  said = 'X: Error writing "a/0": Failed to write 9 bytes to file 8: No space left on device ['
+  assert _reason(ValueError(f"{said}os_error_code='28']")) == "No space left on device"

@@ -213,6 +213,16 @@ def test_workdir_of_another_run_is_refused(finished, tiny_config, tmp_path, capl
   assert "training.steps: 8 there, 9 now" in caplog.text and goes_on_from == 8
 
 
+@pytest.mark.parametrize("steps", [8, 4])
+def test_a_run_that_is_done_is_left_alone(steps, finished, tiny_config, tmp_path, capsys):
+  workdir = shutil.copytree(finished[1], tmp_path / "copy")
+  files = lambda: {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+  before = files()
+  again = run.train(tiny_config("supervised", steps=steps, **SUPERVISED), workdir)
+  assert again == json.loads((workdir / "result.json").read_text()) and files() == before
+  assert f"the run in {workdir} is done: 8 steps, best" in capsys.readouterr().out
+
+
 def test_evaluate_gives_the_best_score_again(finished, tmp_path):
   config, workdir, result = finished
   config = copy.deepcopy(config)

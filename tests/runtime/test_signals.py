@@ -1,0 +1,55 @@
+"""What a first and a second Ctrl-C do."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from semiseg_jax.runtime.signals import StopSignal, second_interrupt_ends
+from semiseg_jax.runtime.workdir import kept
+
+# The main thread waits for something else, as for the compiler.
+BUSY = """import signal, sys, threading
+from semiseg_jax.runtime.signals import StopSignal, second_interrupt_ends
+with second_interrupt_ends(lambda count: f"said {count}"), StopSignal():
+  print("busy", flush=True)
+  lock = threading.Lock()
+  lock.acquire()
+  lock.acquire()
+"""
+
+
+def test_the_second_ends_at_once(tmp_path):
+  process = subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True)  # fmt: skip
+  assert process.stdout.readline() == "busy\n"
+  process.send_signal(signal.SIGINT)
+  while process.stderr.readline() != "said 1\n":
+    pass
+  assert process.poll() is None
+  process.send_signal(signal.SIGINT)
+  _, err = process.communicate(timeout=20)
+  assert process.returncode == 130 and "said 2" in err and "Traceback" not in err
+
+
+def test_the_first_asks_to_stop_and_is_answered_at_once(capfd):
+  with second_interrupt_ends("said {}".format), StopSignal() as stop:
+    assert not stop.stops_after(1)
+    os.kill(os.getpid(), signal.SIGINT)
+    assert stop.stops_after(2)
+  assert "said 1" in capfd.readouterr().err
+  with pytest.raises(KeyboardInterrupt):  # all is as before
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+
+
+def test_what_is_kept(tmp_path):
+  assert kept(tmp_path) == "no checkpoint was saved yet"
+  for name in ("checkpoints/9", "checkpoints/10", "checkpoints/11.orbax-checkpoint-tmp"):
+    (tmp_path / name).mkdir(parents=True)
+  assert kept(tmp_path).startswith(f"the checkpoint {tmp_path}/checkpoints/10 is kept")
+  (tmp_path / "round_1" / "checkpoints" / "4").mkdir(parents=True)
+  assert "round_1/checkpoints/4 is kept" in kept(tmp_path)

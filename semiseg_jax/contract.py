@@ -69,11 +69,20 @@ class TrainState:
       networks[name] = networks[name]._replace(batch_stats=tree)
     return self.replace(networks=networks)
 
-  def averaged(self, teacher: str, student: str, decay: jax.Array) -> "TrainState":
-    """The teacher's parameters as decay * teacher + (1 - decay) * student, in float32."""
-    mean = lambda old, new: decay * old + (1 - decay) * new
-    old, new = (self.networks[name].params for name in (teacher, student))
-    return self.with_arrays(params={teacher: jax.tree.map(mean, old, new)})
+  def averaged(
+    self, teacher: str, student: str, decay: jax.Array, statistics: jax.Array | int = 1
+  ) -> "TrainState":
+    """The teacher's parameters as decay * teacher + (1 - decay) * student, in float32.
+
+    statistics: the decay of its batch statistics; 1 leaves them as they are.
+    """
+    mean = lambda kept: lambda old, new: kept * old + (1 - kept) * new
+    old, new = (self.networks[name] for name in (teacher, student))
+    params = jax.tree.map(mean(decay), old.params, new.params)
+    if isinstance(statistics, int) and statistics == 1:
+      return self.with_arrays(params={teacher: params})
+    stats = jax.tree.map(mean(statistics), old.batch_stats, new.batch_stats)
+    return self.with_arrays(params={teacher: params}, batch_stats={teacher: stats})
 
 
 class Aux(NamedTuple):

@@ -50,21 +50,25 @@ def make_chosen(table: Mapping[str, type[T]], section: str, config: Mapping[str,
   return make(choose(f"{section}.name", name, table), section, name, values)
 
 
-def read_call(text: str) -> tuple[str, dict[str, ast.expr]]:
-  """("focal", {"gamma": the expression 2.0}) of "focal(gamma=2.0)", and no fields of "focal".
+def read_call(text: str) -> tuple[str, dict[str, Any]]:
+  """("focal", {"gamma": 2.0}) of "focal(gamma=2.0)", and no fields of "focal".
 
-  Nothing is evaluated. Raises ValueError for any other text.
+  Values are literals, or words that stand for themselves. Raises ValueError for any other text.
   """
   try:
     call = ast.parse(text, mode="eval").body
     if isinstance(call, ast.Name):
       return call.id, {}
-    name, given = call.func.id, {item.arg: item.value for item in call.keywords}
+    name, given = call.func.id, {item.arg: _literal(item.value) for item in call.keywords}
     if not call.args and None not in given:
       return name, given
-  except (AttributeError, SyntaxError):
+  except (AttributeError, SyntaxError, ValueError):
     pass
   raise ValueError(f"{text!r} is no name with fields")
+
+
+def _literal(expression: ast.expr) -> Any:
+  return expression.id if isinstance(expression, ast.Name) else ast.literal_eval(expression)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -104,9 +104,7 @@ def strong_view(
   images: jax.Array, maps: tuple[jax.Array, ...], keys: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
   """Colour jitter, blur, and a flip of the image levels [B,H,W,3] and of all maps [B,H,W]."""
-  jitter_keys, blur_keys, flip_keys = jnp.moveaxis(
-    jax.vmap(lambda k: jax.random.split(k, 3))(keys), 1, 0
-  )
+  jitter_keys, blur_keys, flip_keys = _three(keys)
   images = color_jitter(images, draw_color_jitter(jitter_keys))
   images = gaussian_blur(images, draw_blur(blur_keys))
   flipped = draw_flip(flip_keys)
@@ -115,9 +113,7 @@ def strong_view(
 
 def strong_colors(images: jax.Array, keys: jax.Array) -> jax.Array:
   """Images [B,H,W,3] jittered, a fifth of them grey, half of them blurred; keys: [B] (UniMatch)."""
-  jitter_keys, gray_keys, blur_keys = jnp.moveaxis(
-    jax.vmap(partial(jax.random.split, num=3))(keys), 1, 0
-  )
+  jitter_keys, gray_keys, blur_keys = _three(keys)
   images = color_jitter(images, draw_color_jitter(jitter_keys, _STRONG_JITTER))
   images = gray(images, jax.vmap(partial(jax.random.bernoulli, p=0.2))(gray_keys))
   return gaussian_blur(images, draw_blur(blur_keys, _STRONG_SIGMA), _STRONG_SIGMA[1])
@@ -136,3 +132,8 @@ def ranks(sizes: list[int]) -> list[jax.Array]:
   return [
     start + index * size + jnp.arange(size) for start, size in zip(starts, sizes, strict=True)
   ]
+
+
+def _three(keys: jax.Array) -> jax.Array:
+  """Keys [3,B] out of keys [B]."""
+  return jnp.moveaxis(jax.vmap(partial(jax.random.split, num=3))(keys), 1, 0)

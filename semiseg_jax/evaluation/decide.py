@@ -1,6 +1,5 @@
 """From what a network says of each pixel to labels, or to a mask for each class."""
 
-import ast
 import dataclasses
 
 import jax
@@ -55,7 +54,6 @@ def read_rule(text: str) -> tuple[str, RankDice]:
   """
   try:
     name, given = fields.read_call(text)
-    given = {field: ast.literal_eval(value) for field, value in given.items()}
   except ValueError:
     raise ValueError(f"{_KEY}={text!r}: write a name, or rankdice(solver='trna')") from None
   require(_KEY, name, RULES)

@@ -1,6 +1,5 @@
 """A network over pictures of any size, in the way that config.inference names."""
 
-import ast
 import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -136,8 +135,6 @@ def read_inference(
   """
   try:
     _, given = fields.read_call(f"inference({text})")
-    value = lambda x: x.id if isinstance(x, ast.Name) else ast.literal_eval(x)
-    given = {key: value(expression) for key, expression in given.items()}
   except ValueError:
     raise ValueError(f"{where}={text!r} should be like mode=sliding,window=(512,512)") from None
   return fields.make(Inference, _KEY, "inference", {**(values or {}), **given})

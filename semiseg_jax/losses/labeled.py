@@ -1,6 +1,5 @@
 """Losses of labelled pixels by name, each a frozen dataclass of its hyper-parameters."""
 
-import ast
 import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
@@ -203,8 +202,7 @@ def make_loss(text: str) -> Loss:
   """
   key = "config.method.supervised_loss"
   try:
-    name, given = fields.read_call(text)
-    values = {field: ast.literal_eval(value) for field, value in given.items()}
+    name, values = fields.read_call(text)
   except ValueError:
     raise ValueError(
       f"{key}={text!r} should be a name, or one with fields: focal(gamma=2.0)"

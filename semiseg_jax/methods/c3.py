@@ -340,11 +340,8 @@ class Method(contract.Method):
     if self.unlabeled_start is None:
       return state
     decay = self.teacher_decay(state.step + 1)
-    teacher, student = (state.networks[name].batch_stats for name in ("teacher", "student"))
-    kept = decay if self.average_statistics else jnp.where(decay == 0, 0, 1)
-    stats = jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, teacher, student)
-    state = state.with_arrays(batch_stats={"teacher": stats})
-    return state.averaged("teacher", "student", decay)
+    statistics = decay if self.average_statistics else jnp.where(decay == 0, 0, 1)
+    return state.averaged("teacher", "student", decay, statistics)
 
   def teacher_decay(self, step: jax.Array) -> jax.Array:
     """Of the teacher's parameters before a step: 1 leaves it alone, 0 copies the student."""

@@ -125,7 +125,4 @@ class Method(contract.Method):
   def after(self, state: TrainState, aux: Aux) -> TrainState:
     """The teacher's statistics are averaged, too; the original's networks have none."""
     decay = jnp.minimum(1 - 1 / (state.step + 1), self.ema_decay)
-    teacher, student = (state.networks[name].batch_stats for name in ("teacher", "student"))
-    mean = lambda old, new: decay * old + (1 - decay) * new
-    state = state.with_arrays(batch_stats={"teacher": jax.tree.map(mean, teacher, student)})
-    return state.averaged("teacher", "student", decay)
+    return state.averaged("teacher", "student", decay, statistics=decay)

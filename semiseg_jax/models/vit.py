@@ -5,6 +5,7 @@ normalised by the last layer's norm.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Annotated, ClassVar, NamedTuple
 
@@ -206,7 +207,7 @@ def positions(table: jax.Array, grid: tuple[int, int], resized: Callable) -> jax
 def resized_positions(patches: jax.Array, grid: tuple[int, int]) -> jax.Array:
   """[n,n,C] -> [h,w,C], bicubic as PyTorch has it for a factor of (h + 0.1) / n."""
   rows, columns = (cubic_matrix(patches.shape[0], count) for count in grid)
-  product = jax.tree_util.Partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+  product = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
   return product("Ww,Hwc->HWc", columns, product("Hh,hwc->Hwc", rows, patches))
 
 

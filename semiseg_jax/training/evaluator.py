@@ -67,9 +67,16 @@ def survey_saved(
   variables, network, about = _saved(workdir, config, dataset)
   start, mesh = time.monotonic(), make_mesh()
   batches = validation_batches(config, dataset, mesh)
-  how = {"rule": rule, "mesh": mesh, "boundary_ratio": config.evaluation.boundary}
-  how["window"] = window_of(config)
-  found = survey_batches(network, variables, dataset.info.num_classes, batches, **how)
+  found = survey_batches(
+    network,
+    variables,
+    dataset.info.num_classes,
+    batches,
+    rule=rule,
+    mesh=mesh,
+    boundary_ratio=config.evaluation.boundary,
+    window=window_of(config),
+  )
   return found, time.monotonic() - start, about
 
 

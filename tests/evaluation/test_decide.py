@@ -82,7 +82,7 @@ def test_rankdice_as_published_or_with_its_fields():
     "rank()": r"decide='rank': choose from 'max', 'thr",
     "max(solver='ba')": r"max has no fields",
     "rankdice(solver=": r"decide='rankdice\(solver=': write a name, or rankdice\(",
-    "rankdice(solver=ba)": r"write a name, or rankdice\(solver='trna'\)",
+    "rankdice(solver=b+a)": r"write a name, or rankdice\(solver='trna'\)",
     "rankdice(solve='ba')": r"rankdice\.solve is no key of 'rankdice': did you mean 'solver'",
     "rankdice(smooth='x')": r"rankdice\.smooth='x' must be a number",
     "rankdice(solver='fast')": r"rankdice.solver='fast': choose from 'ba', 'trna'",

@@ -43,25 +43,33 @@ class Checkpoints:
     self._alias.cleanup()
 
   @functools.cached_property
+  def _together(self) -> Any:
+    """So that hosts, when two of these write at a time, wait for each other in the right one."""
+    return _orbax().options.MultiprocessingOptions(barrier_sync_key_prefix=self.directory.name)
+
+  @functools.cached_property
+  def _handlers(self) -> dict[str, Any]:
+    ocp, options = _orbax(), {"multiprocessing_options": self._together}
+    return {
+      "arrays": ocp.StandardCheckpointHandler(**options),
+      "about": ocp.JsonCheckpointHandler(**options),
+    }
+
+  @functools.cached_property
   def _reader(self) -> Any:
-    return self._manager(read_only=True, save_interval_steps=0, create=False)
+    """Not Orbax's manager, which is lost where a checkpoint goes while it lists them."""
+    ocp = _orbax()
+    handler = ocp.CompositeCheckpointHandler(**self._handlers)
+    return ocp.Checkpointer(handler, multiprocessing_options=self._together)
 
   @functools.cached_property
   def _writer(self) -> Any:
-    self.directory.mkdir(parents=True, exist_ok=True)
-    return self._manager(max_to_keep=self._keep, cleanup_tmp_directories=True)
-
-  def _manager(self, **options: Any) -> Any:
-    """Orbax's, which does as the options say."""
     ocp = _orbax()
-    # so that hosts, when two of these write at a time, wait for each other in the right one
-    together = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=self.directory.name)
-    handlers = {
-      "arrays": ocp.StandardCheckpointHandler(multiprocessing_options=together),
-      "about": ocp.JsonCheckpointHandler(multiprocessing_options=together),
-    }
-    options = ocp.CheckpointManagerOptions(multiprocessing_options=together, **options)
-    return ocp.CheckpointManager(self._literal, options=options, item_handlers=handlers)
+    self.directory.mkdir(parents=True, exist_ok=True)
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=self._keep, cleanup_tmp_directories=True, multiprocessing_options=self._together
+    )
+    return ocp.CheckpointManager(self._literal, options=options, item_handlers=self._handlers)
 
   def save(self, step: int, arrays: Tree, about: dict[str, Any]) -> None:
     """Returns once the arrays are copied; the writing goes on beside the training.
@@ -114,8 +122,8 @@ class Checkpoints:
     """Those on disk now, which another process may be writing."""
     if not self.directory.is_dir():
       return []
-    self._reader.reload()
-    return sorted(self._reader.all_steps(), reverse=True)
+    names = (path.name for path in self.directory.iterdir())
+    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
   def _newest(self, read: Callable[[int], Any]) -> Any:
     steps = self._steps()
@@ -136,7 +144,8 @@ class Checkpoints:
     return None
 
   def _arrays(self, step: int, shapes: Tree) -> Tree:
-    stored = _shapes_by_name(self._reader.item_metadata(step)["arrays"].tree)
+    path = self._literal / str(step)
+    stored = _shapes_by_name(self._reader.metadata(path).item_metadata["arrays"].tree)
     wanted = _shapes_by_name(shapes)
     for name in sorted(stored.keys() | wanted.keys()):
       if stored.get(name) != wanted.get(name):
@@ -147,12 +156,12 @@ class Checkpoints:
         )
     ocp = _orbax()
     items = ocp.args.Composite(arrays=ocp.args.StandardRestore(shapes))
-    return self._reader.restore(step, args=items)["arrays"]
+    return self._reader.restore(path, args=items)["arrays"]
 
   def _about(self, step: int, check: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     ocp = _orbax()
     items = ocp.args.Composite(about=ocp.args.JsonRestore())
-    about = self._reader.restore(step, args=items)["about"]
+    about = self._reader.restore(self._literal / str(step), args=items)["about"]
     check(about)
     return about
 
@@ -201,10 +210,11 @@ def _orbax() -> types.ModuleType:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-  """Not so the tracebacks that Orbax's threads log of errors which they raise, too, and that a
-  directory is only read."""
-  is_known = record.exc_info or str(record.msg).startswith("Given directory is read only")
-  return not (is_known and "orbax" in record.pathname)
+  """Not so what Orbax logs of errors that it raises, too, and of files that went while they were
+  read, which is looked after here."""
+  return "orbax" not in record.pathname or not (
+    record.exc_info or record.levelno == logging.WARNING
+  )
 
 
 def _shapes_by_name(tree: Tree) -> dict[str, tuple]:

@@ -130,7 +130,7 @@ class Checkpoints:
     for step in steps:
       try:
         return read(step)
-      except OtherModelError:
+      except (OtherModelError, ImportError, MemoryError):
         raise
       except Exception as error:  # whatever a truncated or missing file makes its reader raise
         if self._steps() != steps:  # it was not damaged but replaced

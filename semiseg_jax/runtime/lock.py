@@ -48,6 +48,10 @@ def held(workdir: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(workdir: pathlib.Path) -> Iterator[None]:
+  try:
+    str(workdir).encode()
+  except UnicodeEncodeError as error:
+    raise ValueError(f"the name of --workdir={str(workdir)!a} is no UTF-8: take another") from error
   workdir.mkdir(parents=True, exist_ok=True)
   path = workdir / "lock"
   with _opened(path) as file:

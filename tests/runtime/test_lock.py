@@ -76,6 +76,11 @@ def test_where_the_file_system_has_no_locks_it_is_said(tmp_path, monkeypatch, ca
     )
 
 
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+  with pytest.raises(ValueError, match="is no UTF-8"), held(tmp_path / os.fsdecode(b"run\xff")):
+    pass
+
+
 def test_a_directory_that_cannot_be_is_named(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(OSError, match="file"), held(tmp_path / "file"):

@@ -19,9 +19,10 @@ from rich.table import Table
 from tensorboardX import SummaryWriter
 
 from semiseg_jax.evaluation.metrics import Scores
-from semiseg_jax.evaluation.pictures import class_curves
 from semiseg_jax.input.sources import DatasetInfo
-from semiseg_jax.runtime.checkpoints import write_text
+from semiseg_jax.runtime.checkpoints import first_line
+from semiseg_jax.runtime.curves import draw_run
+from semiseg_jax.runtime.history import FILE, drop_later_lines
 
 _CLASSES_PER_COLUMN = 10
 _COLUMNS = ("step {task.completed}/{task.total}", BarColumn(), "{task.percentage:.0f}%",
@@ -50,9 +51,9 @@ class Reporter:
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     self._pictures = workdir / "pictures"
-    self._metrics_path = workdir / "metrics.jsonl"
-    _drop_later_lines(self._metrics_path, resume_step)
-    self._metrics = self._metrics_path.open("a")
+    self._workdir = workdir
+    drop_later_lines(workdir / FILE, resume_step)
+    self._metrics = (workdir / FILE).open("a")
     purge_step = resume_step + 1 if resume_step else None
     self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=purge_step)
     self._of_classes: list[str] = []  # what was logged of each class
@@ -126,15 +127,13 @@ class Reporter:
       self._tensorboard.add_image(f"validation/{name}", picture, step, dataformats="HWC")
 
   def curves(self, info: DatasetInfo) -> None:
-    """Draws what was logged of each class over the steps: pictures/NAME.png."""
-    if not self._enabled or not self._of_classes:
+    """Draws what was logged: curves.png, and of lists for each class pictures/NAME.png."""
+    if not self._enabled:
       return
-    rows = [json.loads(line) for line in self._metrics_path.read_text().splitlines()]
-    for name in self._of_classes:
-      steps, values = zip(*((row["step"], row[name]) for row in rows if name in row), strict=True)
-      picture = class_curves(name, steps, values, info.palette, info.class_names)
-      self._pictures.mkdir(exist_ok=True)
-      Image.fromarray(picture).save(self._pictures / f"{name}.png")
+    try:
+      draw_run(self._workdir, info, self._of_classes)
+    except Exception as error:  # whatever drawing may raise, it's no reason to stop training
+      self.note(f"the curves could not be drawn: {type(error).__name__}: {first_line(error)}")
 
   def note(self, text: str) -> None:
     """A message to the person who watches."""
@@ -235,17 +234,3 @@ def duration(seconds: float) -> str:
 
 def percent(share: float) -> str:
   return "-" if math.isnan(share) else f"{100 * share:.2f}"
-
-
-def _drop_later_lines(path: pathlib.Path, step: int) -> None:
-  """Takes the lines of steps after `step`, and one cut off by a crash, out of metrics.jsonl."""
-
-  def is_kept(line: str) -> bool:
-    try:
-      return json.loads(line)["step"] <= step
-    except (ValueError, KeyError, TypeError):
-      return False
-
-  if path.exists():
-    kept = filter(is_kept, path.read_text().splitlines())
-    write_text(path, "".join(f"{line}\n" for line in kept))

@@ -11,6 +11,7 @@ import numpy as np
 from semiseg_jax.input.sources import DatasetInfo
 from semiseg_jax.runtime.history import FILE, History, Row, read_history, series, series_of_classes
 from semiseg_jax.runtime.plots import (
+  COLORS,
   INK,
   Line,
   add_panel,
@@ -24,8 +25,6 @@ from semiseg_jax.runtime.plots import (
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
   from matplotlib.figure import Figure
-
-_COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf")
 
 
 def draw_run(workdir: pathlib.Path, info: DatasetInfo, of_classes: Sequence[str]) -> None:
@@ -44,7 +43,7 @@ def draw_run(workdir: pathlib.Path, info: DatasetInfo, of_classes: Sequence[str]
 
 def run_figure(history: History, info: DatasetInfo, name: str) -> Figure:
   """Losses, learning rate and mIoU one below the other, beside them the IoU of every class."""
-  figure = new_figure(12, 7.6, f"{name}  ({info.name})")
+  figure = new_figure(13.4, 7.6, f"{name}  ({info.name})")
   train, evaluations = history.train, history.evaluations
   boxes = [(0.6, top, 3.9, height) for top, height in ((0.75, 2.6), (3.95, 0.95), (5.5, 1.6))]
   losses, rate, scores = zip(boxes, ("loss", "learning rate", "mIoU, percent"), strict=True)
@@ -57,7 +56,7 @@ def run_figure(history: History, info: DatasetInfo, name: str) -> Figure:
   draw_lines(axes, lines, "no evaluation yet", share=True)
   for line in lines[:1]:
     mark_best(axes, line)
-  axes = add_panel(figure, (6.75, 0.75, 3.6, 6.35), "IoU of each class, percent")
+  axes = add_panel(figure, (7.4, 0.75, 3.6, 6.35), "IoU of each class, percent")
   lines = class_lines(*series_of_classes(evaluations, "iou", info.class_names), info)
   draw_lines(axes, lines, "no evaluation yet", share=True)
   return figure
@@ -65,7 +64,7 @@ def run_figure(history: History, info: DatasetInfo, name: str) -> Figure:
 
 def class_figure(title: str, steps: np.ndarray, values: np.ndarray, info: DatasetInfo) -> Figure:
   """A line for each class over the steps [n]; values: [n,K] between 0 and 1."""
-  figure = new_figure(7.4, 4.8, "")
+  figure = new_figure(7.6, 4.8, "")
   axes = add_panel(figure, (0.6, 0.4, 4.6, 3.9), f"{title} of each class, percent")
   draw_lines(axes, class_lines(steps, values, info), "not logged", share=True)
   return figure
@@ -89,7 +88,7 @@ def mark_best(axes: Axes, line: Line) -> None:
 
 
 def _lines(rows: Sequence[Row], names: Sequence[str]) -> list[Line]:
-  colors = (_COLORS[i % len(_COLORS)] for i in range(len(names)))
+  colors = (COLORS[i % len(COLORS)] for i in range(len(names)))
   return [
     Line(_plain(name), *series(rows, name), color)
     for name, color in zip(names, colors, strict=True)

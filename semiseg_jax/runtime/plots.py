@@ -21,16 +21,16 @@ if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
 INK, GRID = "#202020", "#e4e4e4"
+COLORS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf")
 MOST_POINTS = 400  # of a line; more are drawn as the means of so many parts, in a band
 MOST_MARKERS = 30  # points of a line that are marked
 _DOTS, _LETTERS, _LINE = 120, 8, 1.35  # dots an inch, points of a letter, letters of a line
 _NAMED = 6  # at each end that are named where there is no room for all
 _LONGEST = 26  # letters of a name
-_LEADER = {"arrowstyle": "-", "relpos": (0, 0.5), "patchA": None, "shrinkA": 2, "shrinkB": 1}
+_LEADER = {"arrowstyle": "-", "linestyle": ":", "relpos": (0, 0.5), "patchA": None}
 _STYLE = {
   "font.size": _LETTERS,
   "axes.titlesize": _LETTERS + 1,
-  "axes.titlelocation": "left",
   "axes.edgecolor": "#9a9a9a",
   "axes.spines.top": False,
   "axes.spines.right": False,
@@ -45,13 +45,18 @@ _STYLE = {
 
 
 class Line(NamedTuple):
-  """A curve [n] over steps [n], NaN for a gap; faint: it is there for the others' sake."""
+  """A curve [n] over steps [n], NaN for a gap.
+
+  faint: it is there for the others' sake, without a name. spread: [n], half of the width of a band
+  around it.
+  """
 
   name: str
   steps: np.ndarray
   values: np.ndarray
   color: tuple[float, ...] | str
   faint: bool = False
+  spread: np.ndarray | float = 0.0
 
 
 @contextlib.contextmanager
@@ -85,7 +90,7 @@ def add_panel(figure: Figure, box: tuple[float, float, float, float], title: str
   left, top, *size = box
   sides = (left / width, 1 - (top + size[1]) / height, size[0] / width, size[1] / height)
   axes = figure.add_axes(sides)
-  axes.set_title(title)
+  axes.set_title(title, loc="left")
   return axes
 
 
@@ -112,10 +117,11 @@ def draw_lines(
     axes.set(xticks=[], yticks=[])
     return
   if share:
-    lines = [line._replace(values=100 * line.values) for line in lines]
+    lines = [line._replace(values=100 * line.values, spread=100 * line.spread) for line in lines]
   named = sorted((line for line in lines if not line.faint), key=lambda line: -end_of(line)[1])
   if len(named) > room(axes):
-    axes.set_title(f"{axes.get_title('left')}; {2 * _NAMED} of {len(named)} named")
+    title = f"{axes.get_title('left')}; {2 * _NAMED} of {len(named)} named"
+    axes.set_title(title, loc="left")
     named = named[:_NAMED] + named[-_NAMED:]
   names = [line.name for line in named]
   for line in sorted(lines, key=lambda line: line.name in names):
@@ -130,27 +136,30 @@ def draw_lines(
 
 
 def draw_line(axes: Axes, line: Line) -> None:
-  """Its values, or the means of its parts in a band from the least to the largest."""
-  alpha = 0.3 if line.faint else 1.0
-  width = 0.8 if line.faint else 1.4
+  """Its values and its band; of many points the means of parts, in a band over all there is."""
   steps, values = line.steps, line.values
+  low, high = values - line.spread, values + line.spread
   if len(values) > MOST_POINTS:
-    steps, values, low, high = condensed(steps, values)
-    if not line.faint:
-      axes.fill_between(steps, low, high, color=line.color, alpha=0.18, linewidth=0)
-  marker = "o" if len(values) <= MOST_MARKERS or np.isfinite(values).sum() < 2 else ""
+    steps, values, low, high = condensed(steps, values, low, high)
+  alpha, width = (0.3, 0.8) if line.faint else (1.0, 1.4)
+  if not line.faint and (high > low).any():
+    axes.fill_between(steps, low, high, color=line.color, alpha=0.18, linewidth=0)
+  is_marked = len(values) <= MOST_MARKERS and not line.faint
+  marker = "o" if is_marked or np.isfinite(values).sum() < 2 else ""
   look = {"color": line.color, "alpha": alpha, "linewidth": width, "markersize": 3}
   axes.plot(steps, values, marker=marker, label=line.name, clip_on=False, **look)
 
 
-def condensed(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, ...]:
-  """(steps, means, least, largest) [MOST_POINTS] of parts of about the same length; NaN for a part
-  without a number."""
+def condensed(
+  steps: np.ndarray, values: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray, ...]:
+  """(mean steps, mean values, least low, largest high) [MOST_POINTS] of parts of about the same
+  length; NaN for a part without a number."""
   parts = np.array_split(np.arange(len(values)), MOST_POINTS)
+  pairs = ((np.mean, steps), (np.nanmean, values), (np.nanmin, low), (np.nanmax, high))
   with warnings.catch_warnings():
     warnings.simplefilter("ignore", RuntimeWarning)  # of such parts
-    rows = [[f(values[part]) for f in (np.nanmean, np.nanmin, np.nanmax)] for part in parts]
-  return np.asarray([steps[part].mean() for part in parts]), *np.asarray(rows).T
+    return tuple(np.asarray([of(array[part]) for part in parts]) for of, array in pairs)
 
 
 def is_log(values: np.ndarray) -> bool:

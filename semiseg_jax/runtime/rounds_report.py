@@ -76,8 +76,8 @@ def curves(results: Mapping[str, Mapping[str, Any]], info: DatasetInfo) -> Figur
   """The best score of every round, and beside it the share of pixels kept of each class, a panel
   for each network's rounds."""
   networks = sorted({result["network_number"] for result in results.values()})
-  figure = new_figure(6.6 * (1 + len(networks)), 5.0, "")
-  boxes = [(0.6 + 6.6 * i, 0.5, 3.9, 3.9) for i in range(1 + len(networks))]
+  figure = new_figure(7.0 * (1 + len(networks)), 5.0, "")
+  boxes = [(0.6 + 7.0 * i, 0.5, 3.9, 3.9) for i in range(1 + len(networks))]
   letter = {number: f"network {'ab'[number]}" for number in networks} if networks[1:] else {0: ""}
   of = {n: [r for r in results.values() if r["network_number"] == n] for n in networks}
   lines = []

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from semiseg_jax.input.sources import DatasetInfo
-from semiseg_jax.runtime.history import FILE, History, Row, read_history, series, series_of_classes
+from semiseg_jax.paths import printable
+from semiseg_jax.runtime.history import (
+  METRICS,
+  History,
+  Row,
+  read_history,
+  series,
+  series_of_classes,
+)
 from semiseg_jax.runtime.plots import (
   COLORS,
   INK,
@@ -32,9 +40,9 @@ def draw_run(workdir: pathlib.Path, info: DatasetInfo, of_classes: Sequence[str]
 
   of_classes: what was logged as a list of a value for each class, in pictures/NAME.png each.
   """
-  history = read_history(workdir / FILE)
+  history = read_history(workdir / METRICS)
   with style():
-    save(run_figure(history, info, workdir.resolve().name), workdir / "curves.png")
+    save(run_figure(history, info, printable(workdir.resolve().name)), workdir / "curves.png")
     for name in of_classes:
       (workdir / "pictures").mkdir(exist_ok=True)
       figure = class_figure(name, *series_of_classes(history.train, name, info.class_names), info)

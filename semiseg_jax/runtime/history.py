@@ -10,7 +10,7 @@ import numpy as np
 
 from semiseg_jax.runtime.checkpoints import write_text
 
-FILE = "metrics.jsonl"
+METRICS = "metrics.jsonl"
 Row = dict[str, Any]
 _STEPS = 2**53  # more are no float
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from semiseg_jax.paths import user_path
-from semiseg_jax.runtime.history import FILE, History, Row, number, read_history, series
+from semiseg_jax.paths import printable, user_path
+from semiseg_jax.runtime.history import METRICS, History, Row, number, read_history, series
 from semiseg_jax.runtime.report import duration
 
 SCORE = "miou_present"
@@ -61,8 +61,8 @@ def find_runs(texts: Iterable[str]) -> tuple[list[pathlib.Path], list[str]]:
       inside = _in_order(path.iterdir()) if path.is_dir() and not _is_run(path) else [path]
       runs = [folder for folder in inside if _is_run(folder)]
       found |= {folder.resolve(): folder for folder in runs}
-      if not runs and len(paths) == 1:
-        wrong.append(f"{path}: neither a run, which has {FILE}, nor a folder of runs")
+      if not runs:
+        wrong.append(f"{path}: neither a run, which has {METRICS}, nor a folder of runs")
   return list(found.values()), wrong
 
 
@@ -70,12 +70,12 @@ def read_run(folder: pathlib.Path, name: str) -> PastRun:
   """ValueError or OSError, with the file, for one of which nothing can be told."""
   config = _read_object(folder / "config.json")
   stages = _stages(folder) or [folder]
-  histories = [read_history(stage / FILE) for stage in stages]
+  histories = [read_history(stage / METRICS) for stage in stages]
   results = list(map(_result, stages))
   firsts = _firsts(histories)
   history = _one_behind_the_other(histories, firsts)
   if not history.train and not history.evaluations:
-    raise ValueError(f"{folder}: nothing is logged in {FILE}")
+    raise ValueError(f"{folder}: nothing is logged in {METRICS}")
   scores = zip(*series(history.evaluations, SCORE), strict=True)
   candidates = [(value, int(step)) for step, value in scores]
   candidates += [best for best in map(_best, results, firsts) if best]
@@ -83,7 +83,7 @@ def read_run(folder: pathlib.Path, name: str) -> PastRun:
   status = _status(results[-1], histories[-1])
   if in_rounds:
     status = _result(folder).get("status") or (status if status == "interrupted" else None)
-  age = time.time() - max((stage / FILE).stat().st_mtime for stage in stages)
+  age = time.time() - max((stage / METRICS).stat().st_mtime for stage in stages)
   return PastRun(
     name,
     folder,
@@ -99,7 +99,7 @@ def short_names(folders: Sequence[pathlib.Path]) -> list[str]:
   """What differs in their paths, or the last part of a single one."""
   paths = [folder.resolve() for folder in folders]
   parent = os.path.commonpath([path.parent for path in paths])
-  return [str(path.relative_to(parent)) for path in paths]
+  return [printable(path.relative_to(parent)) for path in paths]
 
 
 def _in_order(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
@@ -109,7 +109,7 @@ def _in_order(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
 
 
 def _is_run(folder: pathlib.Path) -> bool:
-  return any((folder / name).is_file() for name in (FILE, "config.json"))
+  return any((folder / name).is_file() for name in (METRICS, "config.json"))
 
 
 def _stages(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -118,7 +118,7 @@ def _stages(folder: pathlib.Path) -> list[pathlib.Path]:
     (match, path) for path in folder.glob("round_*") if (match := _STAGE.fullmatch(path.name))
   ]
   found.sort(key=lambda pair: (int(pair[0][1]), pair[0][2]))
-  return [path for _, path in found if (path / FILE).exists()]
+  return [path for _, path in found if (path / METRICS).exists()]
 
 
 def _read_object(path: pathlib.Path) -> dict[str, Any]:

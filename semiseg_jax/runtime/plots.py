@@ -62,12 +62,12 @@ class Line(NamedTuple):
 @contextlib.contextmanager
 def style() -> Iterator[None]:
   """matplotlib's own looks with ours over them, whatever the user's are; it warns of nothing."""
-  import matplotlib.style
-
   logger = logging.getLogger("matplotlib")
   level = logger.level
   logger.setLevel(logging.ERROR)  # of its caches, and fonts
   try:
+    import matplotlib.style
+
     with warnings.catch_warnings(), matplotlib.style.context(["default", _STYLE]):
       warnings.simplefilter("ignore")  # of letters that the font lacks
       yield

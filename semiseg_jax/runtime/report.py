@@ -22,7 +22,7 @@ from semiseg_jax.evaluation.metrics import Scores
 from semiseg_jax.input.sources import DatasetInfo
 from semiseg_jax.runtime.checkpoints import first_line
 from semiseg_jax.runtime.curves import draw_run
-from semiseg_jax.runtime.history import FILE, drop_later_lines
+from semiseg_jax.runtime.history import METRICS, drop_later_lines
 
 _CLASSES_PER_COLUMN = 10
 _COLUMNS = ("step {task.completed}/{task.total}", BarColumn(), "{task.percentage:.0f}%",
@@ -52,8 +52,8 @@ class Reporter:
     workdir.mkdir(parents=True, exist_ok=True)
     self._pictures = workdir / "pictures"
     self._workdir = workdir
-    drop_later_lines(workdir / FILE, resume_step)
-    self._metrics = (workdir / FILE).open("a")
+    drop_later_lines(workdir / METRICS, resume_step)
+    self._metrics = (workdir / METRICS).open("a")
     purge_step = resume_step + 1 if resume_step else None
     self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=purge_step)
     self._of_classes: list[str] = []  # what was logged of each class

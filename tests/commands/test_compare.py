@@ -146,6 +146,9 @@ def test_what_is_no_run_is_named(tmp_path, capsys):
   (tmp_path / "file").touch()
   assert compare(tmp_path, tmp_path / "a", *(tmp_path / x for x in ("empty", "file", "no*"))) == 0
   lines = capsys.readouterr().err.splitlines()
+  assert find_runs([str(tmp_path / "[ef]*")])[1] == [
+    line.removeprefix("compare: left out: ") for line in lines[:2]
+  ]
   assert len(lines) == 3
   for line, name in zip(lines, ("empty", "file", "no*"), strict=True):
     assert line.startswith("compare: left out: ") and str(tmp_path / name) in line
@@ -289,6 +292,12 @@ def test_runs_of_a_group_that_share_no_stretch_are_named_themselves(tmp_path):
   make_run(tmp_path / "s_1", (0.4,), seed=1, every=200, training__steps=9)
   axes = figure_of(tmp_path).axes[0]
   assert labels(axes) == ["s_0", "s_1"] and len(axes.texts) == 2
+
+
+def test_a_name_may_be_any_bytes(tmp_path, capsys):
+  make_run(tmp_path / os.fsdecode(b"caf\xe9$_{"))
+  assert compare(tmp_path, tmp_path) == 0
+  assert cells(capsys.readouterr().out, "caf\ufffd$_{")[1] == "finished"
 
 
 def test_runs_without_an_evaluation_are_drawn(tmp_path, capsys):

@@ -115,7 +115,7 @@ def _comes_with_a_choice(key: str, runs: Sequence[PastRun]) -> bool:
     return False
   parts = key.split(".")
   names = [".".join([*parts[:i], "name"]) for i in range(1, len(parts))]
-  return any(len({run.config.get(name) for run in runs}) > 1 for name in names)
+  return any(len({_text(run.config.get(name)) for run in runs}) > 1 for name in names)
 
 
 def _without_seeds(config: dict[str, Any]) -> dict[str, Any]:

@@ -89,6 +89,7 @@ def draw_differences(
   axes.axvline(0, color="#9a9a9a", linewidth=0.8)
   axes.grid(visible=False, axis="y")
   axes.invert_yaxis()
+  axes.locator_params(axis="x", nbins=5)
   axes.set_xlabel(
     f"left: {shortened(groups[0].name)} is better, right: {shortened(groups[1].name)}"
   )

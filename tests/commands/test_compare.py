@@ -196,6 +196,14 @@ def test_a_damaged_result_counts_as_none(result, tmp_path, capsys):
   assert cells(capsys.readouterr().out, "[a]")[3:6] == ["50.00", "50.00", "200"]
 
 
+def test_a_config_of_odd_values_is_compared(tmp_path, capsys):
+  make_run(tmp_path / "a", method__name=["x"], method__y={"name": {}}, training="all")
+  make_run(tmp_path / "b", method__name=3, method__z=1)
+  assert compare(tmp_path, tmp_path) == 0
+  printed = capsys.readouterr()
+  assert printed.err == "" and cells(printed.out, "method.name")[1:] == ["['x']", "a"]
+
+
 def test_foreign_lines_are_told_and_skipped(tmp_path, capsys):
   folder = make_run(tmp_path / "a")
   path = folder / "metrics.jsonl"
@@ -263,6 +271,15 @@ def test_a_run_has_one_color_in_every_panel(tmp_path):
   colors = [{line.get_label(): tuple(np.ravel(line.get_color())) for line in axes.lines}
             for axes in (scores, losses)]  # fmt: skip
   assert colors[0] == colors[1] and len(set(colors[0].values())) == len(colors[0]) == 12
+
+
+def test_of_a_short_run_its_name_is_where_its_line_is_not(tmp_path):
+  make_run(tmp_path / "long", (0.5,) * 9)
+  make_run(tmp_path / "short", (0.25,), method__x=1)
+  axes = figure_of(tmp_path).axes[0]
+  ends = {text.get_text(): text.xy for text in axes.texts}
+  assert ends == {"long  50.0": (900, 50), "short  25.0": (100, 25)}
+  assert all(text.arrow_patch.get_linestyle() == ":" for text in axes.texts)
 
 
 def test_a_group_is_its_mean_in_a_band_over_its_runs(tmp_path):

@@ -2,6 +2,7 @@
 
     python -m semiseg_jax check DIR              looks for mistakes in a folder of images and masks
     python -m semiseg_jax inspect --config=FILE  draws what the network will see, measures reading
+    python -m semiseg_jax compare RUN RUN ...  prints and draws runs side by side
     python -m semiseg_jax convert WEIGHTS        PyTorch weights to ours and back
 
 Each has a --help of its own. Training, evaluation and prediction are in launch.py.
@@ -15,7 +16,7 @@ from absl import logging
 
 from semiseg_jax.runtime.errors import in_one_line
 
-COMMANDS = ("check", "inspect", "convert")
+COMMANDS = ("check", "inspect", "compare", "convert")
 
 
 def main(argv: list[str]) -> int:

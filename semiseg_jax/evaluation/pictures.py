@@ -14,7 +14,6 @@ _TILE_HEIGHT = 256  # smaller pictures are magnified to at least this
 _FONT_SIZE = 15
 _BAND, _GAP, _MARGIN = 26, 6, 6  # pixels: height of a line of text, between tiles, around text
 _PAPER, _INK = (255, 255, 255), (32, 32, 32)
-_GRID, _CURVES = (224, 224, 224), (640, 360)  # colour of lines at quarters, size of a plot
 
 
 def colorize(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
@@ -106,27 +105,6 @@ def legend(
     middle = (x + swatch + _MARGIN, y + _BAND // 2)
     draw.text(middle, name, fill=_INK, font=font, anchor="lm")
   return np.asarray(canvas)
-
-
-def class_curves(
-  title: str,
-  steps: Sequence[int],
-  values: Sequence[Sequence[float]],
-  palette: np.ndarray,
-  class_names: Sequence[str],
-) -> np.ndarray:
-  """uint8 [H,W,3]: a line for each class over the steps, between 0 and 1; values: [T][C]."""
-  width, height = _CURVES
-  plot = np.full((height, width, 3), _PAPER, np.uint8)
-  for share in (0.25, 0.5, 0.75):
-    plot[round(share * (height - 1))] = _GRID
-  x = np.asarray(steps) / max(steps[-1], 1) * (width - 1)
-  y = (1 - np.clip(np.asarray(values, float), 0, 1)) * (height - 1)
-  for line, color in zip(y.T, np.asarray(palette).tolist(), strict=False):
-    points = np.rint(np.stack([x, line], axis=-1)).astype(np.int32)
-    cv2.polylines(plot, [points], False, color, 2, cv2.LINE_AA)
-  caption = text_line(f"{title}, 0 to 1, until step {steps[-1]}", _FONT_SIZE, width)
-  return np.concatenate([caption, plot, legend(palette, class_names, width)])
 
 
 def text_line(text: str, size: int, width: int, ink: tuple[int, int, int] = _INK) -> np.ndarray:

@@ -18,11 +18,11 @@ from rich.progress import BarColumn, Progress
 from rich.table import Table
 
 from semiseg_jax.evaluation.metrics import Scores
-from semiseg_jax.evaluation.pictures import class_curves
-from semiseg_jax.files import write_text
 from semiseg_jax.input.sources import DatasetInfo
+from semiseg_jax.runtime.curves import CURVES, draw_run
 from semiseg_jax.runtime.errors import in_one_line
 from semiseg_jax.runtime.events import Events
+from semiseg_jax.runtime.history import METRICS, drop_later_lines
 
 _CLASSES_PER_COLUMN = 10
 _COLUMNS = ("step {task.completed}/{task.total}", BarColumn(), "{task.percentage:.0f}%",
@@ -51,14 +51,14 @@ class Reporter:
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     self._pictures = workdir / "pictures"
-    self._metrics_path = workdir / "metrics.jsonl"
+    self._workdir, self._metrics_path = workdir, workdir / METRICS
     self._folder = workdir / "tensorboard"
     self._lost: set[pathlib.Path] = set()  # what could not be written
     self._events = Events(self._folder, resume_step + 1 if resume_step else None)
     self._of_classes: list[str] = []  # what was logged of each class
     self._total = total_steps
     self._console = console or Console(highlight=False)
-    self._attempt(self._metrics_path, _drop_later_lines, self._metrics_path, resume_step)
+    self._attempt(self._metrics_path, drop_later_lines, self._metrics_path, resume_step)
     self._pace = _Pace(resume_step)
     self._progress = None
     if self._console.is_terminal:
@@ -126,14 +126,10 @@ class Reporter:
       self._attempt(self._folder, self._events.image, f"validation/{name}", picture, step)
 
   def curves(self, info: DatasetInfo) -> None:
-    """Draws what was logged of each class over the steps: pictures/NAME.png."""
-    if not self._enabled or not self._of_classes:
+    """Draws what was logged: curves.png, and of lists for each class pictures/NAME.png."""
+    if not self._enabled:
       return
-    rows = [json.loads(line) for line in self._metrics_path.read_text().splitlines()]
-    for name in self._of_classes:
-      steps, values = zip(*((row["step"], row[name]) for row in rows if name in row), strict=True)
-      picture = class_curves(name, steps, values, info.palette, info.class_names)
-      self._attempt(self._pictures, _save, picture, self._pictures / f"{name}.png")
+    self._attempt(self._workdir / CURVES, draw_run, self._workdir, info, self._of_classes)
 
   def note(self, text: str) -> None:
     """A message to the person who watches."""
@@ -166,9 +162,10 @@ class Reporter:
       return
     try:
       write(*args)
-    except OSError as error:
+    except Exception as error:  # whatever drawing, too, may raise
       self._lost.add(path)
-      self.note(f"{path} is not written any more, training goes on: {in_one_line(error)}")
+      why = in_one_line(error) if isinstance(error, OSError) else repr(error)[:200]
+      self.note(f"{path} is not written any more, training goes on: {why}")
 
   def _print(self, text: str) -> None:
     self._console.print(text, soft_wrap=True, markup=False)
@@ -251,17 +248,3 @@ def percent(share: float) -> str:
 def _save(picture: np.ndarray, path: pathlib.Path) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   Image.fromarray(picture).save(path)
-
-
-def _drop_later_lines(path: pathlib.Path, step: int) -> None:
-  """Takes the lines of steps after `step`, and one cut off by a crash, out of metrics.jsonl."""
-
-  def is_kept(line: str) -> bool:
-    try:
-      return json.loads(line)["step"] <= step
-    except (ValueError, KeyError, TypeError):
-      return False
-
-  if path.exists():
-    kept = filter(is_kept, path.read_text(errors="replace").splitlines())
-    write_text(path, "".join(f"{line}\n" for line in kept))

@@ -1,21 +1,27 @@
 """What people see of a run in rounds: a table of its stages, one of its classes, and curves."""
 
+from __future__ import annotations
+
 import math
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from semiseg_jax.evaluation.pictures import class_curves
 from semiseg_jax.input.sources import DatasetInfo
+from semiseg_jax.runtime.curves import class_lines
+from semiseg_jax.runtime.history import number
+from semiseg_jax.runtime.plots import INK, Line, add_panel, draw_lines, new_figure, save, style
 from semiseg_jax.runtime.report import empty_table, percent
 
-_INK = np.array([[32, 32, 32], [200, 60, 40]])  # of the first network's curve and of the second's
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
+
+_COLORS = (INK, "#c83c28")  # of the first network's curve and of the second's
 
 
 def report(
@@ -33,7 +39,8 @@ def report(
     if table.row_count:
       console.print(table)
   (workdir / "pictures").mkdir(exist_ok=True)
-  Image.fromarray(curves(results, info)).save(workdir / "pictures" / "rounds.png")
+  with style():
+    save(curves(results, info), workdir / "pictures" / "rounds.png")
 
 
 def stage_table(results: Mapping[str, Mapping[str, Any]], console: Console) -> Table:
@@ -65,22 +72,29 @@ def class_table(
   return table
 
 
-def curves(results: Mapping[str, Mapping[str, Any]], info: DatasetInfo) -> np.ndarray:
-  """uint8 [H,W,3]: the best score of every round, and below it the share of pixels kept of each
-  class, a plot for each network's rounds."""
-  plots, networks = [], sorted({result["network_number"] for result in results.values()})
-  of = lambda number: [r for r in results.values() if r["network_number"] == number]
-  scores = np.stack([[r["best"]["score"] for r in of(number)] for number in networks], axis=-1)
-  names = [f"network {'ab'[number]}" for number in networks] if len(networks) > 1 else ["score"]
-  plots.append(class_curves("best score by round", range(len(scores)), scores, _INK, names))
-  for number in networks:
-    labelled = [r for r in of(number) if r["labels"]]
-    if labelled:
-      rounds = [r["round"] for r in labelled]
-      kept = [[k or 0.0 for k in r["labels"]["kept_of_class"]] for r in labelled]
-      title = "share of each class's pixels kept, by round"
-      plots.append(class_curves(title, rounds, kept, info.palette, info.class_names))
-  return np.concatenate(plots)
+def curves(results: Mapping[str, Mapping[str, Any]], info: DatasetInfo) -> Figure:
+  """The best score of every round, and beside it the share of pixels kept of each class, a panel
+  for each network's rounds."""
+  networks = sorted({result["network_number"] for result in results.values()})
+  figure = new_figure(7.0 * (1 + len(networks)), 5.0, "")
+  boxes = [(0.6 + 7.0 * i, 0.5, 3.9, 3.9) for i in range(1 + len(networks))]
+  letter = {number: f"network {'ab'[number]}" for number in networks} if networks[1:] else {0: ""}
+  of = {n: [r for r in results.values() if r["network_number"] == n] for n in networks}
+  lines = []
+  for n, done in of.items():
+    scores = [number(result["best"]["score"]) for result in done]
+    lines.append(Line(letter[n], np.arange(len(done)), np.asarray(scores), _COLORS[n]))
+  is_share = all(np.nanmin(line.values, initial=0) >= 0 for line in lines)  # unlike a loss
+  axes = add_panel(figure, boxes[0], "best score" + ", percent" * is_share)
+  draw_lines(axes, lines, "no score", share=is_share, over="round")
+  for n, box in zip(networks, boxes[1:], strict=True):
+    labelled = [result for result in of[n] if result["labels"]]
+    kept = [[k or 0.0 for k in result["labels"]["kept_of_class"]] for result in labelled]
+    rounds = np.asarray([result["round"] for result in labelled])
+    values = np.asarray(kept).reshape(-1, info.num_classes)
+    axes = add_panel(figure, box, f"share of each class's pixels kept, percent  {letter[n]}")
+    draw_lines(axes, class_lines(rounds, values, info), "no labels", share=True, over="round")
+  return figure
 
 
 def _table(console: Console, *columns: str) -> Table:

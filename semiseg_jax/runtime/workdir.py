@@ -4,7 +4,7 @@ config.json    the resolved config       metrics.jsonl   every logged and evalua
 data.json      what it learns from       tensorboard/    the same for TensorBoard, and panels
 checkpoints/   the newest, to resume     pictures/       panels of validation images
 best/          the best by mIoU          result.json     best and last scores
-lock           while a run is there
+curves.png     all of it over the steps  lock            while a run is there
 """
 
 import json

@@ -216,7 +216,7 @@ class _Training:
         f"the gradient of step {bad} is not finite; {where}. Lower optimizer.learning_rate, or "
         "look at the data with python -m semiseg_jax check"
       )
-    self.reporter.train(step, metrics)
+    self.reporter.train(step, {**metrics, "learning_rate": self.run.learning_rate(step - 1)})
 
   def evaluate(self, step: int) -> None:
     """Scores the network, draws panels, keeps it if it is the best so far, or goes back to that."""

@@ -13,7 +13,7 @@ from semiseg_jax.input.pipeline import Stream
 from semiseg_jax.input.sources import Dataset
 from semiseg_jax.runtime.mesh import make_mesh, sharing_devices
 from semiseg_jax.training.check import check, check_size
-from semiseg_jax.training.optimizers import make_optimizer
+from semiseg_jax.training.optimizers import make_optimizer, make_settings
 from semiseg_jax.training.start import Start, make_start
 from semiseg_jax.training.state import make_state
 from semiseg_jax.training.step import Metrics, make_train_step
@@ -40,6 +40,11 @@ class Run:
   def train_step(self) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The jitted step (`make_train_step`)."""
     return make_train_step(self.method, self.optimizer, self.mesh, self.config.training.accumulate)
+
+  def learning_rate(self, step: int) -> float:
+    """Of a step, counted from 0; what parameter groups make of it is not in it."""
+    schedule, settings = make_settings(self.config.optimizer)
+    return float(schedule.rate(settings.learning_rate, self.config.training.steps, step))
 
   def initial_state(self, mesh: Mesh | None = None) -> TrainState:
     """See `make_state`."""

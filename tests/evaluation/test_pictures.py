@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from semiseg_jax.evaluation.pictures import (
-  class_curves,
   colorize,
   legend,
   overlay,
@@ -87,12 +86,3 @@ def test_legend_wraps_and_names_only_what_is_shown():
   assert {tuple(c) for c in PALETTE.tolist()} <= colours(one_line)
   shown = colours(legend(PALETTE, names, 600, [0, IGNORE]))
   assert (128, 64, 128) in shown and (244, 35, 232) not in shown and (0, 0, 0) in shown
-
-
-def test_curves_of_classes_fall_where_their_values_do():
-  palette = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
-  values = [[1.0, 0.0], [0.5, 0.0]]
-  picture = class_curves("thresholds", (0, 10), values, palette, ("sky", "road"))
-  red = np.argwhere((picture == [255, 0, 0]).all(axis=-1))
-  top, bottom = (red[red[:, 1] == column][:, 0].min() for column in (2, 600))
-  assert bottom > top + 100 and picture.shape[1] == 640

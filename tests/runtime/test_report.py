@@ -13,6 +13,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from semiseg_jax.evaluation.metrics import scores
 from semiseg_jax.files import write_json
+from semiseg_jax.input.sources import DatasetInfo
 from semiseg_jax.runtime.report import Reporter, duration, jsonable, print_scores
 
 SCORES = scores(np.array([[3, 0, 0], [1, 4, 0], [0, 0, 0]]))
@@ -149,6 +150,7 @@ def test_what_can_be_made_anew_never_stops_a_run(tmp_path, name):
     reporter.train(step, {"loss": 1.0})
     reporter.evaluation(step, SCORES, NAMES, seconds=1.0)
     reporter.panels(step, [np.zeros((4, 4, 3), np.uint8)], ["a"])
+    reporter.curves(DatasetInfo("streets", tuple(NAMES), np.eye(3, dtype=np.uint8), None))
   reporter.close()
   assert out.file.getvalue().count(f"{tmp_path / name} is not written any more") == 1
   others = {"metrics.jsonl", "tensorboard", "pictures"} - {name}

@@ -84,8 +84,8 @@ def _read_safetensors(path: pathlib.Path) -> StateFile:
 def _read_torch(path: pathlib.Path) -> Any:
   torch = needed("torch")
   try:
-    with torch.serialization.safe_globals(_numpy_scalars()):
-      return torch.load(path, map_location="cpu", weights_only=True)
+    with torch.serialization.safe_globals(_numpy_scalars()), open(path, "rb") as file:
+      return torch.load(file, map_location="cpu", weights_only=True)  # a name's end tells nothing
   except pickle.UnpicklingError as error:  # its first line is advice to run whatever is inside
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
     what = f"it asks for {found[1]}" if found else "it holds something else"

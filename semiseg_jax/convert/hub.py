@@ -76,8 +76,10 @@ def _in_one_line(
 ) -> Iterator[None]:
   """What the hub's library raises, as an error for people; or_else: why a repository may seem not
   to be there. What it logs while it tries again is left out."""
-  library = _library(reference)
-  logging, errors = library.utils.logging, library.errors
+  _library(reference)
+  from huggingface_hub import errors
+  from huggingface_hub.utils import logging
+
   verbosity = logging.get_verbosity()
   logging.set_verbosity_error()
   try:
@@ -129,7 +131,8 @@ def _refusal(error: BaseException | None) -> str:
   if status is not None and status >= 500:
     return f"the hub answers {status}, it is out of order: try again later"
   if status is not None:
-    return f"the hub answers {status} ({first_line(error)}): look at the name and HF_ENDPOINT"
+    said = getattr(error, "server_message", None) or first_line(error)
+    return f"the hub answers {status} ({' '.join(said.split())}): look at the name and HF_ENDPOINT"
   if type(error).__name__ == "OfflineModeIsEnabled":
     return "HF_HUB_OFFLINE is set, so the hub isn't asked: unset it"
   said = f" ({first_line(error)})" if error else ""

@@ -1,8 +1,9 @@
 """Weights of a file as a network of ours."""
 
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,9 @@ from semiseg_jax.convert.assign import A_COPY, A_COUNTER, Report, assign, counte
 from semiseg_jax.convert.family import Family
 from semiseg_jax.input.folder import make_palette
 from semiseg_jax.models.network import Network, Variables
+from semiseg_jax.runtime.checkpoints import first_line
+
+_SHOWN = 4  # names in a line
 
 
 class Weights(NamedTuple):
@@ -52,17 +56,15 @@ def read_weights(
   """
   path = hub.fetch(reference)
   content, own = files.read(path)
-  layout, found = _networks(reference, content, family)
-  try:
+  with _naming(reference):
+    layout, found = _networks(content, family)
     place = wrappers.choose(found, which)
-  except ValueError as error:
-    raise ValueError(f"{reference}: {error}") from error
-  network = found[place]
-  layout = layout or families.detect(network.tensors)
-  tensors = layout.adapt({**network.tensors, **apart.read(layout, path)})
+    network = found[place]
+    layout = layout or families.detect(network.tensors)
+    tensors = adapted(layout, {**network.tensors, **apart.read(layout, path)})
+    model = describe(layout, tensors, network.beside | {"about": own})
   check_finite(tensors, reference)
-  extra = network.beside | {"about": own}
-  model = describe(layout, tensors, extra) | {k: v for k, v in known.items() if v is not None}
+  model |= {key: value for key, value in known.items() if value is not None}
   with open(path, "rb") as file:
     digest = hashlib.file_digest(file, "sha256").hexdigest()
   origin = {"file": reference, "family": layout.name, "sha256": digest, "network": place}
@@ -70,6 +72,15 @@ def read_weights(
   return Weights(
     tensors, layout, model, {**own, "counters": counters_of(tensors), "origin": origin}
   )
+
+
+@contextlib.contextmanager
+def _naming(reference: str) -> Iterator[None]:
+  """Names the file in what is wrong with what is in it."""
+  try:
+    yield
+  except ValueError as error:
+    raise ValueError(f"{reference}: {error}") from error
 
 
 def check_finite(tensors: Mapping[str, np.ndarray], reference: str) -> None:
@@ -82,13 +93,14 @@ def check_finite(tensors: Mapping[str, np.ndarray], reference: str) -> None:
     )
 
 
-def some(names: Sequence[str], most: int = 3) -> str:
+def some(names: Sequence[str]) -> str:
   """The first of them, and how many more there are."""
-  return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+  more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+  return ", ".join(names[:_SHOWN]) + more
 
 
 def _networks(
-  reference: str, content: Mapping[str, Any], family: str | None
+  content: Mapping[str, Any], family: str | None
 ) -> tuple[Family | None, dict[str, wrappers.Found]]:
   """The layout that was asked for, and every network in a file; ValueError without any."""
   layout = families.named(family) if family else None
@@ -96,11 +108,18 @@ def _networks(
     return layout, found
   places = [place.tensors for place in wrappers.networks_in(content, bool).values()]
   if not places:
-    inside = ", ".join(list(content)[:8]) or "nothing"
-    raise ValueError(f"{reference} holds no state dict, only: {inside}")
+    raise ValueError(f"it holds no state dict, only: {', '.join(list(content)[:8]) or 'nothing'}")
   if layout:
-    raise ValueError(f"{reference} has no {layout.signature[0]}: it is not of {layout.title}")
-  raise ValueError(f"{reference}: {families.unknown(max(places, key=len))}")
+    raise ValueError(f"it has no {layout.signature[0]}: it is not of {layout.title}")
+  raise ValueError(families.unknown(max(places, key=len)))
+
+
+def adapted(family: Family, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """`Family.adapt`; ValueError for tensors that are not all of its state dict."""
+  try:
+    return family.adapt(tensors)
+  except (KeyError, IndexError, ValueError) as error:
+    raise ValueError(f"not the whole state dict of {family.title}: {first_line(error)}") from error
 
 
 def describe(

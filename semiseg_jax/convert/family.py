@@ -74,11 +74,12 @@ def numbers(shapes: Shapes, pattern: str) -> set[str]:
 
 
 def noted(extra: Mapping[str, Any], *keys: str) -> Any:
-  """What a file says beside its tensors under a key, and keys inside it; None if it doesn't."""
+  """The plain value that a file has beside its tensors under a key, and keys inside that; None
+  without one."""
   found: Any = extra
   for key in keys:
     found = found.get(key) if isinstance(found, Mapping) else None
-  return found
+  return found if isinstance(found, str | int | float) else None
 
 
 def stem_rules(prefix: str, stem: str) -> tuple[tuple[str, str], ...]:

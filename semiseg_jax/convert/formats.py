@@ -5,11 +5,8 @@ import zipfile
 
 TORCH, SAFETENSORS = "torch", "safetensors"
 _HEAD = 512  # bytes that tell
-_ZIP, _PICKLE, _TORCH_MAGIC = (
-  b"PK\x03\x04",
-  b"\x80",
-  (0x1950A86A20F9469CFC6C).to_bytes(10, "little"),
-)
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+_TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # in files before PyTorch 1.6
 _LONGEST_HEADER = 100_000_000  # of a .safetensors file, by its definition
 _UNPACK = "unpack it, and give the file of weights that is inside"
 _OTHERS = {  # how files begin that are often taken for weights: what they are, and what to do
@@ -43,11 +40,11 @@ def format_of(path: pathlib.Path) -> str:
     return TORCH
   if head.startswith(_PICKLE) and _TORCH_MAGIC in head[:20]:
     return TORCH
-  is_short = int.from_bytes(head[:8], "little") < _LONGEST_HEADER
-  if path.suffix == ".safetensors" and not _instead(head):
-    return SAFETENSORS  # damaged, if it is none
-  if is_short and head[8:9] == b"{":
+  has_length = int.from_bytes(head[:8], "little") < _LONGEST_HEADER
+  if has_length and head[8:9] == b"{":
     return SAFETENSORS
+  if path.suffix == ".safetensors" and not _instead(head):
+    return SAFETENSORS  # a damaged one
   if head.startswith(_PICKLE):
     raise ValueError(
       f"{path} is refused: it is a pickle of Python's, not a file of PyTorch's. Nothing of it was "

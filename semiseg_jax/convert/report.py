@@ -14,11 +14,12 @@ _SHOWN = 5  # modules in a line
 
 
 def named_origin(name: str, weights: Weights) -> str:
-  """A file, which of its networks was taken, beside which others, and whose layout it has."""
+  """What was read, which network of it was taken, beside which others, and whose layout it has."""
   origin = weights.about["origin"]
-  place, others = origin.get("network"), ", ".join(origin.get("others", []))
-  inside = f" ({place or 'the outermost'} in it{f', beside {others}' if others else ''})"
-  return f"{name}{inside if place or others else ''}, {weights.family.title}"
+  if origin["file"] != name or not origin.get("network"):  # converted from another file, or alone
+    return f"{name}, {weights.family.title}"
+  beside = f", beside {', '.join(origin['others'])}" if origin["others"] else ""
+  return f"{name} ({origin['network']} in it{beside}), {weights.family.title}"
 
 
 def summary(report: Report) -> str:

@@ -175,7 +175,7 @@ def fit(
   more than it takes.
   """
   other = _other_trunk(weights.model.get("trunk"), model.get("trunk"))
-  hint = f"; {other}: set it so, or take another file" if other else ""
+  hint = f"; {other}: make them the same, or take another file" if other else ""
   try:
     variables, report = assign(
       weights.family, weights.tensors, variables, reinit_classifier=reinit_classifier
@@ -207,7 +207,7 @@ def _other_trunk(there: Mapping[str, Any] | None, here: Mapping[str, Any] | None
   differing = [key for key in there if key != "taps" and there[key] != here.get(key)]
   own = ", ".join(f"{key}={there[key]!r}" for key in differing)
   ours = ", ".join(f"{key}={here.get(key)!r}" for key in differing)
-  return f"config.model.trunk has {ours}, the file {own}" if differing else ""
+  return f"config.model.trunk has {ours}, the file's has {own}" if differing else ""
 
 
 def named(

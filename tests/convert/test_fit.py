@@ -44,15 +44,15 @@ def test_a_trunk_of_another_depth_is_refused(family, less, more):
   small, large = f"{key}={less[key]!r}", f"{key}={more[key]!r}"
   taps = {"taps": (0, 1, 2, 3)} if "depth" in less else {}
   line = r"fills the trunk in part: \d+ of its \d+ arrays are not there \(trunk\..*"
-  with pytest.raises(ValueError, match=line + rf"trunk has {large}, the file {small}: set it so"):
+  with pytest.raises(ValueError, match=line + rf"trunk has {large}, the file's has {small}: make"):
     into(of_trunk(family, **less), **more, **taps)
   line = r"more than the network takes: \d+ tensors without use \(.*"
-  with pytest.raises(ValueError, match=line + rf"trunk has {small}, the file {large}: set it so"):
+  with pytest.raises(ValueError, match=line + rf"trunk has {small}, the file's has {large}: make"):
     into(of_trunk(family, **more), **less, **taps)
 
 
 def test_a_trunk_of_another_size_is_refused():
-  line = r"config\.model\.trunk has name='{}', .*the file name='{}'"
+  line = r"config\.model\.trunk has name='{}', .*the file's has name='{}'"
   for family, there, here in (
     (RESNET, "resnet18", "resnet50"),
     (RESNET, "resnet50", "resnet34"),
@@ -60,7 +60,7 @@ def test_a_trunk_of_another_size_is_refused():
   ):
     with pytest.raises(ValueError, match=line.format(here, there)):
       into(of_trunk(family, name=there), name=here)
-  with pytest.raises(ValueError, match=r"config\.model\.trunk has heads=2, the file heads=1"):
+  with pytest.raises(ValueError, match=r"config\.model\.trunk has heads=2, the file's has heads=1"):
     into(of_trunk(ENCODER, name="dinov2_small"), name="dinov2_small", heads=2)
 
 

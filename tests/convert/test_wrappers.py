@@ -147,7 +147,9 @@ def test_files_in_which_no_network_is_known(tmp_path):
     read_weights(str(path), family="reco")
 
 
-@pytest.mark.parametrize("config", ["a.yaml", ["x"], {"training": "long", "arch": {"args": 3}}])
+@pytest.mark.parametrize(
+  "config", ["a.yaml", ["x"], {"training": "long", "dataset": [1], "arch": {"args": 3}}]
+)
 @pytest.mark.parametrize("name", ["memory_bank", "c3_deeplabv3plus"])
 def test_a_configuration_of_another_form_says_nothing(name, config, tmp_path):
   state = {key: torch.from_numpy(np.array(x)) for key, x in state_of(name).items()}

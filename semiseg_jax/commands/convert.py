@@ -25,7 +25,7 @@ from semiseg_jax.commands.flags import class_names
 from semiseg_jax.convert import apart, checkpoint, export, families, hub, published
 from semiseg_jax.convert.assign import tensors_of
 from semiseg_jax.convert.family import Family
-from semiseg_jax.convert.report import print_report, write_report
+from semiseg_jax.convert.report import named_origin, print_report, summary, write_report
 from semiseg_jax.convert.verify import LIMITS, findings
 from semiseg_jax.convert.weights import Converted, Weights, convert, describe, named
 from semiseg_jax.input.datasets import open_dataset
@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
   add("--push", metavar="ORG/REPO", help="sends --hub's folder, or WEIGHTS if it is one")
   add("--verify", action="store_true", help="say what holds: the way back, the use of every tensor")
   add("--family", help=f"layout of the file, read or written: {', '.join(families.FAMILIES)}")
+  add("--which", metavar="NAME", help="of several networks in the file, such as teacher")
   add("--model", dest="name", help="network, where the file leaves a choice (docs/weights.md)")
   add("--normalization", help="of the inputs, where the file doesn't say")
   add("--classifier_branches", type=int, help="DeepLabV2: how many of its branches are added up")
@@ -78,7 +79,8 @@ def main(argv: list[str]) -> int:
   check_hub(args)
   check("--num_classes", args.num_classes, Count | None)
   known = {key: getattr(args, key) for key in _KNOWN}
-  weights = checkpoint.open_weights(args.weights, None if is_whole else args.family, **known)
+  family = None if is_whole else args.family
+  weights = checkpoint.open_weights(args.weights, family, args.which, **known)
   done = convert(weights, num_classes=args.num_classes, reinit_classifier=args.reinit_classifier)
   announce(args.weights, weights, done, console)
   about = names_and_colors(args, weights, done.model["num_classes"])
@@ -121,7 +123,7 @@ def check_hub(args: argparse.Namespace) -> None:
 
 def announce(name: str, weights: Weights, done: Converted, console: Console) -> None:
   """What the weights are, and what becomes of them."""
-  console.print(f"{name}: {weights.family.title}")
+  console.print(f"{named_origin(name, weights)}: {summary(done.report)}")
   console.print(", ".join(f"{key}={x}" for key, x in flatten_dict(done.model, sep=".").items()))
   origin = weights.about["origin"]
   if "sha256" in origin:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from semiseg_jax.convert import files
+from semiseg_jax.convert import files, wrappers
 from semiseg_jax.convert.family import Family
 
 
@@ -17,10 +17,21 @@ def second(path: pathlib.Path) -> pathlib.Path:
 
 
 def read(family: Family, path: pathlib.Path) -> dict[str, np.ndarray]:
-  """The second file's tensors behind the family's prefix, none without such a file."""
+  """The second file's tensors behind the family's prefix, none without such a file.
+
+  Raises ValueError for another file in its place.
+  """
   if not family.apart or not second(path).is_file():
     return {}
-  return {family.apart + key: x for key, x in files.read(second(path)).tensors.items()}
+  found = wrappers.networks_in(files.read(second(path)).content, _is_second)
+  if len(found) != 1:
+    raise ValueError(f"{second(path)} holds no projection head, which belongs beside {path.name}")
+  (head,) = found.values()
+  return {family.apart + key: x for key, x in head.tensors.items()}
+
+
+def _is_second(tensors: Mapping[str, np.ndarray]) -> bool:
+  return any(key.startswith("emb_1.") for key in tensors)
 
 
 def write(

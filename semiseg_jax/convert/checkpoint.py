@@ -13,29 +13,34 @@ from ml_collections import ConfigDict
 from semiseg_jax import networks
 from semiseg_jax.convert import families, hub, published
 from semiseg_jax.convert.assign import tensors_of
-from semiseg_jax.convert.weights import Weights, completed, read_weights
+from semiseg_jax.convert.weights import Weights, check_finite, completed, read_weights
 from semiseg_jax.models.network import Network, Variables
 from semiseg_jax.paths import user_path
 from semiseg_jax.runtime.checkpoints import Checkpoints
 
 # Keys of config.model that say how a network computes and starts, not what it is.
-_COMPUTING = ("init_from", "reinit_classifier", "dtype", "sync_batch_norm", "remat")
+_COMPUTING = ("init_from", "which", "reinit_classifier", "dtype", "sync_batch_norm", "remat")
 
 
-def open_weights(reference: str, family: str | None = None, **known: Any) -> Weights:
+def open_weights(
+  reference: str, family: str | None = None, which: str | None = None, **known: Any
+) -> Weights:
   """What config.model.init_from names: what `trained_network` takes, a file of weights, or
   "hf://ORG/REPO/FILE".
 
-  family, known: see `convert.weights.read_weights`; for files alone.
+  which: of several networks in a file, or which of its method's a trained one has to be. family,
+  known: see `convert.weights.read_weights`; for files alone.
   """
   if not is_whole(reference):
-    return read_weights(reference, family, **known)
+    return read_weights(reference, family, which, **known)
   if given := [key for key, value in known.items() if value is not None]:
     raise ValueError(f"{reference} says itself what its network is: leave out {', '.join(given)}")
-  variables, _, about = trained_network(reference)
+  variables, _, about = trained_network(reference, name=which)
   own = families.OWN
+  tensors = tensors_of(own, jax.device_get(variables))
+  check_finite(tensors, reference)
   about = {**about, "origin": about.get("origin") or {"file": reference, "family": own.name}}
-  return Weights(tensors_of(own, jax.device_get(variables)), own, about["model"], about)
+  return Weights(tensors, own, about["model"], about)
 
 
 def is_whole(reference: str) -> bool:

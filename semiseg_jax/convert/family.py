@@ -21,7 +21,8 @@ class Family:
   known; unless: keys that it never has; tells: what else must hold of the tensors. describe:
   (shapes of the tensors, what else the file holds) -> what `networks.build` takes; a value of None
   could not be known. counters: whether BatchNorms have `num_batches_tracked`. of_trunk: whether a
-  file holds the trunk alone; the way back then leaves out the rest. apart: what the keys
+  file holds the trunk alone; the way back then leaves out the rest. lacks: what the paths of ours
+  begin with that no file has, whose arrays stay fresh. apart: what the keys
   begin with, here, of tensors that are in a file of their own (convert/apart.py). copies: (layer,
   the names under which it is in a state dict once more), for layers that the original uses in
   several places. adapt: makes a file's tensors into those that the rules name; restore: the way
@@ -37,14 +38,22 @@ class Family:
   tells: Callable[[Mapping[str, Any]], bool] = lambda tensors: True
   counters: bool = True
   of_trunk: bool = False
+  lacks: tuple[str, ...] = ()
   apart: str = ""
   copies: tuple[tuple[str, tuple[str, ...]], ...] = ()
   adapt: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
   restore: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
 
   def recognises(self, tensors: Mapping[str, Any]) -> bool:
-    has_all = all(key in tensors for key in self.signature)
-    return has_all and not any(key in tensors for key in self.unless) and self.tells(tensors)
+    others = any(key in tensors for key in self.unless)
+    return self.is_signed(tensors) and not others and self.tells(tensors)
+
+  def is_signed(self, tensors: Mapping[str, Any]) -> bool:
+    return all(key in tensors for key in self.signature)
+
+  def is_lacking(self, path: str) -> bool:
+    """Whether no file has the array at a path of ours."""
+    return any(re.match(pattern, path) for pattern in self.lacks)
 
   def copies_of(self, key: str) -> list[str]:
     """Under which keys a tensor is in a state dict once more."""
@@ -62,6 +71,15 @@ class Family:
 def numbers(shapes: Shapes, pattern: str) -> set[str]:
   """What the keys that begin with a pattern have in its group."""
   return {match[1] for key in shapes if (match := re.match(pattern, key))}
+
+
+def noted(extra: Mapping[str, Any], *keys: str) -> Any:
+  """The plain value that a file has beside its tensors under a key, and keys inside that; None
+  without one."""
+  found: Any = extra
+  for key in keys:
+    found = found.get(key) if isinstance(found, Mapping) else None
+  return found if isinstance(found, str | int | float) else None
 
 
 def stem_rules(prefix: str, stem: str) -> tuple[tuple[str, str], ...]:

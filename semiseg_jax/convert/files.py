@@ -11,33 +11,33 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from semiseg_jax.convert.formats import SAFETENSORS, format_of
 from semiseg_jax.runtime.errors import first_line
 
-_WRAPPERS = ("state_dict", "model", "model_state_dict", "network", "net")
 _ABOUT = "semiseg_jax"  # our entry in the header of a .safetensors file
 _EXTRAS = {"torch": "convert", "safetensors": "hub"}  # each package's, the lighter one of two
-_TORCH_SUFFIXES = (".pth", ".pt", ".pkl", ".tar", ".bin", ".ckpt")
+_AGAIN = "download or copy it again, and compare the sizes"
 
 
 class StateFile(NamedTuple):
-  """tensors: {key: array} without wrappers and prefixes; extra: what else the file holds."""
+  """content: all that is in the file, its tensors as arrays, in mappings as they were; about: what
+  our own files say of their network."""
 
-  tensors: dict[str, np.ndarray]
-  extra: dict[str, Any]
+  content: dict[str, Any]
+  about: dict[str, Any]
 
 
 def read(path: pathlib.Path) -> StateFile:
   """Raises ValueError for a file that is damaged, no state dict, or holds more than data."""
-  if path.suffix == ".safetensors":
-    tensors, extra = _read_safetensors(path)
-  elif path.suffix in _TORCH_SUFFIXES:
-    tensors, extra = _unwrap(_read_torch(path), path)
-  else:
-    known = ", ".join((".safetensors", *_TORCH_SUFFIXES))
-    raise ValueError(f"{path} is no file of weights: its name should end in one of {known}")
-  while tensors and all(key.startswith("module.") for key in tensors):
-    tensors = {key.removeprefix("module."): x for key, x in tensors.items()}
-  return StateFile(tensors, extra)
+  if format_of(path) == SAFETENSORS:
+    return _read_safetensors(path)
+  content = _read_torch(path)
+  if not isinstance(content, Mapping):
+    raise ValueError(f"{path} holds a {type(content).__name__}, no state dict: save that alone")
+  try:
+    return StateFile(_with_arrays(content, path), {})
+  except RecursionError as error:
+    raise ValueError(f"{path} is refused: what it holds contains itself") from error
 
 
 def write(path: pathlib.Path, tensors: Mapping[str, np.ndarray], about: dict[str, Any]) -> None:
@@ -67,52 +67,60 @@ def needed(package: str) -> types.ModuleType:
     ) from error
 
 
-def _read_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _read_safetensors(path: pathlib.Path) -> StateFile:
   safetensors = needed("safetensors")
   try:
     with safetensors.safe_open(path, framework="np") as file:
       tensors = {key: _plain(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
       header = file.metadata() or {}
-  except (safetensors.SafetensorError, OSError, TypeError, AttributeError) as error:
-    raise ValueError(f"{path} can't be read as safetensors: {error}") from error
-  return tensors, {"about": json.loads(header[_ABOUT])} if _ABOUT in header else {}
+    about = json.loads(header.get(_ABOUT, "{}"))
+  except (safetensors.SafetensorError, OSError, TypeError, AttributeError, ValueError) as error:
+    raise ValueError(
+      f"{path} can't be read as safetensors ({first_line(error)}): {_AGAIN}"
+    ) from error
+  return StateFile(tensors, about if isinstance(about, dict) else {})
 
 
 def _read_torch(path: pathlib.Path) -> Any:
   torch = needed("torch")
   try:
-    return torch.load(path, map_location="cpu", weights_only=True)
-  except pickle.UnpicklingError as error:
+    with torch.serialization.safe_globals(_numpy_scalars()), open(path, "rb") as file:
+      return torch.load(file, map_location="cpu", weights_only=True)  # a name's end tells nothing
+  except pickle.UnpicklingError as error:  # its first line is advice to run whatever is inside
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
-    what = f"it asks for {found[1]}" if found else first_line(error)
+    what = f"it asks for {found[1]}" if found else "it holds something else"
     raise ValueError(
-      f"{path} is refused: only files of arrays and plain values are read, and {what}. Nothing of "
+      f"{path} is refused: only files of tensors and plain values are read, and {what}. Nothing of "
       "it was run. If you trust it, load it in PyTorch and save its state dict alone"
     ) from error
-  except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-    raise ValueError(f"{path} is damaged or no file of PyTorch's: {first_line(error)}") from error
+  except (RuntimeError, EOFError, OSError, ValueError, KeyError, RecursionError) as error:
+    raise ValueError(f"{path} is damaged ({first_line(error)}): {_AGAIN}") from error
 
 
-def _unwrap(content: Any, path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """The state dict, at the top or under one of the usual names, and all that is beside it."""
-  if not isinstance(content, Mapping):
-    raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict")
-  if tensors := _tensors(content):
-    return tensors, {key: x for key, x in content.items() if key not in tensors}
-  for name in _WRAPPERS:
-    inner = content.get(name)
-    if isinstance(inner, Mapping) and (tensors := _tensors(inner)):
-      return tensors, {key: x for key, x in content.items() if key != name}
-  raise ValueError(
-    f"{path} holds no state dict at the top nor under {', '.join(_WRAPPERS)}, only: "
-    f"{', '.join(map(str, list(content)[:8])) or 'nothing'}"
-  )
+def _numpy_scalars() -> list[Any]:
+  """What the pickle of a number of numpy's asks for; it was called differently before numpy 2."""
+  scalar, *_ = np.float64(0).__reduce__()
+  names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+  return [*names, np.dtype, *(type(np.dtype(kind)) for kind in "?bhilqBHILQefdgFDU")]
 
 
-def _tensors(content: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  kind = needed("torch").Tensor
-  found = {key: x.detach() for key, x in content.items() if isinstance(x, kind)}
-  return {key: (x.float() if x.is_floating_point() else x).numpy() for key, x in found.items()}
+def _with_arrays(content: Mapping[str, Any], path: pathlib.Path) -> dict[str, Any]:
+  """The same with names for keys and arrays for tensors, in mappings of any depth."""
+  kind, found = needed("torch").Tensor, {}
+  for key, x in content.items():
+    if isinstance(x, Mapping):
+      found[str(key)] = _with_arrays(x, path)
+    elif isinstance(x, kind):
+      try:
+        found[str(key)] = (x.float() if x.is_floating_point() else x).detach().numpy()
+      except (RuntimeError, TypeError) as error:
+        raise ValueError(
+          f"{path}: {key} is a tensor of the kind {x.dtype}, {x.layout} on {x.device}, which is no "
+          "plain array: save the network as it was before"
+        ) from error
+    else:
+      found[str(key)] = x
+  return found
 
 
 def _plain(array: np.ndarray) -> np.ndarray:

@@ -75,10 +75,13 @@ def _in_one_line(
   reference: str, repo: str, or_else: str, file: str = "", revision: str | None = None
 ) -> Iterator[None]:
   """What the hub's library raises, as an error for people; or_else: why a repository may seem not
-  to be there."""
+  to be there. What it logs while it tries again is left out."""
   _library(reference)
   from huggingface_hub import errors
+  from huggingface_hub.utils import logging
 
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity_error()
   try:
     yield
   except errors.GatedRepoError as error:
@@ -87,8 +90,8 @@ def _in_one_line(
     ) from error
   except errors.LocalEntryNotFoundError as error:
     raise ConnectionError(
-      f"{reference} is not in the cache and the hub can't be reached: check the network, or "
-      "download the file and give its path"
+      f"{reference} is not in the cache and {_refusal(error.__cause__)}, or download the file and "
+      "give its path"
     ) from error
   except errors.EntryNotFoundError as error:
     raise FileNotFoundError(f"{reference}: the repository has no file {file}") from error
@@ -98,9 +101,39 @@ def _in_one_line(
     raise FileNotFoundError(f"{reference}: there is no repository {repo}, or {or_else}") from error
   except errors.LocalTokenNotFoundError as error:
     raise PermissionError(f"{reference}: set HF_TOKEN to a token that may write there") from error
-  except errors.HfHubHTTPError as error:
-    raise ConnectionError(f"{reference}: {first_line(error)}") from error
   except errors.HFValidationError as error:
     raise ValueError(f"{reference}: {first_line(error)}") from error
-  except errors.HTTPError as error:  # of the library that it sends with
-    raise ConnectionError(f"{reference}: the hub can't be reached ({first_line(error)})") from error
+  except (errors.HTTPError, errors.OfflineModeIsEnabled, RuntimeError) as error:
+    # RuntimeErrors are those of the library that it sends large files with
+    raise ConnectionError(f"{reference}: {_refusal(error)}") from error
+  except OSError as error:
+    if not error.strerror:  # the library's own; the others are of the disk
+      raise ConnectionError(f"{reference}: {first_line(error)}") from error
+    raise
+  finally:
+    logging.set_verbosity(verbosity)
+
+
+_ANSWERS = {  # by the status of an answer: what to do
+  401: "HF_TOKEN is none that it knows: log in anew, or unset it for what is public",
+  403: "HF_TOKEN doesn't allow it: take one that does",
+  409: "something else is being written there: try again",
+  413: "it is too large for it",
+  429: "it was asked too often: wait some minutes and try again",
+}
+
+
+def _refusal(error: BaseException | None) -> str:
+  """Why nothing came of it, and what to do."""
+  status = getattr(getattr(error, "response", None), "status_code", None)
+  if status in _ANSWERS:
+    return f"the hub answers {status}, {_ANSWERS[status]}"
+  if status is not None and status >= 500:
+    return f"the hub answers {status}, it is out of order: try again later"
+  if status is not None:
+    said = getattr(error, "server_message", None) or first_line(error)
+    return f"the hub answers {status} ({' '.join(said.split())}): look at the name and HF_ENDPOINT"
+  if type(error).__name__ == "OfflineModeIsEnabled":
+    return "HF_HUB_OFFLINE is set, so the hub isn't asked: unset it"
+  said = f" ({first_line(error)})" if error else ""
+  return f"the hub can't be reached{said}: check the network and HF_ENDPOINT"

@@ -9,12 +9,13 @@ import json
 import pathlib
 from typing import Any
 
+import numpy as np
 from flax.traverse_util import flatten_dict
 
 from semiseg_jax.convert import families, files, hub
 from semiseg_jax.convert.assign import A_COUNTER, assign, tensors_of
 from semiseg_jax.convert.card import make_card
-from semiseg_jax.convert.weights import completed
+from semiseg_jax.convert.weights import check_finite, completed
 from semiseg_jax.files import write_json, write_text
 from semiseg_jax.models.network import Variables
 from semiseg_jax.runtime.errors import first_line
@@ -108,9 +109,11 @@ def read_about(reference: str) -> dict[str, Any]:
 def read_variables(reference: str, fresh: Variables) -> Variables:
   """The arrays of the same place for a network that config.json describes.
 
-  Raises ValueError if they are of another one.
+  Raises ValueError if they are of another one or no numbers.
   """
-  tensors, _ = files.read(hub.fetch(f"{reference.rstrip('/')}/{WEIGHTS}"))
+  content, _ = files.read(hub.fetch(f"{reference.rstrip('/')}/{WEIGHTS}"))
+  tensors = {key: x for key, x in content.items() if isinstance(x, np.ndarray)}
+  check_finite(tensors, f"{reference}: {WEIGHTS}")
   try:
     variables, report = assign(families.OWN, tensors, fresh)
   except ValueError as error:

@@ -8,6 +8,18 @@ from rich.console import Console
 from rich.table import Table
 
 from semiseg_jax.convert.assign import A_COUNTER, Report
+from semiseg_jax.convert.weights import Weights
+
+_SHOWN = 5  # modules in a line
+
+
+def named_origin(name: str, weights: Weights) -> str:
+  """What was read, which network of it was taken, beside which others, and whose layout it has."""
+  origin = weights.about["origin"]
+  if origin["file"] != name or not origin.get("network"):  # converted from another file, or alone
+    return f"{name}, {weights.family.title}"
+  beside = f", beside {', '.join(origin['others'])}" if origin["others"] else ""
+  return f"{name} ({origin['network']} in it{beside}), {weights.family.title}"
 
 
 def summary(report: Report) -> str:
@@ -17,7 +29,8 @@ def summary(report: Report) -> str:
   if left:
     text += f", {len(left)} without use ({_modules(left)})"
   if report.fresh:
-    text += f", fresh: {_modules([path for path, _ in report.fresh])}"
+    fresh = [path for path, _ in report.fresh]
+    text += f", {len(fresh)} arrays of the network stay fresh: {_modules(fresh)}"
   return text
 
 
@@ -52,6 +65,8 @@ def write_report(report: Report, path: pathlib.Path) -> None:
 
 
 def _modules(names: list[str]) -> str:
+  """How many there are of each module, the first few of these."""
   counts = collections.Counter(name.split(".")[0] for name in names)
-  shown = [name for name, _ in counts.most_common(5)]
-  return ", ".join(shown) + (f" and {len(counts) - 5} more" if len(counts) > 5 else "")
+  shown = [f"{name} {count}" for name, count in counts.most_common(_SHOWN)]
+  rest = counts.total() - sum(count for _, count in counts.most_common(_SHOWN))
+  return ", ".join(shown) + (f" and {rest} in others" if rest else "")

@@ -16,7 +16,7 @@ from semiseg_jax.convert.assign import (
   slots_of,
   tensor_at,
 )
-from semiseg_jax.convert.weights import Converted, Weights
+from semiseg_jax.convert.weights import Converted, Weights, some
 from semiseg_jax.evaluation.decide import argmax_with_confidence
 from semiseg_jax.evaluation.inference import whole
 from semiseg_jax.models.network import Tree, Variables
@@ -49,9 +49,9 @@ def _all_used(report: Report) -> Finding:
   fine = (A_COUNTER, A_COPY, OTHER_CLASSES)
   useless = [key for key, _, why in report.left if why not in fine]
   if useless:
-    return Finding(False, f"tensors of the file without use: {_some(useless)}")
+    return Finding(False, f"tensors of the file without use: {some(useless)}")
   others = [key for key, _, why in report.left if why == OTHER_CLASSES]
-  but = f", but for those {OTHER_CLASSES}: {_some(others)}" if others else ""
+  but = f", but for those {OTHER_CLASSES}: {some(others)}" if others else ""
   return Finding(True, f"the file's tensors are all in use{but}")
 
 
@@ -61,7 +61,7 @@ def _all_filled(report: Report) -> Finding:
     return Finding(True, "the network's arrays all come from the file")
   asked = any(why == OTHER_CLASSES for *_, why in report.left)
   held = asked and all(path.split(".")[0] in CLASS_MODULES for path in fresh)
-  return Finding(held, f"fresh arrays of the network: {_some(fresh)}")
+  return Finding(held, f"fresh arrays of the network: {some(fresh)}")
 
 
 def _way_back(weights: Weights, done: Converted) -> Finding:
@@ -72,7 +72,7 @@ def _way_back(weights: Weights, done: Converted) -> Finding:
     if there.dtype != back.dtype or there.tobytes() != back.tobytes():
       changed.append(key)
   if changed:
-    return Finding(False, f"tensors that come back changed: {_some(changed)}")
+    return Finding(False, f"tensors that come back changed: {some(changed)}")
   return Finding(True, f"{len(done.report.taken)} tensors come back bit for bit")
 
 
@@ -83,7 +83,7 @@ def _numbers(variables: Variables) -> Finding:
     if not np.isfinite(x).all() or (path[-1] == "var" and (x < 0).any())
   ]
   if bad:
-    return Finding(False, f"infinities, NaN or a negative variance in: {_some(bad)}")
+    return Finding(False, f"infinities, NaN or a negative variance in: {some(bad)}")
   sizes = (f"{name} {_root_mean_square(tree):.2g}" for name, tree in variables.params.items())
   found = ", ".join(sizes)
   return Finding(True, f"all numbers are finite; root mean square of the parameters: {found}")
@@ -114,8 +114,3 @@ def _picture(done: Converted, class_names: Sequence[str]) -> Finding:
   found = ", ".join(f"{class_names[c]} {shares[c]:.0%}" for c in first if shares[c])
   text = f"a made-up picture gives finite logits {shape}: {found}; mean confidence"
   return Finding(True, f"{text} {confidence.mean():.2f}")
-
-
-def _some(names: Sequence[str]) -> str:
-  more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-  return ", ".join(names[:_SHOWN]) + more

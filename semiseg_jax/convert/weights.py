@@ -1,17 +1,22 @@
 """Weights of a file as a network of ours."""
 
+import contextlib
+import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from semiseg_jax import networks
-from semiseg_jax.convert import apart, families, files, hub
-from semiseg_jax.convert.assign import Report, assign, counters_of
+from semiseg_jax.convert import apart, families, files, hub, wrappers
+from semiseg_jax.convert.assign import A_COPY, A_COUNTER, Report, assign, counters_of
 from semiseg_jax.convert.family import Family
 from semiseg_jax.input.folder import make_palette
 from semiseg_jax.models.network import Network, Variables
+from semiseg_jax.runtime.errors import first_line
+
+_SHOWN = 4  # names in a line
 
 
 class Weights(NamedTuple):
@@ -39,25 +44,82 @@ class Converted(NamedTuple):
   report: Report
 
 
-def read_weights(reference: str, family: str | None = None, **known: Any) -> Weights:
+def read_weights(
+  reference: str, family: str | None = None, which: str | None = None, **known: Any
+) -> Weights:
   """Reads a file of PyTorch weights, on this machine or "hf://ORG/REPO/FILE".
 
-  family: its layout, where the keys don't tell. known: of the model, what the file doesn't say or
-  is to be taken otherwise, such as name or normalization. Raises FileNotFoundError, and ValueError
-  for a file that is refused, damaged, or of no family.
+  family: its layout, where the keys don't tell. which: of several networks in it, see
+  `wrappers.choose`. known: of the model, what the file doesn't say or is to be taken otherwise,
+  such as name or normalization. Raises FileNotFoundError, and ValueError for a file that is
+  refused, damaged, or of no family.
   """
   path = hub.fetch(reference)
-  tensors, extra = files.read(path)
-  layout = families.named(family) if family else families.detect(tensors)
-  tensors = layout.adapt({**tensors, **apart.read(layout, path)})
-  about = dict(extra.get("about", {}))
-  model = describe(layout, tensors, extra) | {k: v for k, v in known.items() if v is not None}
+  content, own = files.read(path)
+  with _naming(reference):
+    layout, found = _networks(content, family)
+    place = wrappers.choose(found, which)
+    network = found[place]
+    layout = layout or families.detect(network.tensors)
+    tensors = adapted(layout, {**network.tensors, **apart.read(layout, path)})
+    model = describe(layout, tensors, network.beside | {"about": own})
+  check_finite(tensors, reference)
+  model |= {key: value for key, value in known.items() if value is not None}
   with open(path, "rb") as file:
     digest = hashlib.file_digest(file, "sha256").hexdigest()
-  beside = sorted(str(key) for key in extra if key != "about")
-  about["counters"] = counters_of(tensors)
-  about["origin"] = {"file": reference, "family": layout.name, "sha256": digest, "beside": beside}
-  return Weights(tensors, layout, model, about)
+  origin = {"file": reference, "family": layout.name, "sha256": digest, "network": place}
+  origin |= {"others": [x for x in found if x != place], "beside": sorted(network.beside)}
+  return Weights(
+    tensors, layout, model, {**own, "counters": counters_of(tensors), "origin": origin}
+  )
+
+
+@contextlib.contextmanager
+def _naming(reference: str) -> Iterator[None]:
+  """Names the file in what is wrong with what is in it."""
+  try:
+    yield
+  except ValueError as error:
+    raise ValueError(f"{reference}: {error}") from error
+
+
+def check_finite(tensors: Mapping[str, np.ndarray], reference: str) -> None:
+  """Raises ValueError for NaN or infinities, naming where they are."""
+  numbers = {k: x for k, x in tensors.items() if np.issubdtype(x.dtype, np.floating)}
+  if bad := [key for key, x in numbers.items() if not np.isfinite(x).all()]:
+    raise ValueError(
+      f"{len(bad)} of {len(tensors)} tensors of {reference} hold NaN or infinity ({some(bad)}): "
+      "their training had diverged or the file is damaged; take an earlier or another one"
+    )
+
+
+def some(names: Sequence[str]) -> str:
+  """The first of them, and how many more there are."""
+  more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+  return ", ".join(names[:_SHOWN]) + more
+
+
+def _networks(
+  content: Mapping[str, Any], family: str | None
+) -> tuple[Family | None, dict[str, wrappers.Found]]:
+  """The layout that was asked for, and every network in a file; ValueError without any."""
+  layout = families.named(family) if family else None
+  if found := wrappers.networks_in(content, layout.is_signed if layout else families.is_known):
+    return layout, found
+  places = [place.tensors for place in wrappers.networks_in(content, bool).values()]
+  if not places:
+    raise ValueError(f"it holds no state dict, only: {', '.join(list(content)[:8]) or 'nothing'}")
+  if layout:
+    raise ValueError(f"it has no {layout.signature[0]}: it is not of {layout.title}")
+  raise ValueError(families.unknown(max(places, key=len)))
+
+
+def adapted(family: Family, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """`Family.adapt`; ValueError for tensors that are not all of its state dict."""
+  try:
+    return family.adapt(tensors)
+  except (KeyError, IndexError, ValueError) as error:
+    raise ValueError(f"not the whole state dict of {family.title}: {first_line(error)}") from error
 
 
 def describe(
@@ -66,8 +128,9 @@ def describe(
   """The model that a family's state dict belongs to; ValueError if a key that tells is missing."""
   try:
     return family.describe({key: x.shape for key, x in tensors.items()}, extra)
-  except KeyError as error:
-    raise ValueError(f"not the whole state dict of {family.title}: {error} is missing") from error
+  except (KeyError, IndexError) as error:
+    what = f"{error} is missing" if isinstance(error, KeyError) else "a shape is of no such layer"
+    raise ValueError(f"not the whole state dict of {family.title}: {what}") from error
 
 
 def convert(
@@ -95,10 +158,56 @@ def convert(
       )
   model = completed(model)
   variables, network = networks.build(model, dtype=dtype, seed=seed)
-  variables, report = assign(
-    weights.family, weights.tensors, variables, reinit_classifier=reinit_classifier
-  )
+  variables, report = fit(weights, variables, model, reinit_classifier=reinit_classifier)
   return Converted(variables, network, model, report)
+
+
+def fit(
+  weights: Weights,
+  variables: Variables,
+  model: Mapping[str, Any],
+  *,
+  reinit_classifier: bool = False,
+) -> tuple[Variables, Report]:
+  """`assign`, for the network of a model.
+
+  Raises ValueError as it does, for a trunk that the file fills in part, and for one whose file has
+  more than it takes.
+  """
+  other = _other_trunk(weights.model.get("trunk"), model.get("trunk"))
+  hint = f"; {other}: make them the same, or take another file" if other else ""
+  try:
+    variables, report = assign(
+      weights.family, weights.tensors, variables, reinit_classifier=reinit_classifier
+    )
+  except ValueError as error:
+    raise ValueError(f"{error}{hint}") from error
+  of_trunk = lambda paths: [path for path in paths if path.startswith("trunk.")]
+  fresh = of_trunk(path for path, _ in report.fresh if not weights.family.is_lacking(path))
+  taken = of_trunk(path for _, path, _ in report.taken)
+  if fresh and taken:
+    raise ValueError(
+      f"the file fills the trunk in part: {len(fresh)} of its {len(fresh) + len(taken)} arrays are "
+      f"not there ({some(fresh)}){hint or ': it is damaged, or of another trunk'}"
+    )
+  useless = [key for key, _, why in report.left if why not in (A_COUNTER, A_COPY)]
+  if other and useless:
+    raise ValueError(
+      f"the file has more than the network takes: {len(useless)} tensors without use "
+      f"({some(useless)}){hint}"
+    )
+  return variables, report
+
+
+def _other_trunk(there: Mapping[str, Any] | None, here: Mapping[str, Any] | None) -> str:
+  """Where the trunk of a file's description is another than the network's; "" if it is the same."""
+  if not there or not here:
+    return ""
+  there, here = (dataclasses.asdict(networks.make_trunk(x)) for x in (there, here))
+  differing = [key for key in there if key != "taps" and there[key] != here.get(key)]
+  own = ", ".join(f"{key}={there[key]!r}" for key in differing)
+  ours = ", ".join(f"{key}={here.get(key)!r}" for key in differing)
+  return f"config.model.trunk has {ours}, the file's has {own}" if differing else ""
 
 
 def named(

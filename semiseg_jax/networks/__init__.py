@@ -54,10 +54,15 @@ def make(values: Mapping[str, Any]) -> Architecture:
   """
   values = dict(values)
   if "trunk" in values:
-    trunk = dict(values["trunk"])
-    kind = fields.choose("config.model.trunk.name", trunk.get("name", ""), TRUNKS)
-    values["trunk"] = fields.make(kind, "config.model.trunk", trunk["name"], trunk)
+    values["trunk"] = make_trunk(values["trunk"])
   return fields.make_chosen(NETWORKS, "config.model", values)
+
+
+def make_trunk(values: Mapping[str, Any]) -> Trunk:
+  """The trunk called values["name"] with the other keys as its fields; raises as `make` does."""
+  values = dict(values)
+  kind = fields.choose("config.model.trunk.name", values.get("name", ""), TRUNKS)
+  return fields.make(kind, "config.model.trunk", values["name"], values)
 
 
 def complete(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -163,7 +163,8 @@ def load(
 
   path: a run's working directory, a folder of `convert --out` or `--hub`, a file of weights whose
   layout tells what it is, or "hf://ORG/REPO[@REVISION]" with such a folder or "hf://ORG/REPO/FILE".
-  network: which of the method's it has to be, such as "teacher"; default the one that was scored.
+  network: which of the method's it has to be, such as "teacher"; default the one that was scored;
+  which of several in a file, see `convert.wrappers.choose`.
   inference: how pictures are seen, as for `--inference`, such as "mode=sliding,window=(512,512)".
   dtype: auto | float32 | bfloat16, in which it computes. Raises FileNotFoundError if there is none,
   ValueError if it is another or damaged, ImportError naming a package that reads it.
@@ -174,10 +175,8 @@ def load(
     raise FileNotFoundError(f"there is no file or folder {reference}")
   if is_whole(reference):
     variables, forward, about = trained_network(reference, dtype=computes, name=network)
-  elif network is not None:
-    raise ValueError(f"{reference} is no working directory: leave out network={network!r}")
   else:
-    weights = read_weights(reference)
+    weights = read_weights(reference, which=network)
     variables, forward, model, _ = convert(weights, dtype=computes)
     about = named(weights.about, model["num_classes"]) | {"model": model}
   check_segments(about["model"], reference)

@@ -210,7 +210,7 @@ def stage_config(
   # round 0 is the run that it would be alone; the others draw numbers of their own
   own.seed = int(np.random.SeedSequence([own.seed, stage.round]).generate_state(1)[0] >> 1)
   start = results[best_of(results, stage.starts_from)]["folder"]
-  own.model.init_from = str(workdir / start)
+  own.model.init_from, own.model.which = str(workdir / start), None
   if not own.rounds.online:
     own.data.pseudo_labels = str(labels_of(workdir, stage))
   return own

@@ -80,6 +80,7 @@ class Model:
 
   init_from: str | None = None  # .pth or .safetensors file, working directory or
   # "hf://ORG/REPO/FILE" (docs/weights.md); None: from scratch
+  which: str | None = None  # of several networks in that file, such as teacher
   reinit_classifier: bool = False  # where those weights are of another number of classes
   normalization: str = "auto"  # of the inputs: as init_from's weights want it, else imagenet | coco
   # | cityscapes_bgr | ...

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 from semiseg_jax import networks
 from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Method
-from semiseg_jax.convert.assign import assign
 from semiseg_jax.convert.checkpoint import description, open_weights
-from semiseg_jax.convert.report import summary
-from semiseg_jax.convert.weights import Weights
+from semiseg_jax.convert.report import named_origin, summary
+from semiseg_jax.convert.weights import Weights, fit
 from semiseg_jax.fields import require
 from semiseg_jax.models.network import Network, Variables
 
@@ -36,7 +35,9 @@ def make_start(config: Mapping[str, Any], num_classes: int, method: Method, seed
 
   Raises ValueError for what is not there or doesn't fit.
   """
-  weights = open_weights(config["init_from"]) if config["init_from"] else None
+  weights = None
+  if config["init_from"]:
+    weights = open_weights(config["init_from"], which=config["which"])
   model = description(config) | {"num_classes": num_classes, "heads": method.heads()}
   if model["normalization"] == "auto":
     model["normalization"] = default_normalization(config["init_from"], weights)
@@ -48,7 +49,7 @@ def make_start(config: Mapping[str, Any], num_classes: int, method: Method, seed
   make = lambda seed: networks.build(model, **computation, seed=seed)[0]
   variables, network = networks.build(model, **computation, seed=seed)
   start = Start(variables, network, make, model)
-  return filled(start, weights, config["reinit_classifier"]) if weights else start
+  return filled(start, weights, config) if weights else start
 
 
 def compute_dtype(name: str) -> jnp.dtype:
@@ -72,16 +73,16 @@ def default_normalization(reference: str | None, weights: Weights | None) -> str
   return own
 
 
-def filled(start: Start, weights: Weights, reinit_classifier: bool) -> Start:
+def filled(start: Start, weights: Weights, config: Mapping[str, Any]) -> Start:
   """The network with the weights that it can take, and a line on what was taken."""
   try:
-    variables, report = assign(
-      weights.family, weights.tensors, start.variables, reinit_classifier=reinit_classifier
+    variables, report = fit(
+      weights, start.variables, start.model, reinit_classifier=config["reinit_classifier"]
     )
   except ValueError as error:
     hint = str(error).replace("reinit_classifier", "config.model.reinit_classifier=True")
-    raise ValueError(f"config.model.init_from: {hint}") from error
-  note = f"weights of {weights.about['origin']['file']}, {weights.family.title}: {summary(report)}"
+    raise ValueError(f"config.model.init_from={config['init_from']!r}: {hint}") from error
+  note = f"weights of {named_origin(config['init_from'], weights)}: {summary(report)}"
   own, ours = weights.model["normalization"], start.model["normalization"]
   if own != ours:
     note += f"; its inputs were normalised as {own or 'unknown'}, here as {ours}"

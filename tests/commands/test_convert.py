@@ -81,6 +81,29 @@ def test_in_and_out_again(name, originals, tmp_path, capsys):
     np.testing.assert_array_equal(tensor.numpy(), tensors[key], strict=True)
 
 
+def test_one_of_two_networks(tmp_path, capsys):
+  """UniMatch V2 keeps both in a file; either is converted, and the report says which."""
+  states = [
+    tensors_of(families.named("unimatch_v2"), make("unimatch_v2", seed=i)[1]) for i in (1, 2)
+  ]
+  model, average = ({k: torch.from_numpy(np.array(x)) for k, x in s.items()} for s in states)
+  content = {"model": model, "model_ema": average, "previous_best": np.float64(61.2), "epoch": 3}
+  torch.save(content, tmp_path / "best.pth")
+  for flags, place, tensors in (
+    ((), "model in it, beside model_ema", states[0]),
+    (("--which", "teacher"), "model_ema in it, beside model", states[1]),
+    (("--which", "model_ema"), "model_ema in it, beside model", states[1]),
+  ):
+    assert convert(tmp_path / "best.pth", *flags, "--to_torch", tmp_path / "one.pth") == 0
+    printed = capsys.readouterr().out
+    assert f"best.pth ({place}), UniMatch V2's DPT: " in printed and "previous_best" in printed
+    written = torch.load(tmp_path / "one.pth", weights_only=True)
+    for key, x in tensors.items():
+      np.testing.assert_array_equal(written[key].numpy(), x)
+  assert convert(tmp_path / "best.pth", "--which", "swa") == 1
+  assert "no network called swa, but model, model_ema: say which" in capsys.readouterr().err
+
+
 def test_arrays_in_wrong_places_do_not_verify(originals, monkeypatch, capsys):
   path, *_ = originals("dst_cbc")
   right = command.convert

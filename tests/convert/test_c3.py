@@ -193,9 +193,9 @@ def test_heads_are_in_a_second_file(head, suffix, tmp_path):
   family = families.named("c3_deeplabv3plus")
   path = tmp_path / f"best_model.{suffix}"
   apart.write(family, path, tensors_of(family, variables), {})
-  beside = files.read(tmp_path / f"best_embedding_module.{suffix}").tensors
+  beside = files.read(tmp_path / f"best_embedding_module.{suffix}").content
   assert {key.split(".")[0] for key in beside} <= {"emb_1", "decoder"}
-  assert not any(key.startswith("emb") for key in files.read(path).tensors)
+  assert not any(key.startswith("emb") for key in files.read(path).content)
   done = convert(read_weights(str(path)))
   assert done.model == model
   jax.tree.map(np.testing.assert_array_equal, done.variables, variables)

@@ -11,6 +11,7 @@ from semiseg_jax.convert.assign import tensors_of
 from semiseg_jax.convert.checkpoint import open_weights, save_network, trained_network
 from semiseg_jax.input.build import open_data
 from semiseg_jax.models.network import Variables
+from semiseg_jax.trained.model import load
 from semiseg_jax.training import setup
 from semiseg_jax.training.choices import choose
 from semiseg_jax.training.start import Start
@@ -79,6 +80,42 @@ def test_another_number_of_classes(tiny_config, tmp_path):
     start(tiny_config("reco", **values))
   started = start(tiny_config("reco", **values, **{"model.reinit_classifier": True}))
   assert "fresh: classifier" in started.note
+
+
+def test_a_trunk_that_would_be_filled_in_part_is_refused(tiny_config, tmp_path):
+  path = tmp_path / "imagenet.safetensors"
+  write(path, "torchvision_resnet", {**TOY, "name": "resnet"}, num_classes=1000)
+  values = {"model.init_from": str(path)}
+  note = start(tiny_config("supervised", **values)).note
+  assert "100 tensors taken, 2 without use (fc 2)" in note and "stay fresh: ASPP 30" in note
+  config = tiny_config("supervised", **values, **{"model.trunk.name": "resnet34"})
+  line = r"init_from='.*imagenet\.safetensors': the file fills the trunk in part: 80 of its 180.*18"
+  with pytest.raises(ValueError, match=line):
+    start(config)
+
+
+def test_which_of_two_networks_a_run_starts_from(tiny_config, tmp_path):
+  path = tmp_path / "two.safetensors"
+  for name, seed in (("student", 3), ("teacher", 4)):
+    variables, _ = networks.build({**RECO, "num_classes": 10}, seed=seed)
+    tensors = tensors_of(families.named("reco"), variables)
+    files.write(tmp_path / f"{name}.safetensors", tensors, {})
+  both = {
+    f"{name}.{key}": x
+    for name in ("student", "teacher")
+    for key, x in files.read(tmp_path / f"{name}.safetensors").content.items()
+  }
+  files.write(path, both, {})
+  values = {"model.init_from": str(path), "model.which": "teacher"}
+  started = start(tiny_config("reco", **values))
+  jax.tree.map(np.testing.assert_array_equal, started.variables, variables)
+  assert started.note.startswith(
+    f"weights of {path} (teacher in it, beside student), ReCo's DeepLab"
+  )
+  values["model.which"] = None
+  assert "(student in it, beside teacher)" in start(tiny_config("reco", **values)).note
+  loaded = load(path, network="teacher").variables
+  jax.tree.map(np.testing.assert_array_equal, loaded, variables)
 
 
 def test_weights_that_are_not_there(tiny_config, tmp_path):

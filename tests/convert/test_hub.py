@@ -1,5 +1,6 @@
 """hf:// references, against a stand-in of the hub on this machine."""
 
+import errno
 import http.server
 import pathlib
 import subprocess
@@ -10,7 +11,9 @@ import pytest
 
 from semiseg_jax.convert import hub
 
-pytest.importorskip("huggingface_hub")
+huggingface_hub = pytest.importorskip("huggingface_hub")
+errors = pytest.importorskip("huggingface_hub.errors")
+logging = pytest.importorskip("huggingface_hub.utils.logging")
 
 FILES = {
   "/org/repo/resolve/main/sub/model.safetensors": b"weights",
@@ -103,6 +106,63 @@ def test_files_are_fetched_once_and_errors_are_clear(endpoint, tmp_path):
   assert revision.startswith("FileNotFoundError") and "no revision no_such" in revision
   assert repo.startswith("FileNotFoundError") and "no repository org/other" in repo
   assert gated.startswith("PermissionError") and "HF_TOKEN" in gated
+
+
+class _Answer:
+  def __init__(self, status: int):
+    self.status_code = status
+
+
+def _error(kind: type, status: int | None = None, cause: Exception | None = None) -> Exception:
+  """As the hub's library raises it: of many lines, with the answer inside."""
+  error = kind.__new__(kind)
+  error.args = ("went wrong\nat length\n" * 6,)
+  error.response, error.__cause__ = status and _Answer(status), cause
+  return error
+
+
+def refusals() -> list[tuple[Exception, str]]:
+  http, absent = errors.HfHubHTTPError, errors.LocalEntryNotFoundError
+  return [
+    (_error(http, 401), "answers 401, HF_TOKEN is none that it knows: log in anew"),
+    (_error(http, 403), "answers 403, HF_TOKEN doesn't allow it"),
+    (_error(http, 429), "answers 429, it was asked too often: wait"),
+    (_error(http, 503), "answers 503, it is out of order: try again later"),
+    (_error(http, 400), r"answers 400 \(went wrong\): look at the name"),
+    (_error(errors.HTTPError), r"can't be reached \(went wrong\): check the network"),
+    (_error(absent, cause=_error(http, 502)), "not in the cache and the hub answers 502"),
+    (_error(absent, cause=errors.OfflineModeIsEnabled("no")), "HF_HUB_OFFLINE is set.*unset it"),
+    (_error(absent, cause=TimeoutError("timed out")), r"can't be reached \(timed out\)"),
+    (errors.OfflineModeIsEnabled("no\nway"), "HF_HUB_OFFLINE is set"),
+    (RuntimeError("CAS service\nerror"), r"can't be reached \(CAS service\)"),
+    (OSError("no metadata\nin it"), "no metadata"),
+  ]
+
+
+@pytest.mark.parametrize(("error", "message"), refusals())
+def test_what_the_hub_refuses_is_one_line(error, message, monkeypatch, capfd):
+  """Also what its library says of each of its tries is left out, and heard again afterwards."""
+  logger = logging.get_logger("huggingface_hub.file_download")
+
+  def refuse(*_, **__):
+    logger.warning("Retrying in 1s [Retry 1/5].")
+    raise error
+
+  monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+  with pytest.raises(OSError, match=f"^hf://org/repo/a.pth.*{message}") as raised:
+    hub.fetch("hf://org/repo/a.pth")
+  assert "\n" not in str(raised.value) and capfd.readouterr().err == ""
+  assert logger.isEnabledFor(logging.WARNING)
+
+
+def test_a_full_disk_is_no_matter_of_the_hub(monkeypatch):
+  def refuse(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device", "/cache/x")
+
+  monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+  with pytest.raises(OSError, match="No space left") as raised:
+    hub.fetch("hf://org/repo/a.pth")
+  assert raised.value.filename == "/cache/x"
 
 
 @pytest.mark.slow  # the hub's client tries again for half a minute

@@ -44,10 +44,10 @@ def test_a_whole_file_holds(weights):
 
 def test_tensors_without_use_and_arrays_without_a_tensor(weights):
   tensors = {**weights.tensors, "second_head.weight": np.zeros(3, np.float32)}
-  del tensors["resnet_layer2.1.conv1.weight"], tensors["resnet_bn1.bias"]
+  del tensors["ASPP.project.0.weight"], tensors["project.1.bias"]
   assert wrong(weights._replace(tensors=tensors)) == [
     "tensors of the file without use: second_head.weight",
-    "fresh arrays of the network: trunk.bn1.bias, trunk.layer2.1.conv1.kernel",
+    "fresh arrays of the network: ASPP.project.0.kernel, project.1.bias",
   ]
 
 
@@ -57,7 +57,7 @@ def test_a_classifier_left_out_on_request_is_named(weights):
   found = [text for _, text in verify.findings(weights, convert(weights, **options), list("abc"))]
   assert found[0].endswith("of another number of classes: classifier.3.bias, classifier.3.weight")
   assert found[1].endswith("fresh arrays of the network: classifier.3.bias, classifier.3.kernel")
-  del weights.tensors["resnet_bn1.bias"]  # nobody asked for that
+  del weights.tensors["project.1.bias"]  # nobody asked for that
   assert len(wrong(weights, **options)) == 1
 
 

@@ -55,13 +55,23 @@ def named(name: str) -> Family:
   return FAMILIES[name]
 
 
+def is_known(tensors: Mapping[str, Any]) -> bool:
+  """Whether some family has these keys."""
+  return any(family.recognises(tensors) for family in FAMILIES.values())
+
+
 def detect(tensors: Mapping[str, Any]) -> Family:
   """The one family whose keys these are; ValueError without one."""
   found = [family for family in FAMILIES.values() if family.recognises(tensors)]
   if len(found) != 1:
-    some = ", ".join(list(tensors)[:3])
-    raise ValueError(
-      f"the keys ({some}, ...) are those of no known family: one of {', '.join(FAMILIES)} can be "
-      "named with --family"
-    )
+    raise ValueError(unknown(tensors))
   return found[0]
+
+
+def unknown(tensors: Mapping[str, Any]) -> str:
+  """What to say of keys that no family has."""
+  some = ", ".join(list(tensors)[:3])
+  return (
+    f"the keys ({some}, ...) are those of no known family: one of {', '.join(FAMILIES)} can be "
+    "named with --family"
+  )

@@ -3,7 +3,7 @@
 The projection head is in a second file, `best_embedding_module.pth`: see `Family.apart`.
 """
 
-from semiseg_jax.convert.family import Family, trunk
+from semiseg_jax.convert.family import Family, noted, trunk
 
 APART = "embedding_module."
 
@@ -34,9 +34,9 @@ PROJECTION = (
 def common(shapes, extra) -> dict:
   """What a file says of any of the networks but its trunk and its classes."""
   lasts = {"projection_mlp": "emb_1.conv_2.bias", "projection_aspp": "decoder.output.7.bias"}
-  args = ((extra.get("config") or {}).get("arch") or {}).get("args") or {}
+  freeze = noted(extra, "config", "arch", "args", "freeze_bn")
   return {
-    "freeze_bn": "trunk" if args.get("freeze_bn", True) else "none",
+    "freeze_bn": "trunk" if freeze in (None, True) else "none",
     "heads": {k: shapes[APART + v][0] for k, v in lasts.items() if APART + v in shapes},
     "normalization": "imagenet",
   }

@@ -39,4 +39,5 @@ FAMILY = Family(
   signature=("cls_token", "pos_embed", "blocks.0.ls1.gamma"),
   describe=_describe,
   of_trunk=True,
+  lacks=(r"trunk\.mask_token$",),
 )

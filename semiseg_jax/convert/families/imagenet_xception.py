@@ -21,6 +21,13 @@ _COPIES = {
   r"bn4\b": ["bn5"],
 }
 
+# The convolution between, the BatchNorms inside, and the third of the blocks that had two.
+_LACKS = (
+  r"trunk\.conv4\.",
+  r"trunk\..*\.bn\.",
+  r"trunk\.block(1\.rep\.[67]|(2|3|20)\.rep\.[78])\.",
+)
+
 
 def _adapt(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   """The tensors by the keys of the larger one; 1x1 convolutions may be matrices in the file."""
@@ -49,5 +56,6 @@ FAMILY = Family(
   rules=((r"trunk\.", ""),),
   signature=("block12.skip.weight", "conv4.pointwise.weight", "bn4.weight"),
   describe=_describe,
+  lacks=_LACKS,
   adapt=_adapt,
 )

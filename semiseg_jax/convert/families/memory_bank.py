@@ -4,16 +4,14 @@ Both layouts of its DeepLabV2 have the same keys and shapes: only the configurat
 tells them apart, and which dataset's mean the inputs are centred with.
 """
 
-from semiseg_jax.convert.family import Family, trunk
+from semiseg_jax.convert.family import Family, noted, trunk
 
 _DATASETS = {"cityscapes": "cityscapes", "pascal_voc": "pascal"}
 _OF_CLASSES = {19: "cityscapes", 21: "pascal"}
 
 
 def _describe(shapes, extra) -> dict:
-  config = extra.get("config") or {}
-  training = config.get("training") or {}
-  pretraining = training.get("pretraining")
+  pretraining = noted(extra, "config", "training", "pretraining")
   head_dim = shapes["projection_head.0.bias"][0]
   if "aspp.aspp1.atrous_conv.weight" in shapes:
     model = {"name": "deeplabv3plus", "output_stride": 16}
@@ -25,7 +23,7 @@ def _describe(shapes, extra) -> dict:
     model = {"name": layout, "output_stride": 8, "classifier_branches": 2}
     model["num_classes"] = shapes["layer5.conv2d_list.0.bias"][0]
     colors = {None: None, "COCO": "bgr"}.get(pretraining, "rgb")
-  dataset = _DATASETS.get(config.get("dataset"), _OF_CLASSES.get(model["num_classes"]))
+  dataset = _DATASETS.get(noted(extra, "config", "dataset"), _OF_CLASSES.get(model["num_classes"]))
   known = dataset and colors
   return {
     **model,

@@ -59,6 +59,7 @@ FAMILY = Family(
   signature=("embeddings.cls_token", "encoder.layer.0.layer_scale1.lambda1"),
   describe=dinov2.FAMILY.describe,
   of_trunk=True,
+  lacks=dinov2.FAMILY.lacks,
   adapt=_adapt,
   restore=_restore,
 )

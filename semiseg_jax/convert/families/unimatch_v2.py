@@ -1,5 +1,6 @@
 """UniMatch V2's DPT on DINOv2: `model` and `model_ema` of its `best.pth` and `latest.pth`."""
 
+from semiseg_jax.convert.families.dinov2 import FAMILY as ENCODER
 from semiseg_jax.convert.families.dinov2 import encoder
 from semiseg_jax.convert.family import Family
 
@@ -31,4 +32,5 @@ FAMILY = Family(
   ),
   signature=("backbone.cls_token", "head.scratch.output_conv.2.weight"),
   describe=_describe,
+  lacks=ENCODER.lacks,
 )

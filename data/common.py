@@ -26,6 +26,7 @@ from data import conventions, published
 from semiseg_jax.input.decode import DataError, check_pixels, decode_image
 from semiseg_jax.input.files import is_own
 from semiseg_jax.input.headers import numbers
+from semiseg_jax.input.text import read_text
 from semiseg_jax.labels import IGNORE
 
 SPLITS = ("train", "val")
@@ -283,7 +284,7 @@ def read_ids(path: pathlib.Path) -> list[str]:
   """The lines of a text file of ids. FileNotFoundError if it is missing."""
   if not path.is_file():
     raise FileNotFoundError(f"the list of ids {path} is missing")
-  return path.read_text().split()
+  return read_text(path).split()
 
 
 def encode_png(array: np.ndarray) -> bytes:

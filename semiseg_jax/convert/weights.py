@@ -10,7 +10,7 @@ from semiseg_jax import networks
 from semiseg_jax.convert import apart, families, files, hub
 from semiseg_jax.convert.assign import Report, assign, counters_of
 from semiseg_jax.convert.family import Family
-from semiseg_jax.input.folder import make_palette
+from semiseg_jax.input.palettes import make_palette
 from semiseg_jax.models.network import Network, Variables
 
 

@@ -17,6 +17,7 @@ from semiseg_jax.runtime.report import Reporter, jsonable
 from semiseg_jax.runtime.signals import StopSignal
 from semiseg_jax.runtime.workdir import claim
 from semiseg_jax.training.evaluator import Evaluation, Evaluator
+from semiseg_jax.training.labels import check_labels
 from semiseg_jax.training.refresh import refresh
 from semiseg_jax.training.selection import Selection, judge, monitored
 from semiseg_jax.training.setup import Run
@@ -32,8 +33,10 @@ def train(run: Run, workdir: pathlib.Path) -> dict[str, Any]:
   """Trains to the end, going on from the newest checkpoint in workdir; returns result.json.
 
   After SIGTERM or SIGINT the state is saved and the result's status is "interrupted". Raises
-  DivergedError at a gradient that is not finite, naming the last good checkpoint.
+  DivergedError at a gradient that is not finite, naming the last good checkpoint, and ValueError as
+  `check_labels` does.
   """
+  check_labels(run)
   claim(workdir, run.config)
   keep = run.config.training.keep
   with (
@@ -137,7 +140,8 @@ class _Training:
       if is_over and step == self.first_step:  # resumed at the end, where all is reported already
         self.last = self.evaluator(self.evaluator.network(self.state))
       self.checkpoints.wait()
-      if is_over and self.config.training.refresh_batch_stats and not self.refreshed:
+      wants_refresh = self.config.training.refresh_batch_stats and self.best.step is not None
+      if is_over and wants_refresh and not self.refreshed:
         self.refresh(step)
       result = self.finish(step, is_over)
       self.reporter.note(self.ending(result))
@@ -299,8 +303,11 @@ class _Training:
     early = ""
     if result["step"] < training.steps:
       early = f"ended early, no better score for more than {training.stop_after} steps; "
-    best = f"best {self.config.evaluation.monitor} {100 * self.best.score:.2f}"
-    return f"{early}{best} at step {self.best.step}; all of it is in {self.workdir}"
+    monitor, (step, score, _) = self.config.evaluation.monitor, self.best
+    best = f"no {monitor} was a number, so that no network is the best"
+    if step is not None:
+      best = f"best {monitor} {100 * score:.2f} at step {step}"
+    return f"{early}{best}; all of it is in {self.workdir}"
 
 
 class Window:

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from semiseg_jax.commands import check
-from semiseg_jax.input import counts, datasets, folder, sources
+from semiseg_jax.input import counts, datasets, sources
+from semiseg_jax.input.palettes import make_palette
 from semiseg_jax.labels import IGNORE
 from tests.input.files import with_orientation
 
@@ -124,7 +125,7 @@ def test_counts_are_kept_until_a_mask_changes(root, tmp_path):
 
 
 def test_generated_colours_differ():
-  assert len({tuple(color) for color in folder.make_palette(255).tolist()}) == 255
+  assert len({tuple(color) for color in make_palette(255).tolist()}) == 255
 
 
 @pytest.mark.parametrize(
@@ -150,10 +151,10 @@ def test_empty_and_unlabelled_folders(tmp_path):
   with pytest.raises(FileNotFoundError, match="images does not exist"):
     open_folder(tmp_path)
   (tmp_path / "images").mkdir()
-  with pytest.raises(FileNotFoundError, match="images is empty"):
+  with pytest.raises(FileNotFoundError, match="images has no image"):
     open_folder(tmp_path)
   write_image(tmp_path / "images" / "a.png")
-  with pytest.raises(ValueError, match=r"no image of .* has a mask"):
+  with pytest.raises(ValueError, match=r"none of the 1 images in .* has a mask in .*not exist"):
     open_folder(tmp_path)
   write_mask(tmp_path / "masks" / "a.png", mask_of(0))
   with pytest.raises(ValueError, match="nothing to validate on"):

@@ -265,6 +265,18 @@ def example(
   return name, {"image": image, "label": encode_png(stored), "id": name}
 
 
+def part(raw: pathlib.Path, path: str) -> pathlib.Path:
+  """raw/path, or where that lies if the tree, or one of its archives, was unpacked a folder or two
+  deeper. FileNotFoundError where there are several such."""
+  for pattern in (path, f"*/{path}", f"*/*/{path}"):
+    found = [p for p in sorted(raw.glob(pattern)) if is_own(p.relative_to(raw))]
+    if len(found) > 1:
+      raise FileNotFoundError(f"{found[0]} or {found[1]}? Put the files of both into one folder")
+    if found:
+      return found[0]
+  return raw / path
+
+
 def pairs(images: pathlib.Path, masks: pathlib.Path, pattern: str, suffix: str) -> list[Item]:
   """The images that match, each with the mask of its stem and `suffix`; raises as list_files."""
   found = list_files(images, pattern)

@@ -122,7 +122,7 @@ def _print_problems(problems: list[Problem], console: Console) -> None:
 
 
 def _table(names: tuple[str, ...], columns: dict[str, Pixels], names_are_known: bool) -> Table:
-  """Each class's pixels and their share of the labelled ones, and those that are ignored, of all."""
+  """Each class's pixels and their share of the labelled ones; what is ignored, of all."""
   table = Table("class", *(title for split in columns for title in (f"{split} pixels", "share")))
   cells = lambda count, total: (str(count), f"{count / max(total, 1):.2%}")
   for i, name in enumerate(names):

@@ -91,8 +91,8 @@ class ClassColors:
       color = tuple(colors[unknown][0].tolist())
       raise DataError(
         "unknown colour",
-        f"{where}: no class has the colour {color}, that of {unknown.mean():.2%} of its pixels: add "
-        f"it to the palette in dataset.toml, or write ignore_color = {[*color]}",
+        f"{where}: no class has the colour {color}, {unknown.mean():.2%} of its pixels are of "
+        f"none: add it to dataset.toml's palette, or write ignore_color = {[*color]}",
       )
     return self._classes[place]
 
@@ -144,8 +144,8 @@ class MaskReader:
       if first != color:
         raise DataError(
           "mask palette",
-          f"{where} shows id {i} as {color}, {other} as {first}: a program has renumbered their ids, "
-          "so save all masks as grey PNGs of the same ids",
+          f"{where} shows id {i} as {color}, {other} as {first}: a program has renumbered the ids, "
+          "so save all masks anew, as grey PNGs",
         )
 
 

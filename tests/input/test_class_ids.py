@@ -25,7 +25,7 @@ def test_what_to_write_is_said():
   known = ClassIds(3, 9, names=("a", "b", "c"))
   with pytest.raises(DataError, match=r'ignored id 9; .* values = {0 = "a", 3 = "b", 40 = "c"}$'):
     known(np.uint8([[0, 3, 40, 9]]), "m")
-  with pytest.raises(DataError, match="nor the ignored id 9$"):  # of arrays, no folder
+  with pytest.raises(DataError, match=r"nor the ignored id 9$"):  # of arrays, no folder
     ClassIds(3, 9)(np.uint8([[4]]), "m")
 
 
@@ -40,7 +40,7 @@ def test_colours_stand_for_classes(alpha):
   np.testing.assert_array_equal(read(encoded(image), "m"), wanted)
   drawn[3, 3] = (10, 220, 61)
   image = Image.fromarray(drawn)
-  with pytest.raises(DataError, match=r"^m: no class has the colour \(10, 220, 61\), .* 0\.79%"):
+  with pytest.raises(DataError, match=r"^m: no class has the colour \(10, 220, 61\), .*0\.79%"):
     read(encoded(image), "m")
   image.putalpha(7)
   with pytest.raises(DataError, match="m: the mask has shape"):  # half there

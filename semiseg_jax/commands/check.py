@@ -19,7 +19,6 @@ from semiseg_jax.commands.flags import class_names
 from semiseg_jax.input import folder, prepared
 from semiseg_jax.input.decode import DataError
 from semiseg_jax.input.findings import Pixels, added, count_pixels, findings
-from semiseg_jax.input.palettes import make_palette
 from semiseg_jax.input.settings import read_settings
 from semiseg_jax.input.sources import Dataset, Source
 from semiseg_jax.labels import IGNORE
@@ -139,11 +138,11 @@ def check_folder(
 ) -> list[Problem]:
   """`check` of a folder of images and masks; without class names every id is taken for one."""
   settings = read_settings(root)
-  names, palette = names or settings.get("class_names"), None
+  names = names or settings.get("class_names")
   if guess := not names:
     console.print("no class names given: counting the ids found in the masks")
-    names, palette = [f"id {i}" for i in range(IGNORE)], make_palette(IGNORE)
-  dataset = folder.open_folder(root, class_names=names, ignore_index=ignore_index, palette=palette)
+    names = [f"id {i}" for i in range(len(settings.get("palette", range(IGNORE))))]
+  dataset = folder.open_folder(root, class_names=names, ignore_index=ignore_index)
   splits = filter(None, folder.list_splits(root, settings))
   orphans = [f"  mask without image: {mask}" for split in splits for mask in split.orphans]
   console.print(*orphans[:_SHOWN], f"{len(orphans)} masks without an image", sep="\n")

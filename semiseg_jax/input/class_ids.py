@@ -119,7 +119,7 @@ class MaskReader:
 
   def of_mask(self, mask: decode.Mask, where: str) -> np.ndarray:
     """The same of a mask that is decoded. A palette's ids count, unless one of them is shown in the
-    colour of another class: then its colours do."""
+    colour of another class, and all in different ones: then its colours do."""
     pixels, palette = mask
     if self._colors and pixels.ndim == 3 and _is_opaque(pixels):
       return self._colors(pixels[..., :3], where)
@@ -127,7 +127,8 @@ class MaskReader:
     if palette is not None:
       used = used_colors(ids, palette)
       drawn = [(self._ids.class_of(i), self._class_of_color(color)) for i, color in used.items()]
-      if any(c not in (-1, i) and i != IGNORE for i, c in drawn):
+      others = any(c not in (-1, i) and i != IGNORE for i, c in drawn)
+      if others and len(set(used.values())) == len(used):
         return self._colors(_of_every_id(palette)[ids], where)
       if not all(i in (c, IGNORE) for i, c in drawn):
         decode.check_palette(mask, where)

@@ -63,6 +63,17 @@ def test_ids_without_class_names(root, said):
     said(root / "nowhere")
 
 
+def test_colours_without_class_names(root, said):
+  colours = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (0, 0, 128)]  # Pascal VOC's
+  (root / "dataset.toml").write_text(f"palette = {list(map(list, colours))}")
+  for i in range(2, 12):
+    write_mask(root / "masks" / f"scene{i}.png", mask_of(i, ids=(0, 2)), colours)
+  code, text = said(root)
+  assert code == 0 and "id 2" in text and "id 1" not in text
+  (root / "dataset.toml").unlink()
+  assert said(root)[1] == text
+
+
 def test_a_class_that_is_taken_for_ignored(root, said):
   set_masks(root, (0, 0, 255))
   code, text = said(root, "--class_names=ground,crack")

@@ -13,13 +13,11 @@ def write_image(path: pathlib.Path, seed=0, size=(12, 16)):
   return pixels
 
 
-def write_mask(path: pathlib.Path, ids, palette=False):
+def write_mask(path: pathlib.Path, ids, colors=()):
   path.parent.mkdir(parents=True, exist_ok=True)
   mask = Image.fromarray(np.asarray(ids, np.uint8))
-  if palette:
-    mask = mask.convert("P")
-    mask.putpalette([7, 9, 11] * 256)
-    mask.putdata(np.asarray(ids).ravel().tolist())
+  if colors:
+    mask.putpalette(np.resize(colors, (256, 3)).astype(np.uint8).tobytes())
   mask.save(path)
 
 

@@ -62,6 +62,11 @@ def test_the_palette_of_a_folder_says_what_a_files_own_means(keep):
     read = MaskReader(ClassIds(3, IGNORE), ClassColors(COLOURS, None))
 
 
+def test_colours_that_do_not_tell_ids_apart():
+  read = MaskReader(ClassIds(3, IGNORE), ClassColors(COLOURS, None))
+  np.testing.assert_array_equal(read(encoded(shown_in(IDS, [COLOURS[0]] * 3)), "m"), IDS)
+
+
 def test_palettes_that_contradict():
   read = MaskReader(ClassIds(3, IGNORE))
   both = [encoded(Image.fromarray(COLOURS[kept]).quantize()) for kept in (IDS, IDS // 2)]

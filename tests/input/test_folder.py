@@ -52,7 +52,7 @@ def test_settings_and_their_overrides(root):
     'val_images = "images"\nval_masks = "masks"\npalette = [[1,2,3],[4,5,6],[7,8,9],[0,0,0]]\n'
   )
   for i in range(2, 12):
-    write_mask(root / "masks" / f"scene{i}.png", mask_of(i, ids=(0, 1, 2, 3)), palette=True)
+    write_mask(root / "masks" / f"scene{i}.png", mask_of(i, ids=(0, 1, 2, 3)), [(7, 9, 11)])
   dataset = open_folder(root, class_names=None)
   assert dataset.info.class_names == ("a", "b", "c", "d") and len(dataset.val) == 12
   assert dataset.info.palette.tolist()[1] == [4, 5, 6]

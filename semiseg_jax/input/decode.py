@@ -130,7 +130,7 @@ def mask_of(image: Image.Image, where: str) -> Mask:
   shown = ImageOps.exif_transpose(image)
   palette = None
   if image.mode == "P":
-    palette = np.asarray(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    palette = np.asarray(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
   return Mask(np.asarray(shown), palette)
 
 

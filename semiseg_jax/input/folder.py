@@ -41,11 +41,7 @@ from semiseg_jax.paths import user_path
 from semiseg_jax.transforms.geometry import Record
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
-OTHER_SUFFIXES = (
-  ".jpg",
-  ".jpeg",
-  ".webp",
-)  # of masks where there is no other; reading says why not
+_NO_MASKS = (".jpg", ".jpeg", ".webp")  # taken where there is no other: reading says why not
 _HOLD_OUT = 5
 _LAYOUTS = (
   ("images", "masks", "val_images", "val_masks"),
@@ -222,7 +218,7 @@ def list_pairs(
     raise FileNotFoundError(
       f"{images} {state}; it should hold images ({', '.join(IMAGE_SUFFIXES)})"
     )
-  mask_of = _by_id(masks, OTHER_SUFFIXES, apart) | _by_id(masks, MASK_SUFFIXES, apart)
+  mask_of = _by_id(masks, _NO_MASKS, apart) | _by_id(masks, MASK_SUFFIXES, apart)
   ids = sorted(image_of, key=natural_order)
   return Listing(
     tuple(ids),

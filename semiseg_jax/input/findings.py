@@ -55,7 +55,7 @@ def findings(pixels: Pixels, masks: str, info: DatasetInfo) -> list[str]:
     found.append(f"no pixel of {masks} is of {_several(absent)}")
   if share > 0.5 and present:
     found.append(f"{share:.0%} of the pixels of {masks} are ignored")
-  if found and ignored and info.ignore_index is not None:
+  if found and present and ignored and info.ignore_index is not None:
     found[-1] += f"; {_hint(pixels, present, absent, info)}"
   return found
 

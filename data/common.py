@@ -26,6 +26,7 @@ from data import conventions, published
 from semiseg_jax.input.decode import DataError, check_pixels, decode_image
 from semiseg_jax.input.files import is_own
 from semiseg_jax.input.headers import numbers
+from semiseg_jax.input.text import read_text
 from semiseg_jax.labels import IGNORE
 
 SPLITS = ("train", "val")
@@ -264,6 +265,18 @@ def example(
   return name, {"image": image, "label": encode_png(stored), "id": name}
 
 
+def part(raw: pathlib.Path, path: str) -> pathlib.Path:
+  """raw/path, or where that lies if the tree, or one of its archives, was unpacked a folder or two
+  deeper. FileNotFoundError where there are several such."""
+  for pattern in (path, f"*/{path}", f"*/*/{path}"):
+    found = [p for p in sorted(raw.glob(pattern)) if is_own(p.relative_to(raw))]
+    if len(found) > 1:
+      raise FileNotFoundError(f"{found[0]} or {found[1]}? Put the files of both into one folder")
+    if found:
+      return found[0]
+  return raw / path
+
+
 def pairs(images: pathlib.Path, masks: pathlib.Path, pattern: str, suffix: str) -> list[Item]:
   """The images that match, each with the mask of its stem and `suffix`; raises as list_files."""
   found = list_files(images, pattern)
@@ -283,7 +296,7 @@ def read_ids(path: pathlib.Path) -> list[str]:
   """The lines of a text file of ids. FileNotFoundError if it is missing."""
   if not path.is_file():
     raise FileNotFoundError(f"the list of ids {path} is missing")
-  return path.read_text().split()
+  return read_text(path).split()
 
 
 def encode_png(array: np.ndarray) -> bytes:

@@ -1,6 +1,6 @@
 """What can be done beside training.
 
-    python -m semiseg_jax check DIR              looks for mistakes in a folder of images and masks
+    python -m semiseg_jax check DIR|NAME         looks for mistakes in images and masks
     python -m semiseg_jax inspect --config=FILE  draws what the network will see, measures reading
     python -m semiseg_jax compare RUN RUN ...  prints and draws runs side by side
     python -m semiseg_jax convert WEIGHTS        PyTorch weights to ours and back

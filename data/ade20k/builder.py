@@ -26,9 +26,8 @@ class Builder(common.FileBuilder):
   LICENSE = "non-commercial, see https://groups.csail.mit.edu/vision/datasets/ADE20K/terms/"
 
   def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
-    nested = raw / "ADEChallengeData2016"
-    root = nested if nested.is_dir() else raw
+    images, masks = common.part(raw, "images"), common.part(raw, "annotations")
     return {
-      split: common.pairs(root / "images" / folder, root / "annotations" / folder, "*.jpg", ".png")
+      split: common.pairs(images / folder, masks / folder, "*.jpg", ".png")
       for split, folder in _FOLDERS.items()
     }

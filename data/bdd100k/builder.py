@@ -13,7 +13,7 @@ _LAYOUTS = (  # folders of images and of masks below RAW, and what follows an im
   ("images/10k", "labels/sem_seg/masks", ".png"),
   ("images", "labels", "_train_id.png"),
 )
-_ROOTS = (".", "bdd100k", "seg", "bdd100k/seg")
+_ROOTS = ("", "bdd100k/", "seg/", "bdd100k/seg/")
 
 
 class Builder(common.FileBuilder):
@@ -41,8 +41,9 @@ def find_layout(raw: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path, str]:
   """(folder of images, folder of masks, what follows the stem); FileNotFoundError if none fits."""
   for root in _ROOTS:
     for images, masks, suffix in _LAYOUTS:
-      if (raw / root / images / "train").is_dir() and (raw / root / masks / "train").is_dir():
-        return raw / root / images, raw / root / masks, suffix
+      train = [common.part(raw, f"{root}{part}/train") for part in (images, masks)]
+      if all(path.is_dir() for path in train):
+        return train[0].parent, train[1].parent, suffix
   raise FileNotFoundError(
     f"{raw} holds neither images/10k/train with labels/sem_seg/masks/train nor images/train with "
     "labels/train"

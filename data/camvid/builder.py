@@ -35,11 +35,13 @@ class Builder(common.FileBuilder):
   HOMEPAGE = "http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/"
 
   def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
-    if (raw / _STILLS).is_dir():
+    if common.part(raw, _STILLS).is_dir():
       return list_release(raw)
-    splits = [*common.SPLITS, *(["test"] if (raw / "test").is_dir() else [])]
+    splits = [*common.SPLITS, *(["test"] if common.part(raw, "test").is_dir() else [])]
     return {
-      split: common.pairs(raw / split, raw / f"{split}annot", "*.[jp][pn]g", ".png")
+      split: common.pairs(
+        common.part(raw, split), common.part(raw, f"{split}annot"), "*.[jp][pn]g", ".png"
+      )
       for split in splits
     }
 
@@ -53,11 +55,11 @@ def list_release(raw: pathlib.Path) -> dict[str, list[common.Item]]:
   """The original release in SegNet's splits: train and val are listed here, test is the rest."""
   names = {split: frames(split) for split in common.SPLITS}
   listed = {name for split in names.values() for name in split}
-  stills = common.list_files(raw / _STILLS, "*.png")
-  names["test"] = [path.stem for path in stills if path.stem not in listed]
-  item = lambda name: common.Item(
-    name, raw / _STILLS / f"{name}.png", raw / _LABELS / f"{name}_L.png"
-  )
+  stills, labels = common.part(raw, _STILLS), common.part(raw, _LABELS)
+  names["test"] = [
+    path.stem for path in common.list_files(stills, "*.png") if path.stem not in listed
+  ]
+  item = lambda name: common.Item(name, stills / f"{name}.png", labels / f"{name}_L.png")
   return {split: [item(name) for name in names[split]] for split in names}
 
 

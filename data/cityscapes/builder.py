@@ -38,7 +38,7 @@ class Builder(common.FileBuilder):
 
   def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
     listed = {split: list_pairs(raw, split) for split in common.SPLITS}
-    if (raw / "leftImg8bit" / "train_extra").is_dir():
+    if common.part(raw, "leftImg8bit/train_extra").is_dir():
       extra = list_pairs(raw, "train_extra")
       listed["extra"] = [item._replace(mask=None) for item in extra]
     return listed
@@ -56,8 +56,9 @@ def list_pairs(raw: pathlib.Path, split: str) -> list[common.Item]:
   Raises FileNotFoundError if there are no images.
   """
   items = []
-  for image in common.list_files(raw / "leftImg8bit" / split, "*/*_leftImg8bit.png"):
+  masks = common.part(raw, f"gtFine/{split}")
+  for image in common.list_files(common.part(raw, f"leftImg8bit/{split}"), "*/*_leftImg8bit.png"):
     name, city = image.name.removesuffix("_leftImg8bit.png"), image.parent.name
-    mask = raw / "gtFine" / split / city / f"{name}_gtFine_labelIds.png"
+    mask = masks / city / f"{name}_gtFine_labelIds.png"
     items.append(common.Item(name, image, mask))
   return items

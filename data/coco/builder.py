@@ -28,6 +28,8 @@ class Builder(common.FileBuilder):
 
   def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
     return {
-      split: common.pairs(raw / f"{split}2017", raw / "masks", "*.jpg", ".png")
+      split: common.pairs(
+        common.part(raw, f"{split}2017"), common.part(raw, "masks"), "*.jpg", ".png"
+      )
       for split in common.SPLITS
     }

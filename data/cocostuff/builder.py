@@ -62,7 +62,7 @@ class Builder(common.FileBuilder):
 
   def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
     if self.builder_config.name == "164k":
-      images, masks = raw / "images", raw / "annotations"
+      images, masks = common.part(raw, "images"), common.part(raw, "annotations")
       return {
         split: common.pairs(images / f"{split}2017", masks / f"{split}2017", "*.jpg", ".png")
         for split in common.SPLITS
@@ -90,6 +90,6 @@ def read_mat(path: pathlib.Path) -> Image.Image:
 
 
 def _list_10k(raw: pathlib.Path, name: str) -> list[common.Item]:
-  ids = common.read_ids(raw / "imageLists" / f"{name}.txt")
-  images, masks = raw / "images", raw / "annotations"
+  ids = common.read_ids(common.part(raw, "imageLists") / f"{name}.txt")
+  images, masks = common.part(raw, "images"), common.part(raw, "annotations")
   return [common.Item(i, images / f"{i}.jpg", masks / f"{i}.mat") for i in ids]

@@ -44,15 +44,15 @@ class Builder(common.FileBuilder):
   LICENSE = "see the homepage"
 
   def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
-    images, labels = raw / "images", raw / "labels"
+    images, labels = common.part(raw, "images"), common.part(raw, "labels")
     if (images / "train").is_dir():
       return {
         split: common.pairs(images / split, labels / split, "*.png", ".png")
         for split in common.SPLITS
       }
     items = common.pairs(images, labels, "*.png", ".png")
-    if (raw / "split.mat").is_file():
-      split_of = read_split(raw / "split.mat")
+    if (division := common.part(raw, "split.mat")).is_file():
+      split_of = read_split(division)
     else:
       split_of = {i.name: "train" if row % HELD_OUT else "val" for row, i in enumerate(items)}
     listed: dict[str, list[common.Item]] = {}

@@ -38,7 +38,7 @@ class Builder(common.FileBuilder):
   LICENSE = "research and education; see https://datasets.simula.no/kvasir-seg/"
 
   def list_items(self, raw: pathlib.Path) -> dict[str, list[common.Item]]:
-    images, masks = raw / "images_split", raw / "masks_split"
+    images, masks = common.part(raw, "images_split"), common.part(raw, "masks_split")
     if not images.is_dir():
       return list_whole(raw)
     return {
@@ -59,14 +59,13 @@ class Builder(common.FileBuilder):
 
 def list_whole(raw: pathlib.Path) -> dict[str, list[common.Item]]:
   """The official tree by its lists of ids, or without them by `hold_out`."""
-  files = {split: raw / f"{split}.txt" for split in common.SPLITS}
+  images, masks = common.part(raw, "images"), common.part(raw, "masks")
+  files = {split: common.part(raw, f"{split}.txt") for split in common.SPLITS}
   if any(path.is_file() for path in files.values()):
     names = {split: common.read_ids(path) for split, path in files.items()}
   else:
-    names = hold_out([image.stem for image in common.list_files(raw / "images", "*.jpg")])
-  item = lambda name: common.Item(
-    name, raw / "images" / f"{name}.jpg", raw / "masks" / f"{name}.jpg"
-  )
+    names = hold_out([image.stem for image in common.list_files(images, "*.jpg")])
+  item = lambda name: common.Item(name, images / f"{name}.jpg", masks / f"{name}.jpg")
   return {split: [item(name) for name in names[split]] for split in common.SPLITS}
 
 

@@ -11,7 +11,6 @@ from PIL import Image
 
 from data import common, conventions, published
 from semiseg_jax.input.decode import DataError
-from semiseg_jax.input.files import is_own
 from semiseg_jax.labels import IGNORE
 
 CLASS_NAMES, PALETTE = common.read_classes("pascal")
@@ -69,11 +68,11 @@ def listing(split: str) -> list[str]:
 
 def find_root(raw: pathlib.Path) -> pathlib.Path:
   """The folder that holds JPEGImages. Raises FileNotFoundError."""
-  roots = [raw, raw / "VOC2012", raw / "VOCdevkit" / "VOC2012"]
-  for root in roots:
-    if (root / "JPEGImages").is_dir():
-      return root
-  raise FileNotFoundError(f"no JPEGImages in {', '.join(map(str, roots))}")
+  parts = ("JPEGImages", "VOC2012/JPEGImages", "VOCdevkit/VOC2012/JPEGImages")
+  for images in (common.part(raw, path) for path in parts):
+    if images.is_dir():
+      return images.parent
+  raise FileNotFoundError(f"none of {', '.join(parts)} is in {raw}")
 
 
 def mask_candidates(raw: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
@@ -83,12 +82,11 @@ def mask_candidates(raw: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
   one over the other. Raises FileNotFoundError if most training images would have none.
   """
   root = find_root(raw)
-  for folder in (root / "SegmentationClassAug", raw / "SegmentationClassAug"):
+  for folder in (root / "SegmentationClassAug", common.part(raw, "SegmentationClassAug")):
     if folder.is_dir():
       return [(folder, ".png")]
-  for pattern in ("dataset/cls", "*/dataset/cls", "*/*/dataset/cls"):
-    if found := [path for path in sorted(raw.glob(pattern)) if is_own(path.relative_to(raw))]:
-      return [(root / "SegmentationClass", ".png"), (found[0], ".mat")]
+  if (boundaries := common.part(raw, "dataset/cls")).is_dir():
+    return [(root / "SegmentationClass", ".png"), (boundaries, ".mat")]
   raise FileNotFoundError(
     f"the annotations of SBD are missing: neither {root}/SegmentationClassAug nor a folder "
     f"dataset/cls (of benchmark_RELEASE) is in {raw}"

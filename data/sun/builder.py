@@ -51,13 +51,13 @@ def list_images(raw: pathlib.Path) -> list[common.Item]:
   Raises FileNotFoundError if one of the folders has no images.
   """
   tests, trains = (
-    common.list_files(raw / folder, "img-*.jpg")
+    common.list_files(common.part(raw, folder), "img-*.jpg")
     for folder in ("SUNRGBD-test_images", "SUNRGBD-train_images")
   )
   number_of = lambda image: int(image.stem.removeprefix("img-"))
   offset = 0 if number_of(trains[-1]) > TRAIN_IMAGES else TEST_IMAGES
   numbers = [*map(number_of, tests), *(number_of(image) + offset for image in trains)]
-  masks = raw / "sunrgbd_train_test_labels"
+  masks = common.part(raw, "sunrgbd_train_test_labels")
   return [
     common.Item(f"img-{number:06d}", image, masks / f"img-{number:06d}.png")
     for number, image in zip(numbers, tests + trains, strict=True)

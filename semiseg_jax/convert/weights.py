@@ -12,7 +12,7 @@ from semiseg_jax import networks
 from semiseg_jax.convert import apart, families, files, hub, wrappers
 from semiseg_jax.convert.assign import A_COPY, A_COUNTER, Report, assign, counters_of
 from semiseg_jax.convert.family import Family
-from semiseg_jax.input.folder import make_palette
+from semiseg_jax.input.palettes import make_palette
 from semiseg_jax.models.network import Network, Variables
 from semiseg_jax.runtime.errors import first_line
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from semiseg_jax.evaluation.pictures import write_palette_png
 from semiseg_jax.fields import require
-from semiseg_jax.input.folder import make_palette
+from semiseg_jax.input.palettes import voc_palette
 
 FORMATS = ("palette", "cityscapes", "voc")
 CITYSCAPES_IDS = {  # of the classes that are scored, from the published scripts
@@ -50,8 +50,3 @@ def write_voc(path: pathlib.Path, label: np.ndarray) -> None:
   picture = Image.fromarray(np.ascontiguousarray(label), mode="P")
   picture.putpalette(voc_palette().tobytes())
   picture.save(path)
-
-
-def voc_palette() -> np.ndarray:
-  """uint8 [256,3]: black, and behind it the colours of a folder's classes."""
-  return np.concatenate([np.zeros((1, 3), np.uint8), make_palette(255)])

@@ -55,6 +55,11 @@ def _with_masks(dataset: Dataset, split: str) -> Source:
   source = getattr(dataset, split)
   if source is None:
     raise ValueError(f"--split={split}: {dataset.info.name} has no such set with masks")
+  if not np.any(source.labeled):
+    raise ValueError(
+      f"none of the {len(source)} images of {split} in {dataset.info.name} has a mask: there is "
+      "nothing to score, so prepare it with masks"
+    )
   if split == "val":
     return source
   return Subset(source, np.flatnonzero(source.labeled))

@@ -7,7 +7,7 @@ masks have to lie, and so predictions and overlays lie.
 import io
 import logging
 import struct
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from semiseg_jax.input import headers
 from semiseg_jax.input.levels import to_levels
+from semiseg_jax.input.palettes import renumbered
 
 cv2.setNumThreads(0)  # reader threads and worker processes are the parallelism
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # an error says it in a line
@@ -25,6 +26,10 @@ _SWAPPED = (
   "; the sides are swapped: an image with a rotation tag is turned as viewers show it, so turn the "
   "mask, or remove the tag"
 )
+_CHANGING = {  # formats of files that do not keep a mask's ids
+  **dict.fromkeys(("JPEG", "MPO", "WEBP"), "whose compression changes class ids"),
+  "GIF": "whose colours programs renumber in every file",
+}
 _SAY_IT = "save 8 bits, or a TIFF whose MaxSampleValue says what is white"
 _warned: set[str] = set()
 
@@ -86,26 +91,64 @@ def check_pixels(height: int, width: int, where: str) -> None:
 def decode_label(encoded: bytes, where: str) -> np.ndarray:
   """A single-channel or palette image file -> its stored ids, uint8 [H,W].
 
+  Raises DataError as `decode_mask`, and where they are no ids or not those that were meant.
+  """
+  mask = decode_mask(encoded, where)
+  label = check_label(mask.pixels, where)
+  check_palette(mask, where)
+  return label
+
+
+class Mask(NamedTuple):
+  """What a mask file stores: numbers [H,W] or colours [H,W,C], and of ids in a palette file the
+  colours uint8 [n,3] that they are shown in."""
+
+  pixels: np.ndarray
+  palette: np.ndarray | None = None
+
+
+def decode_mask(encoded: bytes, where: str) -> Mask:
+  """A mask file as it is stored; DataError for one that does not decode or keeps no ids.
+
   Pillow, because it keeps the indices of a palette where OpenCV would turn them into colours.
   """
   try:
     with Image.open(io.BytesIO(encoded)) as file:
       check_pixels(file.height, file.width, where)
-      label = np.asarray(ImageOps.exif_transpose(file))
+      return mask_of(file, where)
   except DataError:
     raise
   except (OSError, SyntaxError, ValueError) as error:
     raise DataError("undecodable", f"{where}: the mask does not decode ({error})") from error
-  return check_label(label, where)
+
+
+def mask_of(image: Image.Image, where: str) -> Mask:
+  """The same of one of Pillow's images, turned as its rotation tag says."""
+  if (form := image.format) in _CHANGING or image.info.get("compression") == "jpeg":
+    why = _CHANGING.get(form, _CHANGING["JPEG"])
+    raise DataError("mask format", f"{where}: the mask is a {form}, {why}: save it as PNG")
+  shown = ImageOps.exif_transpose(image)
+  palette = None
+  if image.mode == "P":
+    palette = np.asarray(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+  return Mask(np.asarray(shown), palette)
+
+
+def check_palette(mask: Mask, where: str) -> None:
+  """DataError where a mask's palette tells that its ids are not those that were meant."""
+  if mask.palette is not None and (complaint := renumbered(mask.pixels, mask.palette)):
+    raise DataError("mask palette", f"{where}: {complaint}")
 
 
 def check_label(label: np.ndarray, where: str) -> np.ndarray:
   """uint8 [H,W] of a mask's values; DataError if they are no ids, one per pixel."""
+  if label.dtype.kind == "f":
+    raise DataError("mask format", f"{where}: the mask has type {label.dtype}, {_strangest(label)}")
   if label.ndim != 2 or label.dtype.kind not in "bui":
     raise DataError(
       "mask format",
       f"{where}: the mask has shape {label.shape} and type {label.dtype}; store one class id per "
-      "pixel, not colours",
+      "pixel, not colours (or, in a folder, say in dataset.toml whose they are: palette)",
     )
   if label.dtype != np.uint8:
     outside = label[(label < 0) | (label > 255)] if label.dtype != bool else label[:0]
@@ -113,6 +156,13 @@ def check_label(label: np.ndarray, where: str) -> np.ndarray:
       raise DataError("label range", f"{where}: label id {outside[0]} does not fit 0..255")
     label = label.astype(np.uint8)
   return label
+
+
+def _strangest(numbers: np.ndarray) -> str:
+  """What floats are that should be ids, and what to do about it."""
+  whole = numbers == np.rint(numbers)  # not so of NaN
+  found = f"such as {numbers[~whole][0]:.6g}" if not whole.all() else "though all of them are whole"
+  return f"{found}: class ids are whole numbers, so save them as 8-bit integers"
 
 
 def check_sizes(image: np.ndarray, label: np.ndarray, image_name: str, label_name: str) -> None:

@@ -6,39 +6,43 @@ or  whatever ROOT/dataset.toml says, all keys optional:
 
     class_names = ["sky", "road"]
     ignore_index = 255
+    values = {0 = "sky", 128 = "road"}    # what masks store, where it isn't 0, 1, 2, ...
     palette = [[70, 130, 180], [128, 64, 128]]
-    train_images = "images"         # directories relative to ROOT
+    ignore_color = [0, 0, 0]              # of pixels without a label, in masks drawn in colours
+    train_images = "images"               # directories relative to ROOT
     train_masks = "masks"
     val_images = "val_images"
     val_masks = "val_masks"
 
-A mask is an index PNG (grey or palette) of the image's stem. Without validation images every fifth
-image that has a mask is held out.
+A mask has the path of its image but for the suffix, below folders too: that path is the image's id.
+It is an index PNG (grey or palette), or drawn in the colours of `palette`. Without validation
+images every fifth image that has a mask is held out.
 """
 
 import hashlib
 import os
 import pathlib
 import re
-import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from semiseg_jax.input import decode
-from semiseg_jax.input.class_ids import ClassIds
+from semiseg_jax.input.class_ids import ClassColors, ClassIds, MaskReader
 from semiseg_jax.input.files import IMAGE_SUFFIXES, is_own
+from semiseg_jax.input.palettes import make_palette
+from semiseg_jax.input.settings import DIRECTORIES, read_settings
 from semiseg_jax.input.sources import Dataset, DatasetInfo, Source, largest_size
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.paths import user_path
 from semiseg_jax.transforms.geometry import Record
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
+_NO_MASKS = (".jpg", ".jpeg", ".webp")  # taken where there is no other: reading says why not
 _HOLD_OUT = 5
-_DIRECTORIES = ("train_images", "train_masks", "val_images", "val_masks")
-_KEYS = ("class_names", "ignore_index", "palette", *_DIRECTORIES)
 _LAYOUTS = (
   ("images", "masks", "val_images", "val_masks"),
   ("train", "trainannot", "val", "valannot"),
@@ -47,29 +51,28 @@ _LAYOUTS = (
 
 @dataclass(frozen=True)
 class Listing:
-  """The files of one split in natural order of their stems; masks holds None where there is none.
+  """The files of one split in natural order of their ids; masks holds None where there is none.
 
   orphans: masks without an image.
   """
 
+  ids: tuple[str, ...]
   images: tuple[pathlib.Path, ...]
   masks: tuple[pathlib.Path | None, ...]
   orphans: tuple[pathlib.Path, ...]
 
 
 class FolderSource(Source):
-  """Images and masks of one split.
+  """Images and masks of one split; mask files as `read` takes them.
 
-  ignore_index: id that becomes IGNORE; any other id outside 0..num_classes-1 is a DataError, as
-  are files that do not decode and masks of another size than their image.
+  DataErrors are those of `read`, files that do not decode and masks of another size than their
+  image. meaning: a text that changes when other classes are read.
   """
 
-  def __init__(self, listing: Listing, num_classes: int, ignore_index: int):
-    self.listing, self.num_classes, self.ignore_index = listing, num_classes, ignore_index
-    self.ids = tuple(path.stem for path in listing.images)
+  def __init__(self, listing: Listing, read: MaskReader, meaning: str):
+    self.listing, self.ids = listing, listing.ids
+    self._read, self.masks = read, meaning
     self.labeled = np.asarray([mask is not None for mask in listing.masks], bool)
-    self.masks = f"{ignore_index} is ignored"
-    self._known = ClassIds(num_classes, ignore_index)
 
   @cached_property
   def sizes(self) -> list[tuple[int, int]]:
@@ -93,11 +96,11 @@ class FolderSource(Source):
 
   def read_label(self, index: int) -> np.ndarray:
     mask = self.listing.masks[index]
-    return self._known(decode.decode_label(mask.read_bytes(), str(mask)), str(mask))
+    return self._read(mask.read_bytes(), str(mask))
 
   def fingerprint(self) -> str:
     """Changes when any mask does."""
-    digest = hashlib.sha256(f"{self.num_classes} {self.ignore_index}".encode())
+    digest = hashlib.sha256(self.masks.encode())
     for image, mask in zip(self.listing.images, self.listing.masks, strict=True):
       stat = mask.stat() if mask else None
       stamp = (stat.st_size, stat.st_mtime_ns) if stat else None
@@ -127,67 +130,101 @@ def open_folder(
     )
   if len(class_names) > 255:
     raise ValueError(f"{len(class_names)} classes do not fit 8-bit labels (at most 255)")
-  if ignore_index is None:
-    ignore_index = settings.get("ignore_index", IGNORE)
   if palette is None:
-    palette = settings.get("palette", make_palette(len(class_names)))
-  palette = np.asarray(palette, np.uint8)
-  if palette.shape != (len(class_names), 3):
-    raise ValueError(f"palette has shape {palette.shape}, not {(len(class_names), 3)}")
+    palette = settings.get("palette")
+  colors = make_palette(len(class_names)) if palette is None else np.asarray(palette, np.uint8)
+  if colors.shape != (len(class_names), 3):
+    raise ValueError(f"palette has shape {colors.shape}, not {(len(class_names), 3)}")
+  values = _classes_of_values(settings, class_names, root)
+  if ignore_index is None:
+    unsaid = None if IGNORE in (values or {}) else IGNORE
+    ignore_index = settings.get("ignore_index", unsaid)
+  if ignore_index is not None and ignore_index in (values or {}):
+    raise ValueError(f"{root}: the ignored id {ignore_index} is a class, too, by its values")
+  ignore_color = settings.get("ignore_color")
   train, val = list_splits(root, settings)
-  if not any(train.masks):
-    raise ValueError(
-      f"no image of {root} has a mask: the stem of a mask must equal that of its image"
-    )
   if val is None:
     train, val = _hold_out(train, root)
-  train, val = (FolderSource(listing, len(class_names), ignore_index) for listing in (train, val))
-  return Dataset(DatasetInfo(root.name, class_names, palette, largest_size(val.sizes)), train, val)
-
-
-def read_settings(root: pathlib.Path) -> dict:
-  """dataset.toml as a dict ({} without one). Raises if root is no directory or a key is unknown."""
-  if not root.is_dir():
-    raise FileNotFoundError(f"{root} is not a directory; root must hold the images and masks")
-  path = root / "dataset.toml"
-  if not path.exists():
-    return {}
-  try:
-    settings = tomllib.loads(path.read_text())
-  except tomllib.TOMLDecodeError as error:
-    raise ValueError(f"{path}: {error}") from error
-  if unknown := sorted(set(settings) - set(_KEYS)):
-    raise ValueError(f"{path}: unknown keys {unknown}; known are {list(_KEYS)}")
-  return settings
-
-
-def list_splits(root: pathlib.Path, settings: dict) -> tuple[Listing, Listing | None]:
-  """The files of train and of val, None where there are no validation images."""
-  layout = next((layout for layout in _LAYOUTS if (root / layout[0]).is_dir()), _LAYOUTS[0])
-  images, masks, val_images, val_masks = (
-    root / settings.get(key, default) for key, default in zip(_DIRECTORIES, layout, strict=True)
+  read = MaskReader(
+    ClassIds(len(class_names), ignore_index, values, class_names),
+    None if palette is None else ClassColors(colors, ignore_color),
   )
-  for key, directory in (("val_images", val_images), ("val_masks", val_masks)):
+  meaning = f"{len(class_names)} {ignore_index} {values} {palette} {ignore_color}"
+  train, val = (FolderSource(listing, read, meaning) for listing in (train, val))
+  ignored = ignore_index if values is None else None
+  info = DatasetInfo(root.name, class_names, colors, largest_size(val.sizes), ignored)
+  return Dataset(info, train, val)
+
+
+def _classes_of_values(
+  settings: Mapping[str, Any], class_names: Sequence[str], root: pathlib.Path
+) -> dict[int, int] | None:
+  """{id: class} of the settings' values, None without."""
+  values = settings.get("values")
+  if values is None:
+    return None
+  if unknown := sorted(set(values.values()) - set(class_names)):
+    raise ValueError(
+      f"{root / 'dataset.toml'}: values names {', '.join(unknown)}, no class of "
+      f"{', '.join(class_names)}"
+    )
+  return {stored: class_names.index(name) for stored, name in values.items()}
+
+
+def list_splits(root: pathlib.Path, settings: Mapping[str, Any]) -> tuple[Listing, Listing | None]:
+  """The files of train and of val, None where there are no validation images.
+
+  Raises FileNotFoundError without images and ValueError where none of them has a mask.
+  """
+  layout = next((layout for layout in _LAYOUTS if (root / layout[0]).is_dir()), _LAYOUTS[0])
+  directories = [
+    root / settings.get(key, default) for key, default in zip(DIRECTORIES, layout, strict=True)
+  ]
+  for key, directory in zip(DIRECTORIES[2:], directories[2:], strict=True):
     if key in settings and not directory.is_dir():
       raise FileNotFoundError(f"{directory} ({key} of dataset.toml) is not a directory")
-  val = list_pairs(val_images, val_masks) if val_images.is_dir() else None
-  return list_pairs(images, masks), val
+  pairs = [directories[:2]] + ([directories[2:]] if directories[2].is_dir() else [])
+  listings = [list_pairs(images, masks, directories) for images, masks in pairs]
+  for listing, (images, masks) in zip(listings, pairs, strict=True):
+    if not any(listing.masks):
+      raise ValueError(_without_masks(listing, images, masks))
+  return listings[0], listings[1] if len(listings) > 1 else None
 
 
-def list_pairs(images: pathlib.Path, masks: pathlib.Path) -> Listing:
-  """Pairs the files of two directories by stem."""
-  image_of = _by_stem(images, IMAGE_SUFFIXES)
+def _without_masks(listing: Listing, images: pathlib.Path, masks: pathlib.Path) -> str:
+  """What is said where no image has a mask."""
+  if listing.orphans:
+    other = listing.orphans[0].relative_to(masks)
+    found = f"{len(listing.orphans)} masks there have other names, such as {other}"
+  else:
+    found = f"{masks} {'holds no masks' if masks.is_dir() else 'does not exist'}"
+  return (
+    f"none of the {len(listing.ids)} images in {images} has a mask in {masks}: {found}; a mask is "
+    f"named as its image, such as {listing.ids[0]}.png"
+  )
+
+
+def list_pairs(
+  images: pathlib.Path, masks: pathlib.Path, apart: Sequence[pathlib.Path] = ()
+) -> Listing:
+  """Pairs the files of two directories, and of those below, by their paths without suffix.
+
+  apart: directories whose files do not count as those of a directory above them.
+  """
+  apart = [images, masks, *apart]
+  image_of = _by_id(images, IMAGE_SUFFIXES, apart)
   if not image_of:
-    state = "is empty" if images.is_dir() else "does not exist"
+    state = "has no image" if images.is_dir() else "does not exist"
     raise FileNotFoundError(
       f"{images} {state}; it should hold images ({', '.join(IMAGE_SUFFIXES)})"
     )
-  mask_of = _by_stem(masks, MASK_SUFFIXES)
-  stems = sorted(image_of, key=natural_order)
+  mask_of = _by_id(masks, _NO_MASKS, apart) | _by_id(masks, MASK_SUFFIXES, apart)
+  ids = sorted(image_of, key=natural_order)
   return Listing(
-    tuple(image_of[stem] for stem in stems),
-    tuple(mask_of.get(stem) for stem in stems),
-    tuple(mask_of[stem] for stem in sorted(mask_of, key=natural_order) if stem not in image_of),
+    tuple(ids),
+    tuple(image_of[name] for name in ids),
+    tuple(mask_of.get(name) for name in ids),
+    tuple(mask_of[name] for name in sorted(mask_of, key=natural_order) if name not in image_of),
   )
 
 
@@ -197,20 +234,21 @@ def natural_order(text: str) -> list:
   return [(int(part) if position % 2 else 0, part) for position, part in enumerate(parts)]
 
 
-def make_palette(num_classes: int) -> np.ndarray:
-  """Distinct colours for any number of classes, uint8 [K,3]: the bits of the id spread over RGB."""
-  bits = np.arange(1, num_classes + 1)[:, None] >> np.arange(24) & 1
-  return np.packbits(bits.reshape(-1, 8, 3), axis=1)[:, 0]
-
-
-def _by_stem(directory: pathlib.Path, suffixes: Sequence[str]) -> dict[str, pathlib.Path]:
+def _by_id(
+  directory: pathlib.Path, suffixes: Sequence[str], apart: Sequence[pathlib.Path]
+) -> dict[str, pathlib.Path]:
+  """{path below the directory, without suffix: file}"""
   found: dict[str, pathlib.Path] = {}
-  for path in sorted(directory.glob("*")) if directory.is_dir() else ():
+  below = {other for other in apart if directory in other.parents}
+  for path in sorted(directory.rglob("*")) if directory.is_dir() else ():
     if path.suffix.lower() not in suffixes or not is_own(path.relative_to(directory)):
       continue
-    if path.stem in found:
-      raise ValueError(f"{found[path.stem]} and {path} have one stem; which is meant?")
-    found[path.stem] = path
+    if path.is_dir() or not below.isdisjoint(path.parents):
+      continue
+    name = path.relative_to(directory).with_suffix("").as_posix()
+    if name in found:
+      raise ValueError(f"{found[name]} and {path} have one stem; which is meant?")
+    found[name] = path
   return found
 
 
@@ -220,6 +258,6 @@ def _hold_out(listing: Listing, root: pathlib.Path) -> tuple[Listing, Listing]:
     raise ValueError(f"{root} has one labelled image and no val_images: nothing to validate on")
   held = set(labeled[_HOLD_OUT - 1 :: _HOLD_OUT] or labeled[-1:])
   pick = lambda rows: Listing(
-    tuple(listing.images[i] for i in rows), tuple(listing.masks[i] for i in rows), ()
+    *(tuple(part[i] for i in rows) for part in (listing.ids, listing.images, listing.masks)), ()
   )
   return pick([i for i in range(len(listing.images)) if i not in held]), pick(sorted(held))

@@ -1,11 +1,11 @@
 """Evaluation batches of images of one size each, which is their own."""
 
-import math
 from collections.abc import Iterator
 
 import grain
 import numpy as np
 
+from semiseg_jax.input.shares import share_of
 from semiseg_jax.input.sources import Source
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.transforms.geometry import Record
@@ -29,13 +29,8 @@ class OwnSizeBatches:
     threads: int = 2,
     buffer: int = 2,
   ):
-    if not len(source):
-      raise ValueError("the evaluation stream has no image")
-    self._source, (index, hosts) = source, host
-    parts = math.lcm(devices, hosts)
-    self._batch = -(-batch // parts) * parts
-    share = self._batch // hosts
-    self._own = slice(index * share, (index + 1) * share)
+    self._source = source
+    self._batch, self._own = share_of(source, batch, host, devices)
     self._read = grain.ReadOptions(threads, max(buffer * batch, threads))
 
   def __iter__(self) -> Iterator[Record]:

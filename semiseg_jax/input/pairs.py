@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
-from PIL import Image
 
 from semiseg_jax.input import decode
-from semiseg_jax.input.class_ids import ClassIds
+from semiseg_jax.input.class_ids import ClassIds, MaskReader
 from semiseg_jax.input.picture import Picture, existing_file, read_mask, read_picture
 from semiseg_jax.input.sources import Source
 from semiseg_jax.transforms.geometry import Record
@@ -31,7 +30,7 @@ class Pairs(Source):
       raise ValueError(f"{len(images)} pictures and {len(masks)} masks: every picture needs one")
     if not len(images):
       raise ValueError("there is no picture with a mask")
-    self._known = ClassIds(num_classes, ignore_index)
+    self._read = MaskReader(ClassIds(num_classes, ignore_index))
     self._images = [_held(x, read_picture, f"picture {i}") for i, x in enumerate(images)]
     self._masks = [_held(x, read_mask, f"mask {i}") for i, x in enumerate(masks)]
     self.ids = [_name(x, f"picture {i}") for i, x in enumerate(self._images)]
@@ -44,7 +43,11 @@ class Pairs(Source):
   def __getitem__(self, index: int) -> Record:
     image, mask = self._images[index], self._masks[index]
     names = self.ids[index], _name(mask, f"mask {index}")
-    image, label = read_picture(image, names[0]), self._known(read_mask(mask, names[1]), names[1])
+    image = read_picture(image, names[0])
+    if isinstance(mask, np.ndarray):
+      label = self._read.of_mask(decode.Mask(mask), names[1])
+    else:
+      label = self._read(mask.read_bytes(), names[1])
     decode.check_sizes(image, label, *names)
     return {"image": image, "label": label}
 
@@ -62,8 +65,5 @@ def _size(held: Held) -> tuple[int, int]:
   """(height, width); DataError for a file that is no picture."""
   if isinstance(held, np.ndarray):
     return held.shape[:2]
-  try:
-    with Image.open(held) as file:  # reads the header alone
-      return file.size[::-1]
-  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-    return read_picture(held).shape[:2]
+  with open(held, "rb") as file:
+    return decode.read_size(file, str(held))

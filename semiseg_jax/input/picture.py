@@ -7,7 +7,14 @@ import jax
 import numpy as np
 from PIL import Image, ImageOps
 
-from semiseg_jax.input.decode import DataError, check_label, decode_image, decode_label
+from semiseg_jax.input.decode import (
+  DataError,
+  check_label,
+  check_palette,
+  decode_image,
+  decode_label,
+  mask_of,
+)
 from semiseg_jax.input.levels import to_levels
 
 Picture = str | os.PathLike | np.ndarray | jax.Array | Image.Image
@@ -50,11 +57,16 @@ def read_mask(mask: Picture, where: str = "the mask") -> np.ndarray:
       "mask format",
       f"{where} is a {type(mask).__name__}: give a path, an integer array [H,W] or a Pillow image",
     )
+  if not isinstance(mask, Image.Image):
+    return check_label(np.asarray(mask), where)
   try:
-    ids = np.asarray(ImageOps.exif_transpose(mask) if isinstance(mask, Image.Image) else mask)
+    stored = mask_of(mask, where)
+  except DataError:
+    raise
   except (OSError, SyntaxError, ValueError) as error:  # Pillow reads the pixels only now
     raise DataError("undecodable", f"{where} does not decode ({error})") from error
-  return check_label(ids, where)
+  check_palette(stored, where)
+  return check_label(stored.pixels, where)
 
 
 def existing_file(path: str | os.PathLike) -> pathlib.Path:

@@ -16,6 +16,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from semiseg_jax.input.shares import share_of
 from semiseg_jax.input.sources import Source, Subset
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.transforms import geometry
@@ -112,15 +113,12 @@ class EvalBatches:
     threads: int = 2,
     buffer: int = 2,
   ):
-    index, hosts = host
-    parts = math.lcm(devices, hosts)
-    batch = -(-batch // parts) * parts
-    _check("evaluation", source, batch, hosts)
-    self._source, self._size, self._share = source, size, batch // hosts
+    batch, own = share_of(source, batch, host, devices)
+    self._source, self._size, self._share = source, size, own.stop - own.start
     self._read = _read_options(threads, buffer)
     rows = np.full(-(-len(source) // batch) * batch, -1, np.int32)
     rows[: len(source)] = np.arange(len(source))
-    self._rows = rows.reshape(-1, hosts, self._share)[:, index].reshape(-1)
+    self._rows = rows.reshape(-1, batch)[:, own].reshape(-1)
 
   def __len__(self) -> int:
     return len(self._rows) // self._share

@@ -91,7 +91,11 @@ def open_prepared(name: str, data_dir: str | os.PathLike, variant: str | None = 
   variant may be left out where there is only one. Raises FileNotFoundError if nothing is prepared
   and ValueError if the variant has to be named.
   """
-  directory = find_prepared(name, data_dir, variant)
+  return open_directory(find_prepared(name, data_dir, variant), name)
+
+
+def open_directory(directory: pathlib.Path, name: str) -> Dataset:
+  """Opens what find_prepared found."""
   metadata = read_metadata(directory)
   open_split = lambda split: PreparedSource(directory, split, metadata)
   train, val = open_split("train"), open_split("val")

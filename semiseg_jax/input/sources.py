@@ -15,13 +15,15 @@ class DatasetInfo:
   """What a dataset says about itself.
 
   palette: uint8 [K,3], one colour per class. size: (height, width) into which every validation
-  image fits.
+  image fits. ignore_index: the id that a folder's masks store for no label, where all others are
+  those of the classes.
   """
 
   name: str
   class_names: tuple[str, ...]
   palette: np.ndarray
   size: tuple[int, int] | None
+  ignore_index: int | None = None
 
   @property
   def num_classes(self) -> int:
@@ -120,6 +122,14 @@ class Subset(Wrapped):
 
   def __getitem__(self, index: int) -> Record:
     return self.source[int(self.indices[index])]
+
+  def read_label(self, index: int) -> np.ndarray:
+    return self.source.read_label(int(self.indices[index]))
+
+  @property
+  def counts(self) -> np.ndarray | None:
+    counts = self.source.counts
+    return None if counts is None else counts[self.indices]
 
   def fingerprint(self) -> str | None:
     inner = self.source.fingerprint()

@@ -12,6 +12,7 @@ import numpy as np
 
 from semiseg_jax.input.counts import class_counts
 from semiseg_jax.input.sources import DatasetInfo, Source
+from semiseg_jax.input.text import read_text
 from semiseg_jax.paths import user_path
 
 _RECO = re.compile(r"reco/(\d+)_(\d+)")
@@ -191,7 +192,7 @@ def _ids(spec: str, source: Source, complaint: str) -> list[str]:
   if spec in subsets:
     return source.ids_of(spec)
   if (path := user_path(spec)).is_file():
-    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
   if subsets:
     near = difflib.get_close_matches(spec, subsets)
     hint = f"the nearest are {', '.join(near)}" if near else f"there are {', '.join(subsets)}"

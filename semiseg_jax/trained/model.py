@@ -32,10 +32,11 @@ from semiseg_jax.evaluation.predict import grouped
 from semiseg_jax.evaluation.predictor import Inference, Predictor, maps, of_picture, read_inference
 from semiseg_jax.evaluation.summary import classes_of_interest, summarize
 from semiseg_jax.fields import require
-from semiseg_jax.input.folder import list_pairs, open_folder, read_settings
+from semiseg_jax.input.folder import list_pairs, open_folder
 from semiseg_jax.input.pairs import Pairs
 from semiseg_jax.input.picture import Picture, read_picture
 from semiseg_jax.input.pipeline import EvalBatches
+from semiseg_jax.input.settings import read_settings
 from semiseg_jax.input.sources import DatasetInfo, Source, largest_size
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.models.network import Network, Variables

@@ -22,6 +22,7 @@ from semiseg_jax.runtime.report import Reporter, jsonable
 from semiseg_jax.runtime.signals import StopSignal
 from semiseg_jax.runtime.workdir import compare, read_result, record
 from semiseg_jax.training.evaluator import Evaluation, Evaluator
+from semiseg_jax.training.labels import check_labels
 from semiseg_jax.training.refresh import refresh
 from semiseg_jax.training.selection import Selection, judge, monitored
 from semiseg_jax.training.setup import Run
@@ -37,8 +38,10 @@ def train(run: Run, workdir: pathlib.Path) -> dict[str, Any]:
   """Trains to the end, going on from the newest checkpoint in workdir; returns result.json.
 
   After SIGTERM or SIGINT the state is saved and the result's status is "interrupted". Raises
-  DivergedError at a gradient that is not finite, naming the last good checkpoint.
+  DivergedError at a gradient that is not finite, naming the last good checkpoint, and ValueError as
+  `check_labels` does.
   """
+  check_labels(run)
   sources = {name: stream.source for name, stream in run.streams.items()}
   data = identity(run.dataset.info, {**sources, "validation": run.dataset.val})
   keep = run.config.training.keep
@@ -65,7 +68,8 @@ def is_done(result: Mapping[str, Any], config: ConfigDict, changed: Sequence[str
   """
   if result.get("status") != "finished":
     return False
-  if config.training.refresh_batch_stats and "refreshed" not in result:
+  wants_refresh = config.training.refresh_batch_stats and result["best"]["step"] is not None
+  if wants_refresh and "refreshed" not in result:
     return False
   return result["step"] >= config.training.steps or not changed
 
@@ -73,7 +77,7 @@ def is_done(result: Mapping[str, Any], config: ConfigDict, changed: Sequence[str
 def already_done(result: Mapping[str, Any], workdir: pathlib.Path) -> str:
   """Of a run that `is_done`."""
   return (
-    f"the run in {workdir} is done: {result['step']} steps, best {score_of(result)}; nothing was "
+    f"the run in {workdir} is done: {result['step']} steps, {best_of(result)}; nothing was "
     "changed there. To go on, raise config.training.steps; to begin anew, take another --workdir"
   )
 
@@ -171,7 +175,8 @@ class _Training:
       if is_over and step == self.first_step:  # resumed at the end, where all is reported already
         self.last = self.evaluator(self.evaluator.network(self.state))
       self.checkpoints.wait()
-      if is_over and self.config.training.refresh_batch_stats and not self.refreshed:
+      wants_refresh = self.config.training.refresh_batch_stats and self.best.step is not None
+      if is_over and wants_refresh and not self.refreshed:
         self.refresh(step)
       result = self.finish(step, is_over)
       self.reporter.note(self.ending(result))
@@ -333,14 +338,15 @@ class _Training:
     early = ""
     if result["step"] < training.steps:
       early = f"ended early, no better score for more than {training.stop_after} steps; "
-    return f"{early}best {score_of(result)}; all of it is in {self.workdir}"
+    return f"{early}{best_of(result)}; all of it is in {self.workdir}"
 
 
-def score_of(result: Mapping[str, Any]) -> str:
-  """The best score of result.json, for people."""
-  best = result["best"]
-  value = math.nan if best["score"] is None else best["score"]
-  return f"{result['monitor']} {100 * value:.2f} at step {best['step']}"
+def best_of(result: Mapping[str, Any]) -> str:
+  """What result.json says of the best score, for people."""
+  monitor, best = result["monitor"], result["best"]
+  if best["step"] is None:
+    return f"no {monitor} was a number, so that no network is the best"
+  return f"best {monitor} {100 * best['score']:.2f} at step {best['step']}"
 
 
 class Window:

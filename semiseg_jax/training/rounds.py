@@ -220,11 +220,17 @@ def trained(
   config: ConfigDict, dataset: Dataset, stage: Stage, workdir: pathlib.Path
 ) -> tuple[str, dict[str, Any]]:
   """Where in workdir, or else in the file system, the stage's best network is, and the result of
-  its run."""
+  its run. ValueError where none of its scores was a number."""
   if config.rounds.start and not stage.round:
     start = user_path(config.rounds.start.split(",")[stage.network]).absolute()
     return str(start), scored(config, dataset, start)
-  return stage.name, loop.train(build(config, dataset), workdir / stage.name)
+  result = loop.train(build(config, dataset), workdir / stage.name)
+  if result["status"] == "finished" and result["best"]["step"] is None:
+    raise ValueError(
+      f"{workdir / stage.name} has no best network to go on with: its "
+      f"{config.evaluation.monitor} (config.evaluation.monitor) was never a number"
+    )
+  return stage.name, result
 
 
 def scored(config: ConfigDict, dataset: Dataset, start: pathlib.Path) -> dict[str, Any]:

@@ -9,7 +9,8 @@ MONITORS = ("miou_present", "miou", "miou_zero", "accuracy", "loss")
 
 
 class Selection(NamedTuple):
-  """The best score so far and its step; since: the step of the last best one, or of going back."""
+  """The best score so far, never NaN, and its step; None as long as there is none. since: the step
+  of the last best one, or of going back."""
 
   step: int | None = None
   score: float | None = None
@@ -30,12 +31,12 @@ def monitored(name: str, scores: Scores, loss: float) -> float:
 def judge(
   selection: Selection, step: int, score: float, *, ties_replace: bool, patience: int | None
 ) -> Verdict:
-  """What a score means; NaN is worse than any number. patience: steps without a better score after
-  which training goes back to the best network, None = never (Alonso et al. 2021)."""
+  """What a score means; NaN is never the best. patience: steps without a better score after which
+  training goes back to the best network, if there is one, None = never (Alonso et al. 2021)."""
   best = selection.score
-  is_first = best is None or (math.isnan(best) and not math.isnan(score))
-  if is_first or score > best or (ties_replace and score == best):
+  is_first = best is None and not math.isnan(score)
+  if is_first or (best is not None and (score > best or (ties_replace and score == best))):
     return Verdict(Selection(step, score, step), True, False)
-  if patience is not None and step - selection.since > patience:
+  if best is not None and patience is not None and step - selection.since > patience:
     return Verdict(selection._replace(since=step), False, True)
   return Verdict(selection, False, False)

@@ -28,6 +28,14 @@ def test_stored_as_it_lies_on_disk(name, tmp_path, monkeypatch):
       np.testing.assert_array_equal(record["label"], tree.labels[item])
 
 
+@each_tree
+def test_a_tree_that_was_unpacked_deeper(name, tmp_path, monkeypatch):
+  tree = trees.TREES[name](tmp_path / "raw" / "Official Set", monkeypatch)
+  path = prepare.prepare(name.split()[0], tmp_path / "raw", tmp_path / "out", tree.variant)
+  for split, pairs in tree.pairs.items():
+    assert list(prepared.PreparedSource(path, split).ids) == list(pairs)
+
+
 def leave_behind(root):
   """What macOS, Windows, a Synology disk and Jupyter put beside a user's files."""
   for path in [path for path in root.rglob("*") if path.is_file()]:

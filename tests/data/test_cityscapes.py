@@ -1,5 +1,7 @@
 """What only the Cityscapes builder does: variants, unlabelled extra images, what it prints."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -150,3 +152,14 @@ def test_a_damaged_record_is_named(tree, raw, tmp_path, monkeypatch):
   monkeypatch.setitem(source.__dict__, "_records", {1: {**record, "image": record["image"][:50]}})
   with pytest.raises(ValueError, match=r"record 'aachen_000010_000019' of train in .* not decode"):
     source[1]
+
+
+def test_every_archive_in_a_folder_of_its_own(raw, tree, tmp_path):
+  for part, archive in (("leftImg8bit", "leftImg8bit_trainvaltest"), ("gtFine", "gtFine (1)")):
+    (raw / archive).mkdir()
+    (raw / part).rename(raw / archive / part)
+  path = prepare.prepare("cityscapes", raw, tmp_path / "out", "full")
+  assert list(prepared.PreparedSource(path, "val").ids) == list(tree.pairs["val"])
+  shutil.copytree(raw / "gtFine (1)", raw / "gtFine")
+  with pytest.raises(FileNotFoundError, match=r"gtFine/gtFine/train or .*1\)/gtFine/train\? Put"):
+    prepare.prepare("cityscapes", raw, tmp_path / "again", "full")

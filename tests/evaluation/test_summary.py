@@ -9,7 +9,7 @@ from semiseg_jax.evaluation.image_counts import ImageCounts
 from semiseg_jax.evaluation.metrics import scores
 from semiseg_jax.evaluation.summary import classes_of_interest, summarize
 from semiseg_jax.evaluation.survey import Survey
-from semiseg_jax.input.folder import make_palette
+from semiseg_jax.input.palettes import make_palette
 
 NAMES = ["road", "sky", "sun"]
 # Two images of ten pixels; the first has no sun, the second no label at all.

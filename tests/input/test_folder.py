@@ -1,52 +1,26 @@
 """A folder of images as its owner may leave it: complete, sparse, or broken."""
 
 import os
-import pathlib
 import pickle
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from semiseg_jax.commands import check
-from semiseg_jax.input import counts, datasets, folder, sources
+from semiseg_jax.input import counts, datasets, sources, splits
+from semiseg_jax.input.palettes import make_palette
 from semiseg_jax.labels import IGNORE
 from tests.input.files import with_orientation
+from tests.input.folders import breakages, mask_of, write_folder, write_image, write_mask
 
 CLASSES = ("sky", "road", "car")
 
 
-def write_image(path: pathlib.Path, seed=0, size=(12, 16)):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
-  Image.fromarray(pixels).save(path)
-  return pixels
-
-
-def write_mask(path: pathlib.Path, ids, palette=False):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  mask = Image.fromarray(np.asarray(ids, np.uint8))
-  if palette:
-    mask = mask.convert("P")
-    mask.putpalette([7, 9, 11] * 256)
-    mask.putdata(np.asarray(ids).ravel().tolist())
-  mask.save(path)
-
-
-def mask_of(seed, size=(12, 16), ids=(0, 1, 2, 255)):
-  return np.random.default_rng(seed).choice(ids, size).astype(np.uint8)
-
-
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-  """Twelve images, masks for all but the first two."""
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-  root = tmp_path / "pictures"
-  for i in range(12):
-    write_image(root / "images" / f"scene{i}.png", i)
-    if i > 1:
-      write_mask(root / "masks" / f"scene{i}.png", mask_of(i))
-  return root
+  write_folder(tmp_path / "pictures")
+  return tmp_path / "pictures"
 
 
 def open_folder(root, **kwargs):
@@ -78,7 +52,7 @@ def test_settings_and_their_overrides(root):
     'val_images = "images"\nval_masks = "masks"\npalette = [[1,2,3],[4,5,6],[7,8,9],[0,0,0]]\n'
   )
   for i in range(2, 12):
-    write_mask(root / "masks" / f"scene{i}.png", mask_of(i, ids=(0, 1, 2, 3)), palette=True)
+    write_mask(root / "masks" / f"scene{i}.png", mask_of(i, ids=(0, 1, 2, 3)), [(7, 9, 11)])
   dataset = open_folder(root, class_names=None)
   assert dataset.info.class_names == ("a", "b", "c", "d") and len(dataset.val) == 12
   assert dataset.info.palette.tolist()[1] == [4, 5, 6]
@@ -124,7 +98,7 @@ def test_counts_are_kept_until_a_mask_changes(root, tmp_path):
 
 
 def test_generated_colours_differ():
-  assert len({tuple(color) for color in folder.make_palette(255).tolist()}) == 255
+  assert len({tuple(color) for color in make_palette(255).tolist()}) == 255
 
 
 @pytest.mark.parametrize(
@@ -150,10 +124,10 @@ def test_empty_and_unlabelled_folders(tmp_path):
   with pytest.raises(FileNotFoundError, match="images does not exist"):
     open_folder(tmp_path)
   (tmp_path / "images").mkdir()
-  with pytest.raises(FileNotFoundError, match="images is empty"):
+  with pytest.raises(FileNotFoundError, match="images has no image"):
     open_folder(tmp_path)
   write_image(tmp_path / "images" / "a.png")
-  with pytest.raises(ValueError, match=r"no image of .* has a mask"):
+  with pytest.raises(ValueError, match=r"none of the 1 images in .* has a mask in .*not exist"):
     open_folder(tmp_path)
   write_mask(tmp_path / "masks" / "a.png", mask_of(0))
   with pytest.raises(ValueError, match="nothing to validate on"):
@@ -163,9 +137,102 @@ def test_empty_and_unlabelled_folders(tmp_path):
     open_folder(tmp_path)
 
 
+def test_folders_below(root, tmp_path):
+  for part in ("images", "masks"):
+    for path in sorted((root / part).iterdir()):
+      folder = root / part / ("day/a.1" if "1" in path.name else "night")
+      folder.mkdir(parents=True, exist_ok=True)
+      path.rename(folder / path.name)
+  (root / "images" / "old.png").mkdir()  # a folder, whatever it is called
+  dataset = open_folder(root)
+  train, val = dataset.train, dataset.val
+  ids = [*train.ids, *val.ids]
+  assert sorted(ids)[:3] == ["day/a.1/scene1", "day/a.1/scene10", "day/a.1/scene11"]
+  assert train.ids[:2] == ("day/a.1/scene1", "day/a.1/scene10") and "night/scene0" in ids
+  row = train.ids.index("night/scene2")
+  np.testing.assert_array_equal(train[row]["label"], mask_of(2))
+  (tmp_path / "few.txt").write_bytes("night/scene3\r\nnight/scene2\r\n".encode("utf-16"))
+  rows = splits.labeled_indices(str(tmp_path / "few.txt"), train, dataset.info)
+  assert [train.ids[row] for row in rows] == ["night/scene3", "night/scene2"]
+  (root / "masks" / "night" / "scene2.png").write_bytes(b"")
+  with pytest.raises(ValueError, match=r"masks/night/scene2\.png: the mask does not decode"):
+    train[row]
+
+
+def test_a_folder_of_masks_below_that_of_images(root):
+  (root / "dataset.toml").write_text('train_images = "."\ntrain_masks = "masks"\n')
+  for path in (root / "images").iterdir():
+    path.rename(root / path.name)
+  dataset = open_folder(root)
+  assert len(dataset.train) + len(dataset.val) == 12 and dataset.train.ids[0] == "scene0"
+
+
+def test_a_jpeg_beside_a_mask_is_none(root):
+  write_image(root / "masks" / "scene2.jpg")
+  train = open_folder(root).train
+  np.testing.assert_array_equal(train[2]["label"], mask_of(2))
+  (root / "masks" / "scene3.png").rename(root / "masks" / "scene3.jpg")  # whatever it is called
+  write_image(root / "masks" / "scene4.jpg")
+  (root / "masks" / "scene4.png").unlink()
+  train = open_folder(root).train
+  np.testing.assert_array_equal(train[3]["label"], mask_of(3))
+  with pytest.raises(ValueError, match=r"scene4\.jpg: the mask is a JPEG"):
+    train[4]
+
+
+def test_values_of_dataset_toml(root):
+  text = 'values = {0 = "background", 255 = "lesion", 7 = "lesion"}\n'
+  (root / "dataset.toml").write_bytes(text.encode("utf-8-sig"))
+  for i in range(2, 12):
+    write_mask(root / "masks" / f"scene{i}.png", mask_of(i, ids=(0, 255)))
+  dataset = open_folder(root, class_names=None)
+  assert dataset.info.class_names == ("background", "lesion")
+  np.testing.assert_array_equal(dataset.train[2]["label"], mask_of(2, ids=(0, 255)) // 255)
+  before = dataset.train.fingerprint()
+  (root / "dataset.toml").write_text(f'class_names = ["lesion", "background"]\n{text}')
+  dataset = open_folder(root, class_names=None)
+  np.testing.assert_array_equal(dataset.train[2]["label"], 1 - mask_of(2, ids=(0, 255)) // 255)
+  assert dataset.train.fingerprint() != before  # counts that are kept would be of other classes
+  with pytest.raises(ValueError, match="values names background, lesion, no class of sky"):
+    open_folder(root)
+  with pytest.raises(ValueError, match="ignored id 7 is a class, too"):
+    open_folder(root, class_names=None, ignore_index=7)
+
+
+def test_colours_of_dataset_toml(root):
+  colours = np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0)], np.uint8)
+  for i in range(2, 12):
+    Image.fromarray(colours[mask_of(i, ids=(0, 1, 2))]).save(root / "masks" / f"scene{i}.png")
+  with pytest.raises(ValueError, match=r"scene2\.png: the mask has shape \(12, 16, 3\).*palette"):
+    open_folder(root).train[2]
+  (root / "dataset.toml").write_text(f"palette = {colours.tolist()}\n")
+  train = pickle.loads(pickle.dumps(open_folder(root).train))
+  np.testing.assert_array_equal(train[2]["label"], mask_of(2, ids=(0, 1, 2)))
+
+
+@pytest.mark.parametrize("masks", [{}, {"a_mask.png": 3}, {"A.PNG": 3}])
+def test_validation_images_without_masks(root, masks):
+  write_image(root / "val_images" / "a.png")
+  for name, seed in masks.items():
+    write_mask(root / "val_masks" / name, mask_of(seed))
+  found = "masks there have other names, such as" if masks else "val_masks does not exist"
+  with pytest.raises(ValueError, match=rf"none of the 1 images in .*val_images has .*{found}"):
+    open_folder(root)
+
+
 @pytest.mark.parametrize(
   ("text", "message"),
   [
+    ('class_names = ["a", "b", "a"]', r"dataset\.toml: class_names=.* must be different names"),
+    ('class_names = "a"', "must be different names"),
+    ("ignore_index = 0.5", "ignore_index=0.5 must be a whole number"),
+    ("palette = [[0, 0, 256]]", "palette=.* must be at most 255"),
+    ("ignore_color = [0, 0]", "ignore_color=.* must have 3 values"),
+    ("values = {}", "values={} must be like"),
+    ('values = {a = "x"}', "values has 'a' where an id from 0 to 255"),
+    ('values = {256 = "x"}', "values has '256' where"),
+    ("values = {1 = 2}", r"values\.1=2 must be a text"),
+    ("train_masks = 3", "train_masks=3 must be a text"),
     ("class_name = 3", r"unknown keys \['class_name'\]"),
     ("class_names = [", "dataset.toml: "),
     ('val_images = "nowhere"', "nowhere .val_images"),
@@ -177,27 +244,10 @@ def test_settings_that_make_no_sense(root, text, message):
     open_folder(root)
 
 
-def breakages(root):
-  """{file stem: (break it, the error's message)}"""
-  image, mask = (lambda n: root / "images" / f"{n}.png"), (lambda n: root / "masks" / f"{n}.png")
-  cut = lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-  return {
-    "scene2": (lambda: cut(image("scene2")), r"scene2\.png: the image does not decode"),
-    "scene3": (lambda: image("scene3").write_bytes(b""), r"scene3\.png: the image does not decode"),
-    "scene4": (lambda: cut(mask("scene4")), r"masks/scene4\.png: the mask does not decode"),
-    "scene5": (
-      lambda: write_mask(mask("scene5"), mask_of(0, (10, 16))),
-      r"12x16 in .*images/scene5\.png, 10x16 in .*masks/scene5\.png",
-    ),
-    "scene7": (
-      lambda: write_mask(mask("scene7"), mask_of(0, ids=(0, 7))),
-      r"masks/scene7\.png: label ids \[7\] are neither in 0\.\.2 nor the ignored id 255",
-    ),
-    "scene8": (
-      lambda: write_image(mask("scene8")),
-      r"scene8\.png: the mask has shape \(12, 16, 3\)",
-    ),
-  }
+def test_settings_in_another_encoding(root):
+  (root / "dataset.toml").write_bytes("# Straße\n".encode("latin-1"))
+  with pytest.raises(ValueError, match=r"dataset\.toml is no text in UTF-8"):
+    open_folder(root)
 
 
 @pytest.mark.parametrize("name", ["scene2", "scene3", "scene4", "scene5", "scene7", "scene8"])
@@ -207,22 +257,6 @@ def test_bad_files_are_named_when_read(root, name):
   break_it()
   with pytest.raises(ValueError, match=message):
     train[train.ids.index(name)]
-
-
-def test_check_finds_everything(root, capsys):
-  assert check.main([str(root), "--class_names=sky,road,car"]) == 0
-  text = capsys.readouterr().out
-  assert "10 images, 2 without a mask" in text and "no problems" in text and "1 road" in text
-  for break_it, _ in breakages(root).values():
-    break_it()
-  write_mask(root / "masks" / "stray.png", mask_of(0))
-  assert check.main([str(root), "--class_names=sky,road,car", "--ignore_index=255"]) == 1
-  text = capsys.readouterr().out
-  for part in (
-    "3 x undecodable", "1 x size mismatch", "1 x label range", "1 x mask format",
-    "1 masks without an image", "stray.png", "6 problems",
-  ):  # fmt: skip
-    assert part in text, part
 
 
 def test_pictures_and_masks_lie_as_viewers_show_them(root):
@@ -250,11 +284,3 @@ def test_what_systems_leave_behind_is_not_seen(root):
       path.with_name(f"._{path.name}").write_bytes(b"\0")
       path.with_name(f".{path.name}").write_bytes(b"\0")
   assert len(open_folder(root).train) == 10
-
-
-def test_check_without_class_names_shows_the_ids(root, capsys):
-  assert check.main([str(root)]) == 0
-  text = capsys.readouterr().out
-  assert "id 2" in text and "id 3" not in text
-  with pytest.raises(OSError, match="is not a directory"):
-    check.main([str(root / "nowhere")])

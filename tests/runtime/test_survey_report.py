@@ -9,7 +9,7 @@ from PIL import Image
 from rich.console import Console
 
 from semiseg_jax.evaluation.summary import summarize
-from semiseg_jax.input.folder import make_palette
+from semiseg_jax.input.palettes import make_palette
 from semiseg_jax.input.sources import DatasetInfo
 from semiseg_jax.runtime.survey_report import Told, print_survey, write_survey
 from tests.evaluation.test_summary import SURVEY

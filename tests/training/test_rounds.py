@@ -39,6 +39,15 @@ def scores_of(**scores):
   return {name: {"best": {"score": score}, "round": int(name[6])} for name, score in scores.items()}
 
 
+def test_a_stage_without_a_score_ends_the_rounds(tiny_config, monkeypatch, tmp_path):
+  result = {"status": "finished", "best": {"step": None, "score": None}}
+  monkeypatch.setattr(rounds, "build", lambda *args: None)
+  monkeypatch.setattr(loop, "train", lambda run, workdir: result)
+  config = small(tiny_config)
+  with pytest.raises(ValueError, match=r"round_0 has no best network .* was never a number"):
+    rounds.trained(config, None, stages(config)[0], tmp_path)
+
+
 def test_one_network_goes_on_from_the_best_of_all(tiny_config):
   config = small(tiny_config, **{"rounds.ratio": 0.2, "rounds.increment": 0.2})
   config.rounds.count = 3

@@ -29,13 +29,14 @@ def test_ties():
   assert judge(first, 99, 0.1, ties_replace=True, patience=None) == (first, False, False)
 
 
-def test_nan_is_worse_than_any_number():
-  rule = {"ties_replace": True, "patience": None}
-  first, is_best, _ = judge(Selection(), 10, float("nan"), **rule)
-  assert is_best and first.step == 10  # so that there is a network at all
-  assert not judge(first, 20, float("nan"), **rule).is_best
-  better, is_best, _ = judge(first, 20, 0.0, **rule)
-  assert is_best and not judge(better, 30, float("nan"), **rule).is_best
+def test_nan_is_never_the_best():
+  nan, rule = float("nan"), {"ties_replace": True, "patience": 5}
+  assert judge(Selection(), 10, nan, **rule) == (Selection(), False, False)  # nothing to go back to
+  first, is_best, _ = judge(Selection(), 20, 0.0, **rule)
+  assert is_best and first == (20, 0.0, 20)
+  assert judge(first, 22, nan, **rule) == (first, False, False)
+  assert judge(first, 30, nan, **rule) == (first._replace(since=30), False, True)
+  assert judge(first, 30, 0.1, **rule).is_best
 
 
 def test_what_may_be_monitored():

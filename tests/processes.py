@@ -35,10 +35,11 @@ def clean_environment(home: pathlib.Path, devices: int = 1) -> dict[str, str]:
   }
 
 
-def start(environment, *args: str) -> subprocess.Popen:
+def start(environment, *args: str, out=subprocess.PIPE) -> subprocess.Popen:
+  """out: where what it prints goes; a pipe has to be read before it is full."""
   return subprocess.Popen(
-    [sys.executable, *args], cwd=ROOT, env=environment, text=True,
-    stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    [sys.executable, *args], cwd=ROOT, env=environment, text=True, stdout=out,
+    stderr=subprocess.PIPE,
   )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Others may look at a working directory while a run writes there, and change nothing."""
 
 import os
+import subprocess
 import time
 
 import pytest
@@ -10,7 +11,7 @@ from tests.compare import assert_same_bits
 from tests.processes import SMALL, arrays, clean_environment, finish, launch, start
 from tests.toy import make_folder
 
-STEPS = int(os.environ.get("STEPS", 60))
+STEPS = int(os.environ.get("STEPS", 60))  # 300 were tried once
 
 
 @pytest.mark.slow
@@ -27,7 +28,7 @@ def test_a_run_that_is_read_every_second_ends_in_the_same_bits(tmp_path):
   runs = {name: tmp_path / name for name in ("unread", "read")}
   command = lambda workdir: launch(workdir, *options, config="configs/folder_reco.py:size=small")
   finish(start(environment, *command(runs["unread"])))
-  process, read = start(environment, *command(runs["read"])), 0
+  process, read = start(environment, *command(runs["read"]), out=subprocess.DEVNULL), 0
   while process.poll() is None:
     if list(runs["read"].glob("best/[0-9]*")):
       picture = tmp_path / "mine" / "images" / "0.png"

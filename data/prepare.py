@@ -18,9 +18,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from data import published
+from semiseg_jax.buckets import is_bucket
 from semiseg_jax.input import prepared
 from semiseg_jax.input.files import is_own
-from semiseg_jax.paths import user_path
+from semiseg_jax.paths import local_path, user_path
 from semiseg_jax.runtime.errors import in_one_line, naming
 
 _HERE = pathlib.Path(__file__).parent
@@ -41,7 +42,7 @@ def prepare(
   While one process prepares, others wait. Raises FileNotFoundError with what to download, and
   ValueError or FileNotFoundError naming the file that is damaged or missing.
   """
-  data_dir = user_path(data_dir or prepared.default_data_dir())
+  data_dir = local_path(data_dir or prepared.default_data_dir())
   builder = builder_of(name, data_dir, variant)
   path = pathlib.Path(builder.data_path)
   if path.exists():
@@ -70,17 +71,22 @@ def prepare(
 
 
 def ensure(name: str, variant: str | None = None, data_dir: PathLike | None = None) -> pathlib.Path:
-  """The directory of a prepared dataset; one that needs no download is prepared on first use.
+  """The directory of a prepared dataset; one that needs no download is prepared on first use, but
+  not into a bucket.
 
   A set that another program has prepared needs no builder here. Raises FileNotFoundError saying
   what to download, where to put it and which command to run.
   """
-  if name in builder_names():
-    return prepare(name, None, data_dir, variant)
   data_dir = data_dir or prepared.default_data_dir()
+  if name in builder_names() and not is_bucket(data_dir):
+    return prepare(name, None, data_dir, variant)
   try:
     return prepared.find_prepared(name, data_dir, variant)
-  except FileNotFoundError:
+  except FileNotFoundError as error:
+    if is_bucket(data_dir):
+      raise FileNotFoundError(
+        f"{in_one_line(error)}: prepare it in a folder here, and copy that into the bucket"
+      ) from None
     raise FileNotFoundError(
       f"prepare the dataset {name} first: it is not in {data_dir}, and data/ has builders for "
       f"{', '.join(builder_names())} alone"

@@ -30,6 +30,7 @@ FLOORS = (  # from the top; what stands side by side does not import one another
   ("schedules",),
   ("fields",),
   ("values", "paths", "files", "collectives", "labels"),
+  ("buckets",),
 )
 LARGEST_SHARE = 0.15  # of the package's lines in one room
 

@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from semiseg_jax.commands.flags import class_names
+from semiseg_jax.commands.flags import class_names, here
 from semiseg_jax.input import folder, prepared
 from semiseg_jax.input.decode import DataError
 from semiseg_jax.input.findings import Pixels, added, count_pixels, findings
+from semiseg_jax.input.local_copy import local_copy
 from semiseg_jax.input.settings import read_settings
 from semiseg_jax.input.sources import Dataset, Source
 from semiseg_jax.labels import IGNORE
@@ -184,17 +185,18 @@ def main(argv: list[str]) -> int:
   parser.add_argument("--data_dir", type=user_path, help="where prepared datasets are")
   parser.add_argument("--variant", help="of a prepared dataset, where there are several")
   parser.add_argument(
-    "--list", type=user_path, help="writes the bad files here, a path (prepared: SPLIT/ID) a line"
+    "--list", type=here, help="writes the bad files here, a path (prepared: SPLIT/ID) a line"
   )
   args = parser.parse_args(argv)
   console = Console(highlight=False, markup=False, soft_wrap=True)
-  if directory := find_prepared(args.root, args.data_dir, args.variant):
+  root = local_copy(args.root)
+  if directory := find_prepared(root, args.data_dir, args.variant):
     if args.class_names or args.ignore_index is not None:
       raise ValueError(f"{directory} is prepared: it takes no --class_names and --ignore_index")
     console.print(str(directory))
     problems = check(prepared.open_directory(directory, directory.name), console)
   else:
-    problems = check_folder(args.root, args.class_names, args.ignore_index, console)
+    problems = check_folder(root, args.class_names, args.ignore_index, console)
   if args.list:
     files = dict.fromkeys(file for problem in problems for file in problem.files)
     args.list.write_text("".join(f"{file}\n" for file in files))

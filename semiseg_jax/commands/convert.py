@@ -13,7 +13,6 @@ says what they are and what would be taken.
 
 import argparse
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from rich.console import Console
 
-from semiseg_jax.commands.flags import class_names
+from semiseg_jax.commands.flags import class_names, here
 from semiseg_jax.convert import apart, checkpoint, export, families, hub, published
 from semiseg_jax.convert.assign import tensors_of
 from semiseg_jax.convert.family import Family
@@ -29,7 +28,7 @@ from semiseg_jax.convert.report import named_origin, print_report, summary, writ
 from semiseg_jax.convert.verify import LIMITS, findings
 from semiseg_jax.convert.weights import Converted, Weights, convert, describe, named
 from semiseg_jax.input.datasets import open_dataset
-from semiseg_jax.paths import user_path
+from semiseg_jax.paths import local_path, user_path
 from semiseg_jax.runtime.errors import naming
 from semiseg_jax.values import Count, check
 
@@ -43,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     description=f"{summary}\n\n{usage}",
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  add, path = parser.add_argument, user_path
+  add, path = parser.add_argument, here
   add(
     "weights",
     type=os.path.expanduser,
@@ -101,19 +100,19 @@ def main(argv: list[str]) -> int:
       export.write(args.export, done.network, done.variables, about, size=size)
     console.print(f"written to {args.export}")
   if args.hub:
-    about, run = {**about, "model": done.model}, published.run_of(pathlib.Path(args.weights))
+    about, run = {**about, "model": done.model}, published.run_of(user_path(args.weights))
     with naming(args.hub):
       published.write(args.hub, done.variables, about, run, args.push)
     console.print(f"written to {args.hub}: README.md is its card, look it over")
   if args.push:
-    folder = args.hub or pathlib.Path(args.weights)
+    folder = args.hub or local_path(args.weights)
     console.print(f"sent to {hub.push(folder, published.FILES, args.push)}")
   return verify(weights, done, about["class_names"], console) if args.verify else 0
 
 
 def check_hub(args: argparse.Namespace) -> None:
   """Raises, before anything is read, for what --hub and --push can't be."""
-  if args.push and not args.hub and not published.is_folder(pathlib.Path(args.weights)):
+  if args.push and not args.hub and not published.is_folder(user_path(args.weights)):
     raise ValueError("--push sends what --hub=FOLDER writes: give that, or such a folder alone")
   if args.push:
     hub.check_name(args.push)

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, FieldReference, config_flags
 from ml_collections.config_dict import placeholder
 from ml_collections.config_flags import config_path
 
+from semiseg_jax.paths import local_path
 from semiseg_jax.training.batch import scale_batch
 from semiseg_jax.training.choices import CHOICES, choose
 from semiseg_jax.values import are_different_names, split_names
@@ -36,6 +37,14 @@ def define_path(
 ) -> None:
   """A flag for a path, in which ~ is the home directory."""
   flags.DEFINE(_Path(), name, default, text, flag_values)
+
+
+def here(text: str) -> pathlib.Path:
+  """A path on this machine, for argparse."""
+  try:
+    return local_path(text)
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def class_names(text: str) -> list[str]:

@@ -34,6 +34,7 @@ from semiseg_jax.input.counts import class_counts
 from semiseg_jax.input.pipeline import Stream, train_batches
 from semiseg_jax.input.sources import Dataset, Source, Transformed, Wrapped
 from semiseg_jax.labels import IGNORE
+from semiseg_jax.paths import local_path, user_path
 from semiseg_jax.runtime.errors import naming
 from semiseg_jax.runtime.mesh import make_mesh, shard_batch
 from semiseg_jax.training.check import check
@@ -287,10 +288,10 @@ def _run(argv: list[str]) -> int:
   inspect(
     values.config,
     title=values["config"].config_filename,
-    out=pathlib.Path(values.out),
+    out=local_path(values.out),
     images=values.images,
     seconds=values.seconds,
     workers=values.workers,
-    workdir=pathlib.Path(values.workdir) if values.workdir else None,
+    workdir=user_path(values.workdir) if values.workdir else None,
   )
   return 0

@@ -12,12 +12,14 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
+from semiseg_jax.buckets import is_bucket, named, reached
 from semiseg_jax.convert.checkpoint import check_segments, trained_network
 from semiseg_jax.evaluation.predict import Files, predict_pictures
 from semiseg_jax.evaluation.predictor import read_inference
 from semiseg_jax.evaluation.summary import classes_of_interest, summarize
 from semiseg_jax.input.build import open_data
 from semiseg_jax.input.sources import Dataset
+from semiseg_jax.paths import local_path, user_path
 from semiseg_jax.planning.plan import Plan, describe, make_plan
 from semiseg_jax.runtime import processes
 from semiseg_jax.runtime.errors import in_one_line, naming
@@ -29,7 +31,7 @@ from semiseg_jax.training import loop
 from semiseg_jax.training.check import check, check_values
 from semiseg_jax.training.evaluator import rule_of, supervised_loss, survey_saved
 from semiseg_jax.training.rounds import check as check_rounds
-from semiseg_jax.training.rounds import train_in_rounds
+from semiseg_jax.training.rounds import check_workdir, train_in_rounds
 from semiseg_jax.training.setup import build
 from semiseg_jax.training.start import compute_dtype
 
@@ -46,23 +48,23 @@ def launch(values: flags.FlagValues, ensure: Callable, known: Callable) -> int:
   if config is None and not (values.mode == "predict" and values.workdir):
     raise app.UsageError("--config is missing (only --mode=predict with --workdir needs none)")
   file = "" if config is None else values["config"].config_filename.partition(":")[0]
-  workdir = pathlib.Path(values.workdir or f"runs/{pathlib.Path(file).stem}")
+  workdir = values.workdir or f"runs/{pathlib.Path(file).stem}"
   training = values.mode == "train"
   with second_interrupt_ends(functools.partial(_on_interrupt, workdir if training else None)):
     return _launch(values, config, workdir, ensure, known)
 
 
-def _on_interrupt(trained: pathlib.Path | None, count: int) -> str:
+def _on_interrupt(trained: str | None, count: int) -> str:
   """What is said at the first and the second Ctrl-C; trained: the working directory of training."""
   if count == 1:
     return "stopping once a step or compilation that runs is done; Ctrl-C again ends at once"
-  return f"launch.py: ended at once{f'; {kept(trained)}' if trained else ''}"
+  return f"launch.py: ended at once{f'; {kept(user_path(trained))}' if trained else ''}"
 
 
 def _launch(
   values: flags.FlagValues,
   config: ConfigDict | None,
-  workdir: pathlib.Path,
+  workdir: str,
   ensure: Callable,
   known: Callable,
 ) -> int:
@@ -70,11 +72,12 @@ def _launch(
   try:
     if config is not None:
       check_values(config)
+    workdir = user_path(workdir)
     if values.mode == "predict":
       keys = ("format", "overlays", "confidence", "probabilities")
       files = Files(**{key: getattr(values, key) for key in keys})
       options = {"inference": values.inference, "files": files, "skip_bad": values.skip_bad}
-      with naming(values.out or workdir):
+      with naming(values.out or workdir), named(workdir):
         predict(config, workdir, values.images, values.out, **options)
     elif values.mode == "plan":
       datasets = (known(d.name, d.variant, config.data.crop) for d in domains(config))
@@ -84,7 +87,11 @@ def _launch(
       address = (values.coordinator, values.num_processes, values.process_id)
       if values.mode == "train":
         (check_rounds if config.rounds.count else check)(config)
-      with naming(workdir), processes.joined(*address, timeout=values.peer_timeout):
+        if config.rounds.count:
+          check_workdir(workdir)
+      together = processes.joined(*address, timeout=values.peer_timeout)
+      with naming(workdir), named(workdir), together:
+        reached(workdir)
         for domain in domains(config):
           if domain.name and domain.name != "folder":
             ensure(domain.name, domain.variant, config.data.data_dir)
@@ -187,12 +194,15 @@ def predict(
     raise ValueError("--mode=predict runs in one process: start it on a single host")
   if not images:
     raise ValueError("--mode=predict needs --images=DIR, the folder of pictures")
+  local_path(images)
+  if not out and is_bucket(workdir):
+    raise ValueError("--mode=predict with a --workdir in a bucket needs --out=DIR, a folder here")
+  out = local_path(out) if out else workdir / "predictions"
   settings = read_inference(inference, config and config.inference, "--inference")
   model = config and config.model
   dtype = compute_dtype(model.dtype if model else "auto")
   variables, forward, about = trained_network(workdir, model, dtype)
   check_segments(about["model"], workdir)
-  out = pathlib.Path(out) if out else workdir / "predictions"
   done = predict_pictures(
     forward,
     variables,

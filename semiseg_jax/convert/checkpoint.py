@@ -1,6 +1,5 @@
 """Trained networks on disk: of a run, of a conversion, or in PyTorch's files."""
 
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from semiseg_jax import networks
+from semiseg_jax.buckets import reached
 from semiseg_jax.convert import families, hub, published
 from semiseg_jax.convert.assign import tensors_of
 from semiseg_jax.convert.weights import Weights, check_finite, completed, read_weights
@@ -45,7 +45,7 @@ def open_weights(
 
 def is_whole(reference: str) -> bool:
   """Whether it names a folder or a repository, which says itself what its network is."""
-  return hub.is_repository(reference) or user_path(reference).is_dir()
+  return hub.is_repository(reference) or reached(user_path(reference)).is_dir()
 
 
 def save_network(
@@ -71,10 +71,10 @@ def trained_network(
 ) -> tuple[Variables, Network, dict[str, Any]]:
   """(variables, network, what is known of it) of the best network in workdir.
 
-  workdir: of a run or a conversion, a folder for a model hub, or "hf://ORG/REPO" that has such a
-  one. model: config.model, if it has to describe that network; class_names: those that it has to
-  know; name: which of a method's networks it has to be. Raises FileNotFoundError if there is none,
-  ValueError if it is another.
+  workdir: of a run or a conversion, a folder for a model hub, here or in a bucket, or
+  "hf://ORG/REPO" that has such a one. model: config.model, if it has to describe that network;
+  class_names: those that it has to know; name: which of a method's networks it has to be. Raises
+  FileNotFoundError if there is none, ValueError if it is another.
   """
 
   def build(about: dict[str, Any]) -> tuple[Variables, Network]:
@@ -89,12 +89,12 @@ def trained_network(
       )
     return networks.build(about["model"], dtype=dtype)
 
-  workdir = os.path.expanduser(workdir)
-  if hub.is_repository(workdir) or published.is_folder(pathlib.Path(workdir)):
-    about = published.read_about(workdir)
+  reference = str(workdir)
+  if hub.is_repository(reference) or published.is_folder(reached(user_path(reference))):
+    about = published.read_about(reference)
     fresh, network = build(about)
-    return published.read_variables(workdir, fresh), network, about
-  with Checkpoints(_best(pathlib.Path(workdir)), keep=1) as checkpoints:
+    return published.read_variables(reference, fresh), network, about
+  with Checkpoints(_best(user_path(reference)), keep=1) as checkpoints:
     about = checkpoints.about(_check_about)
     if about is None:
       raise FileNotFoundError(

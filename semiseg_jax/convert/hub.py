@@ -6,6 +6,7 @@ import re
 import types
 from collections.abc import Iterator, Sequence
 
+from semiseg_jax.input.local_copy import local_copy
 from semiseg_jax.paths import user_path
 from semiseg_jax.runtime.errors import first_line
 
@@ -21,14 +22,15 @@ def is_repository(reference: str) -> bool:
 
 
 def fetch(reference: str) -> pathlib.Path:
-  """The file that a path or "hf://ORG/REPO[@REVISION]/FILE" names, downloaded once if need be.
+  """The file that a path, "gs://BUCKET/FILE" or "hf://ORG/REPO[@REVISION]/FILE" names, downloaded
+  once if need be.
 
   The hub's own settings hold (HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE). Raises
   FileNotFoundError if there is no such file, ValueError for a malformed reference, OSError if the
   hub can't be reached and ImportError without huggingface_hub.
   """
   if not reference.startswith(_SCHEME):
-    path = user_path(reference)
+    path = local_copy(user_path(reference))
     if not path.is_file():
       raise FileNotFoundError(f"there is no file {path}")
     return path

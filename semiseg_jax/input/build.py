@@ -1,7 +1,6 @@
 """From a config to datasets and the streams of a run."""
 
 import dataclasses
-import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +8,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags import config_path
 
 from semiseg_jax.input.datasets import open_dataset
+from semiseg_jax.input.local_copy import local_copy
 from semiseg_jax.input.partial import PartialLabels
 from semiseg_jax.input.pipeline import Stream
 from semiseg_jax.input.pseudo_labels import PseudoLabels, Unlabeled
@@ -22,6 +22,7 @@ from semiseg_jax.input.sources import (
   largest_size,
 )
 from semiseg_jax.input.splits import labeled_indices, unlabeled_indices, val_indices
+from semiseg_jax.paths import user_path
 from semiseg_jax.transforms import make_eval_transform, make_transform
 from semiseg_jax.values import split_names
 
@@ -119,7 +120,7 @@ def train_streams(
         )
       rest = Joined(rest, dataset.extra)
     if data.pseudo_labels:
-      rest = PseudoLabels(rest, os.path.expanduser(data.pseudo_labels))
+      rest = PseudoLabels(rest, local_copy(user_path(data.pseudo_labels)))
     elif config.rounds.count:
       rest = Unlabeled(rest)
     streams["unlabeled"] = stream(rest, "unlabeled")

@@ -3,12 +3,12 @@
 import concurrent.futures
 import hashlib
 import os
-import pathlib
 
 import numpy as np
 
 from semiseg_jax.input.sources import Joined, Source, Subset, Transformed
 from semiseg_jax.labels import IGNORE
+from semiseg_jax.paths import cache_folder
 
 
 def class_counts(
@@ -37,8 +37,7 @@ def class_counts(
 
 def cached(key: str, compute) -> np.ndarray:
   """The array kept under the hash of `key` in the user's cache, computed if it is not there."""
-  root = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-  path = root / "semiseg_jax" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+  path = cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
   try:
     return np.load(path, allow_pickle=False)
   except (OSError, ValueError):

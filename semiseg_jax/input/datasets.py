@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from semiseg_jax.input import folder, prepared
+from semiseg_jax.input.local_copy import local_copy
 from semiseg_jax.input.sources import Dataset, Transformed, largest_size
+from semiseg_jax.paths import user_path
 from semiseg_jax.transforms.evaluation import ShorterSide
 
 
@@ -24,13 +26,14 @@ def open_dataset(
 
   class_names, ignore_index and palette override what a folder says about itself; a prepared
   dataset needs none of them. resize: length in pixels that the shorter side of every image is
-  brought to, None = native.
+  brought to, None = native. Data in a bucket are copied to this machine, see `local_copy`.
 
   Raises FileNotFoundError if there is nothing to open and ValueError if what is there is unusable.
   """
   if name == "folder":
     if not root:
       raise ValueError('dataset "folder" needs root: the directory that holds images and masks')
+    root = local_copy(user_path(root))
     dataset = folder.open_folder(
       root, class_names=class_names, ignore_index=ignore_index, palette=palette
     )

@@ -16,6 +16,7 @@ from semiseg_jax.input.decode import (
   mask_of,
 )
 from semiseg_jax.input.levels import to_levels
+from semiseg_jax.paths import local_path
 
 Picture = str | os.PathLike | np.ndarray | jax.Array | Image.Image
 
@@ -71,7 +72,7 @@ def read_mask(mask: Picture, where: str = "the mask") -> np.ndarray:
 
 def existing_file(path: str | os.PathLike) -> pathlib.Path:
   """FileNotFoundError if it isn't there, DataError if it is a folder."""
-  path = pathlib.Path(path).expanduser()
+  path = local_path(path)
   if path.is_dir():
     raise DataError("folder", f"{path} is a folder: give its files as a list")
   if not path.is_file():

@@ -13,8 +13,10 @@ from functools import cached_property
 
 import numpy as np
 
+from semiseg_jax.buckets import named, reached
 from semiseg_jax.input import decode
 from semiseg_jax.input.files import is_own
+from semiseg_jax.input.local_copy import local_copy
 from semiseg_jax.input.sources import Dataset, DatasetInfo, Source, largest_size
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.paths import user_path
@@ -88,14 +90,15 @@ def default_data_dir() -> pathlib.Path:
 def open_prepared(name: str, data_dir: str | os.PathLike, variant: str | None = None) -> Dataset:
   """Opens DATA_DIR/[semiseg_]NAME/[VARIANT/]VERSION, the newest version.
 
-  variant may be left out where there is only one. Raises FileNotFoundError if nothing is prepared
-  and ValueError if the variant has to be named.
+  variant may be left out where there is only one. A set in a bucket is copied, see `local_copy`.
+  Raises FileNotFoundError if nothing is prepared and ValueError if the variant has to be named.
   """
   return open_directory(find_prepared(name, data_dir, variant), name)
 
 
 def open_directory(directory: pathlib.Path, name: str) -> Dataset:
   """Opens what find_prepared found."""
+  directory = local_copy(directory)
   metadata = read_metadata(directory)
   open_split = lambda split: PreparedSource(directory, split, metadata)
   train, val = open_split("train"), open_split("val")
@@ -115,10 +118,12 @@ def find_prepared(
   name: str, data_dir: str | os.PathLike, variant: str | None = None
 ) -> pathlib.Path:
   """The directory of a prepared dataset; see open_prepared."""
-  root = user_path(data_dir)
+  root = reached(user_path(data_dir))
   found: dict[str, list[pathlib.Path]] = {}
   for folder in (root / name, root / f"semiseg_{name}"):
-    for path in [*folder.glob(f"*/{METADATA}"), *folder.glob(f"*/*/{METADATA}")]:
+    with named(root):
+      paths = [*folder.glob(f"*/{METADATA}"), *folder.glob(f"*/*/{METADATA}")]
+    for path in paths:
       if _VERSION.fullmatch(path.parent.name):  # neither unfinished nor TFDS's own notes
         found.setdefault("/".join(path.parts[len(folder.parts) : -2]), []).append(path.parent)
   if variant is not None:

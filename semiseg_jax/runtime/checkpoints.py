@@ -18,8 +18,12 @@ from typing import Any
 
 import jax
 
+from semiseg_jax.buckets import is_bucket, is_cut_off, named
 from semiseg_jax.contract import Tree
+from semiseg_jax.paths import user_path
 from semiseg_jax.runtime.errors import first_line
+
+_COMMITTED = "commit_success.txt"  # Orbax's mark
 
 
 class Checkpoints:
@@ -29,7 +33,8 @@ class Checkpoints:
   """
 
   def __init__(self, directory: str | pathlib.Path, keep: int):
-    self.directory, self._keep = pathlib.Path(directory).absolute(), keep
+    directory, self._keep = user_path(directory), keep
+    self.directory = directory if is_bucket(directory) else directory.absolute()
     self._literal, self._alias = _literal(self.directory)
 
   def __enter__(self) -> "Checkpoints":
@@ -120,10 +125,11 @@ class Checkpoints:
 
   def _steps(self) -> list[int]:
     """Those on disk now, which another process may be writing."""
-    if not self.directory.is_dir():
-      return []
-    names = (path.name for path in self.directory.iterdir())
-    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+    with named(self.directory):
+      if not self.directory.is_dir():
+        return []
+      steps = (path for path in self.directory.iterdir() if path.name.isdecimal())
+      return sorted((int(path.name) for path in steps if _is_whole(path)), reverse=True)
 
   def _newest(self, read: Callable[[int], Any]) -> Any:
     steps = self._steps()
@@ -133,6 +139,8 @@ class Checkpoints:
       except (OtherModelError, ImportError, MemoryError):
         raise
       except Exception as error:  # whatever a truncated or missing file makes its reader raise
+        if is_bucket(self.directory) and is_cut_off(error):
+          raise ConnectionError(f"{self.path(step)} can't be read: {first_line(error)}") from error
         if self._steps() != steps:  # it was not damaged but replaced
           return self._newest(read)
         logging.warning("skipping damaged checkpoint %s: %s", self.path(step), first_line(error))
@@ -171,12 +179,18 @@ class Checkpoints:
     try:
       yield
     except Exception as error:  # each of its layers has its own
-      kept = self.latest_step()
-      last = "no checkpoint is there" if kept is None else f"the last whole one is of step {kept}"
       raise OSError(
-        f"a checkpoint can't be written to {self.directory}: {_reason(error)}; {last}. When that "
-        "is mended the same command goes on"
+        f"a checkpoint can't be written to {self.directory}: {_reason(error)}; {self._last()}. "
+        "When that is mended the same command goes on"
       ) from error
+
+  def _last(self) -> str:
+    """What a run can go on from, for people."""
+    try:
+      kept = self.latest_step()
+    except OSError:  # of a bucket to which there is no way
+      return "what is there already can't be seen now"
+    return "no checkpoint is there" if kept is None else f"the last whole one is of step {kept}"
 
 
 class OtherModelError(ValueError):
@@ -185,13 +199,23 @@ class OtherModelError(ValueError):
 
 def _literal(directory: pathlib.Path) -> tuple[pathlib.Path, tempfile.TemporaryDirectory]:
   """(the directory by a name that is no pattern, to which Orbax searches for files; what holds that
-  name)."""
+  name). In a bucket nothing can have another: ValueError for a pattern there."""
   alias = tempfile.TemporaryDirectory(prefix="semiseg_jax_")
   if glob.escape(str(directory)) == str(directory) and "\\" not in str(directory):
     return directory, alias
+  if is_bucket(directory):
+    raise ValueError(
+      f"{directory}: the name of a directory in a bucket must be without any of []*?\\, which the "
+      "tools for buckets take as a pattern"
+    )
   path = pathlib.Path(alias.name, "checkpoints")
   path.symlink_to(directory, target_is_directory=True)
   return path, alias
+
+
+def _is_whole(step: pathlib.Path) -> bool:
+  """On a file system a checkpoint gets its name once it is; in a bucket it is marked then."""
+  return not is_bucket(step) or (step / _COMMITTED).exists()
 
 
 def _reason(error: BaseException) -> str:
@@ -199,13 +223,14 @@ def _reason(error: BaseException) -> str:
   if isinstance(error, OSError) and error.strerror:
     return error.strerror
   said = re.search(r"([^:\[\]]+) \[os_error_code=", str(error))
-  return said[1].strip() if said else first_line(error)
+  return said[1].strip() if said else first_line(error).partition(" [")[0]  # whence in the code
 
 
 def _orbax() -> types.ModuleType:
   """Imported with the first checkpoint, since networks in other files need none of it."""
   module = importlib.import_module("orbax.checkpoint")
   logging.getLogger("absl").addFilter(_is_news)
+  logging.getLogger("asyncio").addFilter(_is_of_others)
   return module
 
 
@@ -215,6 +240,11 @@ def _is_news(record: logging.LogRecord) -> bool:
   return "orbax" not in record.pathname or not (
     record.exc_info or record.levelno == logging.WARNING
   )
+
+
+def _is_of_others(record: logging.LogRecord) -> bool:
+  """Not so the second of two arrays whose writing failed: Orbax raises the first one's error."""
+  return "OCDBT database" not in record.getMessage()
 
 
 def _shapes_by_name(tree: Tree) -> dict[str, tuple]:

@@ -88,4 +88,4 @@ def number(value: Any) -> float:
 
 
 def _lines(path: pathlib.Path) -> list[str]:
-  return path.read_text(encoding="utf-8", errors="replace").split("\n")
+  return path.read_bytes().decode(errors="replace").split("\n")

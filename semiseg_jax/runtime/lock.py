@@ -1,8 +1,8 @@
 """One run at a time in a working directory.
 
 The lock is the system's, so that it ends with its process however that ends, and it holds between
-hosts where the file system has locks (NFS, Lustre, GPFS and most others do; where one has none, it
-is said). The file `lock`, there while a run is, says whose it is.
+hosts where the file system has locks (NFS, Lustre, GPFS and most others do; where there are none,
+as in a bucket, it is said). The file `lock`, there while a run is, says whose it is.
 """
 
 import contextlib
@@ -19,6 +19,8 @@ from typing import IO, Any
 
 import jax
 
+from semiseg_jax.buckets import is_bucket, named
+from semiseg_jax.files import write_text
 from semiseg_jax.runtime import processes
 from semiseg_jax.runtime.errors import in_one_line
 
@@ -36,7 +38,7 @@ def held(workdir: pathlib.Path) -> Iterator[None]:
   with contextlib.ExitStack() as stack:
     if jax.process_index() == 0:
       try:
-        stack.enter_context(_locked(workdir))
+        stack.enter_context((_signed if is_bucket(workdir) else _locked)(workdir))
       except (ValueError, OSError) as error:
         if jax.process_count() == 1:
           raise
@@ -64,6 +66,20 @@ def _locked(workdir: pathlib.Path) -> Iterator[None]:
       path.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def _signed(workdir: pathlib.Path) -> Iterator[None]:
+  """In a bucket: says whose it is, which is all that can be done there."""
+  path = workdir / "lock"
+  with named(workdir):
+    _check_holder(path, path.read_text() if path.exists() else "", is_locked=False)
+    write_text(path, json.dumps(_own()))
+  try:
+    yield
+  finally:
+    with contextlib.suppress(OSError), named(workdir):  # one that is left blocks nobody
+      path.unlink(missing_ok=True)
+
+
 def _opened(path: pathlib.Path) -> IO[str]:
   """The file with the system's lock on it, which closing it gives back."""
   while True:
@@ -72,18 +88,18 @@ def _opened(path: pathlib.Path) -> IO[str]:
       fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
       with file:
-        _check_holder(path, file, is_locked=error.errno in _TAKEN)
+        file.seek(0)
+        _check_holder(path, file.read(), is_locked=error.errno in _TAKEN)
       file = path.open("a+")
     if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
       return file
     file.close()  # its run ended, and took its name away, just before it was locked here
 
 
-def _check_holder(path: pathlib.Path, file: IO[str], is_locked: bool) -> None:
+def _check_holder(path: pathlib.Path, text: str, is_locked: bool) -> None:
   """ValueError unless, on a file system without locks, the holder is not known to be there."""
-  file.seek(0)
   try:
-    holder = json.loads(file.read())
+    holder = json.loads(text)
     where, number, since = holder["host"], int(holder["process"]), holder["since"]
     said = f"process {number} on {where}, since {since}"
   except (ValueError, KeyError, TypeError):
@@ -94,7 +110,7 @@ def _check_holder(path: pathlib.Path, file: IO[str], is_locked: bool) -> None:
       "--workdir"
     )
   logging.warning(
-    "the file system of %s has no locks: see to it that no other run is there%s",
+    "the storage of %s has no locks: see to it that no other run is there%s",
     path.parent,
     f"; the last to say so was {said}" if where else "",
   )

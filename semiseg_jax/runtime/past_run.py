@@ -12,7 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from semiseg_jax.files import read_json
-from semiseg_jax.paths import printable, user_path
+from semiseg_jax.paths import local_path, printable
 from semiseg_jax.runtime.history import METRICS, History, Row, number, read_history, series
 from semiseg_jax.runtime.report import duration
 
@@ -53,7 +53,7 @@ def find_runs(texts: Iterable[str]) -> tuple[list[pathlib.Path], list[str]]:
   """
   found, wrong = {}, []
   for text in texts:
-    path = user_path(text)
+    path = local_path(text)
     paths = [path] if path.exists() else _in_order(map(pathlib.Path, glob.glob(str(path))))
     if not paths:
       wrong.append(f"{text}: there is nothing of that name")

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from semiseg_jax.files import write_bytes
+
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
   from matplotlib.figure import Figure
@@ -98,9 +100,7 @@ def save(figure: Figure, path: pathlib.Path) -> None:
   """As a PNG, at once."""
   buffer = io.BytesIO()
   figure.savefig(buffer, format="png")
-  part = path.with_name(path.name + ".part")
-  part.write_bytes(buffer.getvalue())
-  part.replace(path)
+  write_bytes(path, buffer.getvalue())
 
 
 def draw_lines(

@@ -11,17 +11,20 @@ from typing import Any
 
 import numpy as np
 import rich.box
-from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress
 from rich.table import Table
 
+from semiseg_jax.buckets import is_bucket, named
 from semiseg_jax.evaluation.metrics import Scores
+from semiseg_jax.files import write_png
 from semiseg_jax.input.sources import DatasetInfo
+from semiseg_jax.paths import user_path
 from semiseg_jax.runtime.curves import CURVES, draw_run
 from semiseg_jax.runtime.errors import in_one_line
 from semiseg_jax.runtime.events import Events
+from semiseg_jax.runtime.growing import GrowingFile
 from semiseg_jax.runtime.history import METRICS, drop_later_lines
 
 _CLASSES_PER_COLUMN = 10
@@ -33,7 +36,8 @@ class Reporter:
   """Writes down how a run goes on; with enabled=False (all hosts but one) it does nothing.
 
   A run that resumes at resume_step drops what was reported of later steps, so that its files read
-  like those of an unbroken run. What can't be written is said once, and the run goes on.
+  like those of an unbroken run. What can't be written is said once, and the run goes on. Into a
+  bucket goes what is appended to at every evaluation, `flush` and `close`.
   """
 
   def __init__(
@@ -48,17 +52,17 @@ class Reporter:
     self._enabled = enabled
     if not enabled:
       return
-    workdir = pathlib.Path(workdir)
+    workdir = user_path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     self._pictures = workdir / "pictures"
-    self._workdir, self._metrics_path = workdir, workdir / METRICS
+    self._workdir, self._metrics = workdir, GrowingFile(workdir / METRICS)
     self._folder = workdir / "tensorboard"
     self._lost: set[pathlib.Path] = set()  # what could not be written
     self._events = Events(self._folder, resume_step + 1 if resume_step else None)
     self._of_classes: list[str] = []  # what was logged of each class
     self._total = total_steps
     self._console = console or Console(highlight=False)
-    self._attempt(self._metrics_path, drop_later_lines, self._metrics_path, resume_step)
+    self._attempt(self._metrics.path, drop_later_lines, self._metrics.local, resume_step)
     self._pace = _Pace(resume_step)
     self._progress = None
     if self._console.is_terminal:
@@ -110,7 +114,7 @@ class Reporter:
     iou = values.pop("iou")
     self._scalars(step, {f"eval/{name}": value for name, value in values.items()})
     self._scalars(step, {f"eval_iou/{name}": value for name, value in iou.items()})
-    self._attempt(self._folder, self._events.flush)
+    self.flush()
     print_scores(step, scores, class_names, seconds, self._console)
     for name, value in (others or {}).items():
       self.note(f"{name} {100 * value:.2f}")
@@ -122,7 +126,7 @@ class Reporter:
     folder = self._pictures / f"step_{step:08d}"
     for picture, name in zip(panels, names, strict=True):
       name = re.sub(r"[^\w.-]+", "_", name)
-      self._attempt(self._pictures, _save, picture, folder / f"{name}.png")
+      self._attempt(self._pictures, write_png, folder / f"{name}.png", picture)
       self._attempt(self._folder, self._events.image, f"validation/{name}", picture, step)
 
   def curves(self, info: DatasetInfo) -> None:
@@ -136,33 +140,43 @@ class Reporter:
     if self._enabled:
       self._print(text)
 
+  def flush(self) -> None:
+    """What was reported is where it belongs, so that a run killed behind this has it."""
+    if self._enabled:
+      self._attempt(self._metrics.path, self._metrics.flush, again=True)
+      self._attempt(self._folder, self._events.flush, again=True)
+
   def close(self) -> None:
     if not self._enabled:
       return
     if self._progress:
       self._progress.stop()
+    self._attempt(self._metrics.path, self._metrics.close)
     self._attempt(self._folder, self._events.close)
 
   def _write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
     row = jsonable({"step": step, "kind": kind, **values})
-    self._attempt(self._metrics_path, self._append, json.dumps(row))
-
-  def _append(self, line: str) -> None:
-    with self._metrics_path.open("a") as file:
-      file.write(f"{line}\n")
+    self._attempt(self._metrics.path, self._metrics.append, f"{json.dumps(row)}\n")
 
   def _scalars(self, step: int, values: Mapping[str, float | None]) -> None:
     for name, value in values.items():
       if value is not None and math.isfinite(value):
         self._attempt(self._folder, self._events.scalar, name, float(value), step)
 
-  def _attempt(self, path: pathlib.Path, write: Callable, *args: Any) -> None:
-    """Leaves the run alone if a part of the report, at the path, can't be written."""
+  def _attempt(self, path: pathlib.Path, write: Callable, *args: Any, again: bool = False) -> None:
+    """Leaves the run alone if a part of the report, at the path, can't be written.
+
+    again: what doesn't get into a bucket now may do so the next time, since it is kept until then.
+    """
     if path in self._lost:
       return
     try:
-      write(*args)
+      with named(path):
+        write(*args)
     except Exception as error:  # whatever drawing, too, may raise
+      if again and is_bucket(path):
+        self.note(f"{path} can't be written now, training goes on: {in_one_line(error)}")
+        return
       self._lost.add(path)
       why = in_one_line(error) if isinstance(error, OSError) else repr(error)[:200]
       self.note(f"{path} is not written any more, training goes on: {why}")
@@ -243,8 +257,3 @@ def duration(seconds: float) -> str:
 
 def percent(share: float) -> str:
   return "-" if math.isnan(share) else f"{100 * share:.2f}"
-
-
-def _save(picture: np.ndarray, path: pathlib.Path) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  Image.fromarray(picture).save(path)

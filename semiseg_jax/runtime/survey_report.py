@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 
@@ -16,7 +15,7 @@ from semiseg_jax.evaluation.confusion_picture import confusion_picture
 from semiseg_jax.evaluation.image_scores import mean_of_known
 from semiseg_jax.evaluation.summary import Summary
 from semiseg_jax.evaluation.survey import Survey
-from semiseg_jax.files import write_json, write_text
+from semiseg_jax.files import write_json, write_png, write_text
 from semiseg_jax.input.sources import DatasetInfo
 from semiseg_jax.runtime.report import empty_table, jsonable, percent
 
@@ -88,7 +87,7 @@ def write_survey(workdir: pathlib.Path, stem: str, told: Told, about: dict[str, 
   write_text(workdir / f"{stem}_confusion.csv", _csv(["truth", *columns], rows))
   truth = survey.counts.truth.astype(np.int64).sum(0)
   picture = confusion_picture(survey.confusion, truth, told.info.palette, names)
-  Image.fromarray(picture).save(workdir / f"{stem}_confusion.png")
+  write_png(workdir / f"{stem}_confusion.png", picture)
 
 
 def as_dict(told: Told) -> dict[str, Any]:

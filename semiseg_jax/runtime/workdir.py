@@ -18,6 +18,7 @@ import jax
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from semiseg_jax.buckets import is_bucket
 from semiseg_jax.files import read_json, write_json
 from semiseg_jax.runtime import processes
 
@@ -38,8 +39,8 @@ def compare(workdir: pathlib.Path, config: ConfigDict, data: Mapping[str, Any]) 
   method, optimizer or seed differ. Sections and keys that may change do, and so may folders that
   were moved: of paths the last part has to be the same. Also for a damaged file.
   """
-  if "://" in str(workdir) or str(workdir).startswith("gs:/"):
-    raise ValueError(f"--workdir={workdir} must be a directory: mount the bucket (docs/scaling.md)")
+  if re.match(r"\w+:/", str(workdir)) and not is_bucket(workdir):
+    raise ValueError(f"--workdir={workdir} must be a directory or gs://BUCKET/FOLDER: mount others")
   known, seen = workdir / "config.json", workdir / "data.json"
   if not known.exists():
     return []
@@ -72,7 +73,7 @@ def record(workdir: pathlib.Path, config: ConfigDict, data: Mapping[str, Any]) -
   if not path.exists():
     raise ValueError(
       f"process {jax.process_index()} doesn't see {path}, which process 0 has written: --workdir "
-      "must be on a file system that all hosts share"
+      "must be in a bucket or on a file system that all hosts share"
     )
 
 
@@ -88,6 +89,8 @@ def read_result(workdir: pathlib.Path) -> dict[str, Any]:
 
 def kept(workdir: pathlib.Path) -> str:
   """Which checkpoint a run that ends now goes on from, for people."""
+  if is_bucket(workdir):  # no time for questions that may go unanswered
+    return f"the checkpoints in {workdir} are kept: the same command goes on from there"
   saved = [*workdir.glob("checkpoints/*"), *workdir.glob("round_*/checkpoints/*")]
   whole = [path for path in saved if path.name.isdecimal()]
   if not whole:

@@ -10,7 +10,6 @@ Pictures are seen as by `--mode=predict`, sets scored as by `--mode=evaluate`.
 import dataclasses
 import functools
 import os
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from semiseg_jax.buckets import reached
 from semiseg_jax.convert.checkpoint import (
   check_classes,
   check_segments,
@@ -33,6 +33,7 @@ from semiseg_jax.evaluation.predictor import Inference, Predictor, maps, of_pict
 from semiseg_jax.evaluation.summary import classes_of_interest, summarize
 from semiseg_jax.fields import require
 from semiseg_jax.input.folder import list_pairs, open_folder
+from semiseg_jax.input.local_copy import local_copy
 from semiseg_jax.input.pairs import Pairs
 from semiseg_jax.input.picture import Picture, read_picture
 from semiseg_jax.input.pipeline import EvalBatches
@@ -40,6 +41,7 @@ from semiseg_jax.input.settings import read_settings
 from semiseg_jax.input.sources import DatasetInfo, Source, largest_size
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.models.network import Network, Variables
+from semiseg_jax.paths import local_path, user_path
 from semiseg_jax.runtime.mesh import make_mesh
 from semiseg_jax.runtime.report import jsonable
 from semiseg_jax.runtime.survey_report import Told, as_dict
@@ -124,7 +126,7 @@ class Model:
     if masks is None:
       if not isinstance(images, str | os.PathLike):
         raise ValueError("evaluate wants a folder, or pictures and their masks")
-      root = pathlib.Path(images).expanduser()
+      root = local_copy(user_path(images))
       known = read_settings(root).get("class_names", self.class_names)
       check_classes(self.class_names, known, self.name)
       dataset = open_folder(root, class_names=known, ignore_index=ignore_index)
@@ -163,7 +165,8 @@ def load(
   """The network that was trained, converted or published there.
 
   path: a run's working directory, a folder of `convert --out` or `--hub`, a file of weights whose
-  layout tells what it is, or "hf://ORG/REPO[@REVISION]" with such a folder or "hf://ORG/REPO/FILE".
+  layout tells what it is, each on this machine or as "gs://BUCKET/...", or
+  "hf://ORG/REPO[@REVISION]" with such a folder or "hf://ORG/REPO/FILE".
   network: which of the method's it has to be, such as "teacher"; default the one that was scored;
   which of several in a file, see `convert.wrappers.choose`.
   inference: how pictures are seen, as for `--inference`, such as "mode=sliding,window=(512,512)".
@@ -172,7 +175,7 @@ def load(
   """
   settings = inference if isinstance(inference, Inference) else read_inference(inference)
   reference, computes = os.path.expanduser(os.fspath(path)), compute_dtype(dtype)
-  if not reference.startswith("hf://") and not os.path.exists(reference):
+  if not reference.startswith("hf://") and not reached(user_path(reference)).exists():
     raise FileNotFoundError(f"there is no file or folder {reference}")
   if is_whole(reference):
     variables, forward, about = trained_network(reference, dtype=computes, name=network)
@@ -191,12 +194,12 @@ def _listed(given: Any) -> Sequence[Any]:
 
 
 def _is_folder(given: Any) -> bool:
-  return isinstance(given, str | os.PathLike) and pathlib.Path(given).expanduser().is_dir()
+  return isinstance(given, str | os.PathLike) and local_path(given).is_dir()
 
 
 def _with_masks(images: str | os.PathLike, masks: str | os.PathLike) -> tuple[list, list]:
   """The pictures of a folder that have a mask in another, and those."""
-  images, masks = (pathlib.Path(folder).expanduser() for folder in (images, masks))
+  images, masks = (local_path(folder) for folder in (images, masks))
   if not masks.is_dir():
     raise FileNotFoundError(f"there is no folder of masks {masks}")
   listing = list_pairs(images, masks)

@@ -311,6 +311,7 @@ class _Training:
       "stream": self.stream.get_state(),
       **self.evaluator.about(),
     }
+    self.reporter.flush()  # a run that goes on from this checkpoint has what was reported until it
     self.checkpoints.save(step, arrays_of(self.state), about)
     self.window.restart()
 

@@ -20,13 +20,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from semiseg_jax import fields
+from semiseg_jax.buckets import is_bucket
 from semiseg_jax.convert.checkpoint import trained_network
 from semiseg_jax.files import read_json, write_json
 from semiseg_jax.input.build import open_data, train_streams
 from semiseg_jax.input.identity import identity
 from semiseg_jax.input.pseudo_labels import PseudoLabels
 from semiseg_jax.input.sources import Dataset, Source
-from semiseg_jax.paths import user_path
+from semiseg_jax.paths import local_path, user_path
 from semiseg_jax.runtime import processes
 from semiseg_jax.runtime.lock import held
 from semiseg_jax.runtime.report import jsonable
@@ -111,6 +112,7 @@ def train_in_rounds(
   exit code. Raises ValueError for rounds that don't fit together.
   """
   check(config)
+  check_workdir(workdir)
   dataset = open_data(config)
   data = identity(dataset.info, {"training": dataset.train, "validation": dataset.val})
   with held(workdir):
@@ -160,7 +162,9 @@ def export(
 ) -> None:
   """Writes pseudo-labels as PNGs for people."""
   source = unlabeled_images(config, dataset)
-  root = user_path(config.data.root) if config.data.name == "folder" else workdir
+  root = workdir
+  if config.data.name == "folder" and not is_bucket(config.data.root):
+    root = user_path(config.data.root)
   export_labels(PseudoLabels(source, labels), root / "pseudo_labels", dataset.info.palette)
   print(f"the last pseudo-labels of {len(source)} images are in {root / 'pseudo_labels'}")
 
@@ -180,6 +184,15 @@ def read_summary(workdir: pathlib.Path) -> Results:
   return read_json(path, "move it away, so that the rounds are gone through again")
 
 
+def check_workdir(workdir: pathlib.Path) -> None:
+  """ValueError for one in a bucket."""
+  if is_bucket(workdir):
+    raise ValueError(
+      f"--workdir={workdir}: pseudo-labels are written into files, so a run in rounds needs a "
+      "folder on this machine or a mounted bucket (docs/scaling.md)"
+    )
+
+
 def check(config: ConfigDict) -> None:
   """ValueError, before anything is trained, for what can be known of all stages."""
   rounds = config.rounds
@@ -189,6 +202,8 @@ def check(config: ConfigDict) -> None:
       f"config.rounds.start={rounds.start!r} should name {networks} working directories, one for "
       "each network"
     )
+  for start in filter(None, (rounds.start or "").split(",")):
+    local_path(start)
   if "unlabeled" not in check_config(config).streams:
     raise ValueError(
       f"config.rounds.count={rounds.count}, but config.method learns from labelled images alone"
@@ -222,7 +237,7 @@ def trained(
   """Where in workdir, or else in the file system, the stage's best network is, and the result of
   its run. ValueError where none of its scores was a number."""
   if config.rounds.start and not stage.round:
-    start = user_path(config.rounds.start.split(",")[stage.network]).absolute()
+    start = local_path(config.rounds.start.split(",")[stage.network]).absolute()
     return str(start), scored(config, dataset, start)
   result = loop.train(build(config, dataset), workdir / stage.name)
   if result["status"] == "finished" and result["best"]["step"] is None:

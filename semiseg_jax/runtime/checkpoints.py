@@ -11,6 +11,7 @@ import importlib
 import logging
 import pathlib
 import re
+import sys
 import tempfile
 import types
 from collections.abc import Callable, Iterator
@@ -226,12 +227,20 @@ def _reason(error: BaseException) -> str:
   return said[1].strip() if said else first_line(error).partition(" [")[0]  # whence in the code
 
 
+@functools.cache
 def _orbax() -> types.ModuleType:
   """Imported with the first checkpoint, since networks in other files need none of it."""
   module = importlib.import_module("orbax.checkpoint")
   logging.getLogger("absl").addFilter(_is_news)
   logging.getLogger("asyncio").addFilter(_is_of_others)
+  sys.unraisablehook = functools.partial(_say_unless_closed, sys.unraisablehook)
   return module
+
+
+def _say_unless_closed(say: Callable, unraisable: Any) -> None:
+  """Not what TensorStore's threads still have to say of a read that failed and was begun again."""
+  if str(unraisable.exc_value) != "Event loop is closed":
+    say(unraisable)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from semiseg_jax.contract import Variables
-from semiseg_jax.runtime.checkpoints import Checkpoints, _reason
+from semiseg_jax.runtime.checkpoints import Checkpoints, _reason, _say_unless_closed
 from semiseg_jax.runtime.mesh import make_mesh, replicate
 
 
@@ -162,3 +163,11 @@ def test_a_save_that_fails_in_the_background_is_one_line(tmp_path, monkeypatch, 
 def test_so_is_what_tensorstore_says():
   said = 'X: Error writing "a/0": Failed to write 9 bytes to file 8: No space left on device ['
   assert _reason(ValueError(f"{said}os_error_code='28']")) == "No space left on device"
+
+
+def test_threads_of_a_read_that_failed_are_not_heard(capsys):
+  said = lambda error: _say_unless_closed(print, SimpleNamespace(exc_value=error))
+  said(RuntimeError("Event loop is closed"))
+  assert not capsys.readouterr().out
+  said(RuntimeError("something else"))
+  assert "something else" in capsys.readouterr().out

@@ -227,14 +227,19 @@ def _reason(error: BaseException) -> str:
   return said[1].strip() if said else first_line(error).partition(" [")[0]  # whence in the code
 
 
-@functools.cache
 def _orbax() -> types.ModuleType:
   """Imported with the first checkpoint, since networks in other files need none of it."""
   module = importlib.import_module("orbax.checkpoint")
+  _listen_less()
+  return module
+
+
+@functools.cache
+def _listen_less() -> None:
+  """Of Orbax and TensorStore, to what is raised, too."""
   logging.getLogger("absl").addFilter(_is_news)
   logging.getLogger("asyncio").addFilter(_is_of_others)
   sys.unraisablehook = functools.partial(_say_unless_closed, sys.unraisablehook)
-  return module
 
 
 def _say_unless_closed(say: Callable, unraisable: Any) -> None:

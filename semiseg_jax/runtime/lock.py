@@ -122,6 +122,10 @@ def _own() -> dict[str, Any]:
 
 
 def _is_running(number: int) -> bool:
+  """Whether there is such another process: in a container that was started again the numbers are
+  those of before."""
+  if number == os.getpid():
+    return False
   try:
     os.kill(number, 0)
   except ProcessLookupError:

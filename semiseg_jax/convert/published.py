@@ -5,7 +5,6 @@ model.safetensors    its arrays under our own names, in PyTorch's layout
 README.md            the card, which people read
 """
 
-import json
 import pathlib
 from typing import Any
 
@@ -16,7 +15,7 @@ from semiseg_jax.convert import families, files, hub
 from semiseg_jax.convert.assign import A_COUNTER, assign, tensors_of
 from semiseg_jax.convert.card import make_card
 from semiseg_jax.convert.weights import check_finite, completed
-from semiseg_jax.files import write_json, write_text
+from semiseg_jax.files import read_json, write_json, write_text
 from semiseg_jax.models.network import Variables
 from semiseg_jax.runtime.errors import first_line
 
@@ -132,13 +131,5 @@ def _is_color(color: Any) -> bool:
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
-  """{} where there is no file; ValueError for one that holds no JSON object."""
-  if not path.is_file():
-    return {}
-  try:
-    found = json.loads(path.read_text())
-  except ValueError as error:
-    raise ValueError(f"{path} is damaged: {error}") from error
-  if not isinstance(found, dict):
-    raise ValueError(f"{path} is damaged: it holds no JSON object")
-  return found
+  """{} where there is no file; raises as `read_json` does."""
+  return read_json(path, "restore it") if path.is_file() else {}

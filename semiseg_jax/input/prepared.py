@@ -5,7 +5,6 @@ are train and val; where a dataset has them, "extra" holds further images withou
 is a third set with masks.
 """
 
-import json
 import os
 import pathlib
 import re
@@ -14,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from semiseg_jax.buckets import named, reached
+from semiseg_jax.files import read_json
 from semiseg_jax.input import decode
 from semiseg_jax.input.files import is_own
 from semiseg_jax.input.local_copy import local_copy
@@ -144,8 +144,8 @@ def read_metadata(directory: str | os.PathLike) -> dict:
   """Class names, palette, size and the index of every split, as data/common.py wrote them."""
   path = pathlib.Path(directory) / METADATA
   try:
-    return json.loads(path.read_text())
-  except (OSError, json.JSONDecodeError) as error:
+    return read_json(path, "")
+  except (OSError, ValueError) as error:
     raise ValueError(
       f"{path} is missing or damaged; delete its folder and prepare again"
     ) from error

@@ -74,7 +74,11 @@ def read_index(directory: str | pathlib.Path) -> dict[str, Any]:
   path = pathlib.Path(directory) / INDEX
   if not path.exists():
     raise FileNotFoundError(f"{directory} holds no finished pseudo-labels: {INDEX} is missing")
-  return read_json(path, "remove the folder, so that the labels are made anew")
+  remedy = "remove the folder, so that the labels are made anew"
+  index = read_json(path, remedy)
+  if missing := [key for key in ("ids", "class_names", "final", "thresholds") if key not in index]:
+    raise ValueError(f"{path} says nothing of {', '.join(missing)}: {remedy}")
+  return index
 
 
 def chunk_paths(directory: str | pathlib.Path) -> list[str]:

@@ -100,7 +100,9 @@ def label_images(
     processes.barrier("indexed")
   index = pseudo_labels.read_index(directory)
   request = json.loads(json.dumps(request))  # tuples become lists
-  if there := [f"{k}: {index[k]} there, {v} now" for k, v in request.items() if index[k] != v]:
+  if there := [
+    f"{k}: {index.get(k)} there, {v} now" for k, v in request.items() if index.get(k) != v
+  ]:
     raise ValueError(f"{directory} holds other pseudo-labels, {'; '.join(there)}: move it away")
   return {key: value for key, value in index.items() if key != "ids"}
 

@@ -164,3 +164,10 @@ def test_maps_of_another_size_go_through_the_transform(tmp_path):
   out = crop.random_map(record, np.random.default_rng(0))
   assert out["image"].shape == (7, 8, 3)
   assert out["label"].shape == out["confidence"].shape == (7, 8)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[]", b'{"ids": []}'])
+def test_a_foreign_index_is_named(content, tmp_path):
+  (tmp_path / "labels.json").write_bytes(content)
+  with pytest.raises(ValueError, match=r"labels\.json .*remove the folder"):
+    pseudo_labels.read_index(tmp_path)

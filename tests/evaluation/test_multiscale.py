@@ -30,7 +30,7 @@ def test_recorded_logits(key):
   scales = (*SCALES, 2.25) if kind == "city" else SCALES
   network, images = Given(recorded), np.stack([image(name), 2 * image(name)])
   found = logits_of(network, images, scales=scales, flip=flip == "flip1", **AS_CODED)
-  np.testing.assert_allclose(found[0], golden.nhwc(CASE[key]), atol=1e-5)
+  np.testing.assert_allclose(found[0], golden.nhwc(CASE[key]), rtol=1e-5, atol=1e-5)
   if kind == "default" and flip == "flip0":
     label = CASE[f"multiscale_{kind}_{name}_label"]
     np.testing.assert_array_equal(found[0].argmax(-1), label)

@@ -125,7 +125,14 @@ class Checkpoints:
     return self._newest(lambda step: (self._arrays(step, shapes), self._about(step, check)))
 
   def _steps(self) -> list[int]:
-    """Those on disk now, which another process may be writing."""
+    """Those on disk now, which another process may be writing: a look while one comes and another
+    goes may see neither, so it is taken until two agree."""
+    found, before = self._look(), None
+    while found != before:
+      found, before = self._look(), found
+    return found
+
+  def _look(self) -> list[int]:
     with named(self.directory):
       if not self.directory.is_dir():
         return []

@@ -73,7 +73,7 @@ def assert_predicts(program, network, variables, images: np.ndarray) -> None:
   for image, found, share in zip(images, label, confidence, strict=True):
     predicted, probability = predict(reflect_to(image, padded_size((height, width))))
     assert np.sum(found != predicted[:height, :width]) <= 2  # a tie may go either way
-    np.testing.assert_allclose(share, probability[:height, :width], atol=2e-5)
+    np.testing.assert_allclose(share, probability[:height, :width], atol=5e-5)
 
 
 @pytest.mark.parametrize("align_corners", [False, True])

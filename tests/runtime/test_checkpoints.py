@@ -171,3 +171,10 @@ def test_threads_of_a_read_that_failed_are_not_heard(capsys):
   assert not capsys.readouterr().out
   said(RuntimeError("something else"))
   assert "something else" in capsys.readouterr().out
+
+
+def test_a_look_that_misses_all_is_not_believed(tmp_path, monkeypatch):
+  looks = iter([[], [2], [2], [2]])
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    monkeypatch.setattr(checkpoints, "_look", lambda: next(looks))
+    assert checkpoints.latest_step() == 2

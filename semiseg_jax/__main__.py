@@ -2,7 +2,7 @@
 
     python -m semiseg_jax check DIR|NAME         looks for mistakes in images and masks
     python -m semiseg_jax inspect --config=FILE  draws what the network will see, measures reading
-    python -m semiseg_jax compare RUN RUN ...  prints and draws runs side by side
+    python -m semiseg_jax compare RUN RUN ...    prints and draws runs side by side
     python -m semiseg_jax convert WEIGHTS        PyTorch weights to ours and back
 
 Each has a --help of its own. Training, evaluation and prediction are in launch.py.

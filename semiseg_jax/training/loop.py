@@ -1,14 +1,10 @@
 """The training loop: steps, logs, evaluations and checkpoints until the end or a signal."""
 
-import math
 import pathlib
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
-from ml_collections import ConfigDict
 
 from semiseg_jax.contract import TrainState, Tree
 from semiseg_jax.files import write_json
@@ -23,11 +19,13 @@ from semiseg_jax.runtime.signals import StopSignal
 from semiseg_jax.runtime.workdir import compare, read_result, record
 from semiseg_jax.training.evaluator import Evaluation, Evaluator
 from semiseg_jax.training.labels import check_labels
+from semiseg_jax.training.outcome import already_done, best_in_words, is_done
 from semiseg_jax.training.refresh import refresh
 from semiseg_jax.training.selection import Selection, judge, monitored
 from semiseg_jax.training.setup import Run
 from semiseg_jax.training.start import compute_dtype
 from semiseg_jax.training.streams import TrainStream
+from semiseg_jax.training.window import Window
 
 
 class DivergedError(RuntimeError):
@@ -59,27 +57,6 @@ def train(run: Run, workdir: pathlib.Path) -> dict[str, Any]:
       Checkpoints(workdir / "best", keep=1) as best_checkpoints,
     ):
       return _Training(run, workdir, checkpoints, best_checkpoints, stop).run_to_end()
-
-
-def is_done(result: Mapping[str, Any], config: ConfigDict, changed: Sequence[str]) -> bool:
-  """Whether a run with that result has nothing left to do, now that so much of its config changed.
-
-  One that ended early goes on if anything did; any other if more steps are wanted than it has made.
-  """
-  if result.get("status") != "finished":
-    return False
-  wants_refresh = config.training.refresh_batch_stats and result["best"]["step"] is not None
-  if wants_refresh and "refreshed" not in result:
-    return False
-  return result["step"] >= config.training.steps or not changed
-
-
-def already_done(result: Mapping[str, Any], workdir: pathlib.Path) -> str:
-  """Of a run that `is_done`."""
-  return (
-    f"the run in {workdir} is done: {result['step']} steps, {best_of(result)}; nothing was "
-    "changed there. To go on, raise config.training.steps; to begin anew, take another --workdir"
-  )
 
 
 class _Training:
@@ -339,57 +316,7 @@ class _Training:
     early = ""
     if result["step"] < training.steps:
       early = f"ended early, no better score for more than {training.stop_after} steps; "
-    return f"{early}{best_of(result)}; all of it is in {self.workdir}"
-
-
-def best_of(result: Mapping[str, Any]) -> str:
-  """What result.json says of the best score, for people."""
-  monitor, best = result["monitor"], result["best"]
-  if best["step"] is None:
-    return f"no {monitor} was a number, so that no network is the best"
-  return f"best {monitor} {100 * best['score']:.2f} at step {best['step']}"
-
-
-class Window:
-  """The steps since the last log: their metrics, still on the device, and their time."""
-
-  def __init__(self, images_per_step: int):
-    self._images_per_step = images_per_step
-    self._metrics: list[dict[str, jax.Array]] = []
-    self.restart()
-
-  def restart(self) -> None:
-    """Leaves what was done since the last flush out of the time."""
-    self._start, self._waited = time.monotonic(), 0.0
-
-  def waited_for(self, function) -> Any:
-    """Calls it and counts the time as waiting for input."""
-    start = time.monotonic()
-    value = function()
-    self._waited += time.monotonic() - start
-    return value
-
-  def add(self, metrics: dict[str, jax.Array]) -> None:
-    self._metrics.append(metrics)
-
-  def flush(self, step: int) -> tuple[dict[str, float | list[float]], int | None]:
-    """(means over the window's steps, the first step whose gradient is not finite); what has a
-    value for each class, a list, is that of the last step.
-
-    Losses without a valid pixel are NaN with a zero gradient, as in the originals: they are left
-    out of the means. Waits for the device.
-    """
-    rows = jax.device_get(self._metrics)
-    elapsed = time.monotonic() - self._start
-    first = step - len(rows) + 1
-    bad = [first + i for i, row in enumerate(rows) if not math.isfinite(row["gradient_norm"])]
-    images = len(rows) * self._images_per_step
-    metrics = {name: _summary([row[name] for row in rows]) for name in rows[0]} if rows else {}
-    metrics["images_per_second"] = images / elapsed
-    metrics["input_wait"] = self._waited / elapsed
-    self._metrics = []
-    self.restart()
-    return metrics, bad[0] if bad else None
+    return f"{early}{best_in_words(result)}; all of it is in {self.workdir}"
 
 
 def check_progress(about: Mapping[str, Any]) -> None:
@@ -411,10 +338,3 @@ def arrays_of(state: TrainState) -> Tree:
   """The state's fields that are checkpointed."""
   names = ["step", "networks", "opt_state", "method_state", "rng"]
   return {name: getattr(state, name) for name in names}
-
-
-def _summary(values: list[np.ndarray]) -> float | list[float]:
-  if values[0].ndim:
-    return values[-1].tolist()
-  finite = [float(value) for value in values if math.isfinite(value)]
-  return sum(finite) / len(finite) if finite else math.nan

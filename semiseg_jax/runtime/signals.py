@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import jax
 from jax.experimental import multihost_utils
 
+_AGAIN = 0.1  # seconds
 INTERRUPTED = 130  # the exit code of what Ctrl-C has ended, as shells have it
 
 
@@ -53,8 +54,12 @@ def ends_with(code: int) -> Iterator[None]:
 
   Of several processes JAX listens, and the next `StopSignal` stops them.
   """
+  again: list[threading.Timer] = []
 
   def end(*_) -> None:
+    """Once more soon: what is raised in a weak reference's callback is lost."""
+    again.append(threading.Timer(_AGAIN, os.kill, (os.getpid(), signal.SIGTERM)))
+    again[-1].start()
     raise SystemExit(code)
 
   numbers = () if jax.process_count() > 1 else (signal.SIGTERM, signal.SIGINT)
@@ -62,8 +67,12 @@ def ends_with(code: int) -> Iterator[None]:
   try:
     yield
   finally:
+    for timer in again:
+      timer.cancel()
     for number, handler in previous.items():
       signal.signal(number, handler)
+  if again:
+    raise SystemExit(code)
 
 
 @contextlib.contextmanager

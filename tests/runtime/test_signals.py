@@ -4,13 +4,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
-from semiseg_jax.runtime.signals import StopSignal, second_interrupt_ends
+import pytest
+
+from semiseg_jax.runtime.signals import StopSignal, ends_with, second_interrupt_ends
 from semiseg_jax.runtime.workdir import kept
 
 # The main thread waits for something else, as for the compiler.
 BUSY = """import signal, sys, threading
-from semiseg_jax.runtime.signals import StopSignal, second_interrupt_ends
+from semiseg_jax.runtime.signals import StopSignal, ends_with, second_interrupt_ends
 with second_interrupt_ends(lambda count: f"said {count}"), StopSignal():
   print("busy", flush=True)
   lock = threading.Lock()
@@ -41,6 +44,22 @@ def test_the_first_asks_to_stop_and_is_answered_at_once(capfd):
   assert "said 1" in capfd.readouterr().err
   assert signal.getsignal(signal.SIGINT) is before
   assert signal.set_wakeup_fd(-1) == -1
+
+
+@pytest.mark.parametrize("seconds", [0, 20])
+def test_an_end_that_was_lost_in_a_callback_comes_again(seconds, monkeypatch):
+  class Gone:
+    def __del__(self):
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+  done = []
+  with pytest.raises(SystemExit, match="75"), ends_with(75):
+    gone = Gone()
+    del gone
+    done.append(time.monotonic())
+    time.sleep(seconds)
+  assert time.monotonic() - done[0] < 10
 
 
 def test_what_is_kept(tmp_path):

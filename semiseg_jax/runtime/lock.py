@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import pathlib
+import re
 import socket
 from collections.abc import Iterator
 from typing import IO, Any
@@ -50,10 +51,7 @@ def held(workdir: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(workdir: pathlib.Path) -> Iterator[None]:
-  try:
-    str(workdir).encode()
-  except UnicodeEncodeError as error:
-    raise ValueError(f"the name of --workdir={str(workdir)!a} is no UTF-8: take another") from error
+  _check_name(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   path = workdir / "lock"
   with _opened(path) as file:
@@ -64,6 +62,16 @@ def _locked(workdir: pathlib.Path) -> Iterator[None]:
       yield
     finally:
       path.unlink(missing_ok=True)
+
+
+def _check_name(workdir: pathlib.Path) -> None:
+  """ValueError for what no directory should be made of."""
+  try:
+    str(workdir).encode()
+  except UnicodeEncodeError as error:
+    raise ValueError(f"the name of --workdir={str(workdir)!a} is no UTF-8: take another") from error
+  if re.match(r"\w+:/", str(workdir)):
+    raise ValueError(f"--workdir={workdir} must be a directory or gs://BUCKET/FOLDER: mount others")
 
 
 @contextlib.contextmanager

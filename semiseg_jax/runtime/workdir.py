@@ -39,8 +39,6 @@ def compare(workdir: pathlib.Path, config: ConfigDict, data: Mapping[str, Any]) 
   method, optimizer or seed differ. Sections and keys that may change do, and so may folders that
   were moved: of paths the last part has to be the same. Also for a damaged file.
   """
-  if re.match(r"\w+:/", str(workdir)) and not is_bucket(workdir):
-    raise ValueError(f"--workdir={workdir} must be a directory or gs://BUCKET/FOLDER: mount others")
   known, seen = workdir / "config.json", workdir / "data.json"
   if not known.exists():
     return []

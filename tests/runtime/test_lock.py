@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +84,16 @@ def test_where_the_file_system_has_no_locks_it_is_said(tmp_path, monkeypatch, ca
 def test_a_name_that_is_no_text_is_refused(tmp_path):
   with pytest.raises(ValueError, match="is no UTF-8"), held(tmp_path / os.fsdecode(b"run\xff")):
     pass
+
+
+def test_nothing_is_made_for_an_address_of_another_kind(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with (
+    pytest.raises(ValueError, match="must be a directory or gs://"),
+    held(Path("s3:/bucket/run")),
+  ):
+    pass
+  assert not list(tmp_path.iterdir())
 
 
 def test_a_directory_that_cannot_be_is_named(tmp_path):

@@ -126,9 +126,9 @@ class Checkpoints:
 
   def _steps(self) -> list[int]:
     """Those on disk now, which another process may be writing: a look while one comes and another
-    goes may see neither, so it is taken until two agree."""
+    goes may see neither, so it is taken until two agree. A bucket is listed as of one moment."""
     found, before = self._look(), None
-    while found != before:
+    while found != before and not is_bucket(self.directory):
       found, before = self._look(), found
     return found
 

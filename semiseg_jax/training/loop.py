@@ -39,7 +39,6 @@ def train(run: Run, workdir: pathlib.Path) -> dict[str, Any]:
   DivergedError at a gradient that is not finite, naming the last good checkpoint, and ValueError as
   `check_labels` does.
   """
-  check_labels(run)
   sources = {name: stream.source for name, stream in run.streams.items()}
   data = identity(run.dataset.info, {**sources, "validation": run.dataset.val})
   keep = run.config.training.keep
@@ -50,6 +49,7 @@ def train(run: Run, workdir: pathlib.Path) -> dict[str, Any]:
       if jax.process_index() == 0:
         print(already_done(result, workdir))
       return result
+    check_labels(run)
     record(workdir, run.config, data)
     with (
       StopSignal() as stop,

@@ -46,7 +46,8 @@ class Checkpoints:
     with self._writing() if kind is None else contextlib.suppress(Exception):
       for name in {"_reader", "_writer"} & vars(self).keys():
         getattr(self, name).close()
-    self._alias.cleanup()
+    if self._alias:
+      self._alias.cleanup()
 
   @functools.cached_property
   def _together(self) -> Any:
@@ -205,17 +206,17 @@ class OtherModelError(ValueError):
   """A checkpoint's arrays are not those of the model that asks for them."""
 
 
-def _literal(directory: pathlib.Path) -> tuple[pathlib.Path, tempfile.TemporaryDirectory]:
+def _literal(directory: pathlib.Path) -> tuple[pathlib.Path, tempfile.TemporaryDirectory | None]:
   """(the directory by a name that is no pattern, to which Orbax searches for files; what holds that
-  name). In a bucket nothing can have another: ValueError for a pattern there."""
-  alias = tempfile.TemporaryDirectory(prefix="semiseg_jax_")
+  name, if it is another). In a bucket nothing can have another: ValueError for a pattern there."""
   if glob.escape(str(directory)) == str(directory) and "\\" not in str(directory):
-    return directory, alias
+    return directory, None
   if is_bucket(directory):
     raise ValueError(
       f"{directory}: the name of a directory in a bucket must be without any of []*?\\, which the "
       "tools for buckets take as a pattern"
     )
+  alias = tempfile.TemporaryDirectory(prefix="semiseg_jax_")
   path = pathlib.Path(alias.name, "checkpoints")
   path.symlink_to(directory, target_is_directory=True)
   return path, alias

@@ -14,7 +14,7 @@ import sys
 
 from absl import logging
 
-from semiseg_jax.runtime.errors import in_one_line
+from semiseg_jax.runtime.errors import INTERRUPTED, in_one_line
 
 COMMANDS = ("check", "inspect", "compare", "convert")
 
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
       return 1
     except KeyboardInterrupt:
       print(f"{argv[0]}: interrupted", file=sys.stderr)
-      return 130
+      return INTERRUPTED
   print(__doc__.strip(), file=sys.stdout if argv in (["--help"], ["-h"]) else sys.stderr)
   return 0 if argv in (["--help"], ["-h"]) else 2
 

@@ -22,9 +22,9 @@ from semiseg_jax.input.sources import Dataset
 from semiseg_jax.paths import local_path, user_path
 from semiseg_jax.planning.plan import Plan, describe, make_plan
 from semiseg_jax.runtime import processes
-from semiseg_jax.runtime.errors import in_one_line, naming
+from semiseg_jax.runtime.errors import INTERRUPTED, in_one_line, naming
 from semiseg_jax.runtime.report import print_scores
-from semiseg_jax.runtime.signals import INTERRUPTED, second_interrupt_ends
+from semiseg_jax.runtime.signals import second_interrupt_ends
 from semiseg_jax.runtime.survey_report import Told, as_dict, print_survey, write_survey
 from semiseg_jax.runtime.workdir import kept
 from semiseg_jax.training import loop

@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+INTERRUPTED = 130  # the exit code of what Ctrl-C has ended, as shells have it
+
 
 def in_one_line(error: BaseException) -> str:
   """Its message; of what the system refused the path and why, without a number."""

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 import jax
 from jax.experimental import multihost_utils
 
+from semiseg_jax.runtime.errors import INTERRUPTED
+
 _AGAIN = 0.1  # seconds
-INTERRUPTED = 130  # the exit code of what Ctrl-C has ended, as shells have it
 
 
 class StopSignal:

@@ -29,7 +29,7 @@ FLOORS = (  # from the top; what stands side by side does not import one another
   ("models",),
   ("schedules",),
   ("fields",),
-  ("values", "paths", "files", "collectives", "labels"),
+  ("values", "paths", "files", "backend", "collectives", "labels"),
   ("buckets",),
 )
 LARGEST_SHARE = 0.15  # of the package's lines in one room

@@ -8,25 +8,30 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export, lax
 
+from semiseg_jax.backend import is_planned, platform
+
 _TOLERANCE = 2e-2  # of an array's norm; the plain form in bfloat16 is off by 0.5 %
 
 
 def attention(queries: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
   """softmax(Q K^T / sqrt(D)) V of [B,N,heads,D] each; softmax and sums in float32."""
   shape, is_known = queries.shape, not any(map(export.is_symbolic_dim, queries.shape))
-  form = fastest_form(shape, jnp.dtype(queries.dtype).name) if is_known else "xla"
+  form = fastest_form(shape, jnp.dtype(queries.dtype).name, platform()) if is_known else "xla"
   return jax.nn.dot_product_attention(queries, keys, values, implementation=form)
 
 
 @functools.cache
-def fastest_form(shape: tuple[int, ...], dtype: str) -> str:
+def fastest_form(shape: tuple[int, ...], dtype: str, platform: str) -> str:
   """The `implementation` of jax.nn.dot_product_attention for arrays [B,N,heads,D].
 
   "cudnn" on a GPU in bfloat16, if it gives there what the plain form, "xla", does, which all others
-  get; where it doesn't, a warning says so. Tried once for each shape, when a program is traced.
+  get; where it doesn't, a warning says so. Tried once for each shape, when a program is traced; not
+  in a plan.
   """
-  if jax.default_backend() != "gpu" or dtype != "bfloat16":
+  if platform != "gpu" or dtype != "bfloat16":
     return "xla"
+  if is_planned():
+    return "cudnn"
   try:
     with jax.ensure_compile_time_eval():
       difference = difference_of("cudnn", shape, dtype)

@@ -5,6 +5,7 @@ import functools
 import jax
 from jax import lax
 
+from semiseg_jax.backend import platform
 from semiseg_jax.collectives import DATA_AXIS, as_varying, varies
 
 Pair = tuple[int, int]  # vertical, horizontal
@@ -17,7 +18,7 @@ def conv(
 
   A kernel of fewer input channels than x's works on groups of them.
   """
-  if jax.default_backend() != "cpu" or kernel.shape[2] != x.shape[-1]:
+  if platform() != "cpu" or kernel.shape[2] != x.shape[-1]:
     return _conv(x, kernel, [(p, p) for p in padding], stride, dilation)
   # a written gradient has to have the type of what it is of, on all devices equal or not
   if varies(x, DATA_AXIS):

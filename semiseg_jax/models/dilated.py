@@ -4,6 +4,7 @@ import jax
 import numpy as np
 from jax import export, lax
 
+from semiseg_jax.backend import platform
 from semiseg_jax.models.convolution import conv
 
 # The fastest form on each platform (`python -m tests.benchmarks.dilated_conv` measures yours).
@@ -68,4 +69,4 @@ FORMS = {"direct": _direct, "space_to_batch": _space_to_batch}
 def _default_form(shape: tuple[int, ...]) -> str:
   if any(map(export.is_symbolic_dim, shape)):
     return "direct"
-  return DEFAULT_FORMS.get(jax.default_backend(), DEFAULT_FORMS["gpu"])
+  return DEFAULT_FORMS.get(platform(), DEFAULT_FORMS["gpu"])

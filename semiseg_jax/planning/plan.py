@@ -16,6 +16,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
+from semiseg_jax.backend import planned_for
 from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Tree
 from semiseg_jax.input.pipeline import Stream
@@ -92,19 +93,18 @@ def make_plan(
   devices = tpu_devices(topology)
   config = copy.deepcopy(config)
   config.model.init_from = None  # weights change no shape
-  if config.model.dtype == "auto":
-    config.model.dtype = "bfloat16"
   share_out(config, len(devices), note)
   mesh = make_mesh(devices)
-  run = build(config, dataset, domain, mesh)
-  options = None if full_effort else _QUICK
-  cost = compiled(run, 1, options)
-  if cost:
-    note(f"compiled in {cost.compile_seconds:.0f} s")
-  batch, largest = (run.facts.labeled_batch, run.facts.unlabeled_batch), None
-  if search and cost:
-    scale = largest_scale(lambda scale: compiled(run, scale, options), note)
-    largest = tuple(rows * scale for rows in batch)
+  options, largest = None if full_effort else _QUICK, None
+  with planned_for(devices[0].platform):
+    run = build(config, dataset, domain, mesh)
+    cost = compiled(run, 1, options)
+    if cost:
+      note(f"compiled in {cost.compile_seconds:.0f} s")
+    batch = run.facts.labeled_batch, run.facts.unlabeled_batch
+    if search and cost:
+      scale = largest_scale(lambda scale: compiled(run, scale, options), note)
+      largest = tuple(rows * scale for rows in batch)
   hosts = len({device.process_index for device in devices})
   return Plan(topology, len(devices), hosts, devices[0].device_kind, batch, cost, largest)
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from semiseg_jax import networks
+from semiseg_jax.backend import platform
 from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Method
 from semiseg_jax.convert.checkpoint import description, open_weights
@@ -56,7 +56,7 @@ def compute_dtype(name: str) -> jnp.dtype:
   """float32, bfloat16, or for "auto" bfloat16 on accelerators and float32 on the CPU."""
   require("config.model.dtype", name, ("auto", "float32", "bfloat16"))
   if name == "auto":
-    name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    name = "float32" if platform() == "cpu" else "bfloat16"
   return jnp.dtype(name)
 
 

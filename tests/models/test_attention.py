@@ -64,7 +64,7 @@ def on_gpu(monkeypatch):
 )
 def test_a_form_that_differs_or_fails_is_not_taken(form, message, on_gpu, caplog):
   on_gpu(form)
-  assert attention.fastest_form(SHAPE, "bfloat16") == "xla"
+  assert attention.fastest_form(SHAPE, "bfloat16", "gpu") == "xla"
   assert len(caplog.messages) == 1
   assert re.search(message, caplog.messages[0])
 
@@ -84,8 +84,8 @@ def test_cudnn_is_tried_while_a_step_is_traced_and_taken_where_it_is_right(on_gp
   mapped = jax.shard_map(step, mesh=make_mesh(), in_specs=P(DATA_AXIS), out_specs=P(DATA_AXIS))
   jax.make_jaxpr(mapped)(jnp.zeros((8, *SHAPE[1:]), jnp.bfloat16))
   assert ("cudnn", SHAPE) in taken and not caplog.messages
-  assert attention.fastest_form(SHAPE, "bfloat16") == "cudnn"
-  assert attention.fastest_form(SHAPE, "float32") == "xla"
+  assert attention.fastest_form(SHAPE, "bfloat16", "gpu") == "cudnn"
+  assert attention.fastest_form(SHAPE, "float32", "gpu") == "xla"
 
   taken.clear()
   shape = jax.export.symbolic_shape(f"b, {', '.join(map(str, SHAPE[1:]))}")

@@ -33,6 +33,11 @@ def all_gather(x: Any, axis_name: str | None) -> Any:
   return x if axis_name is None else lax.all_gather(x, axis_name, tiled=True)
 
 
+def gather_equal(x: Any, axis_name: str) -> Any:
+  """Every array [...] of a pytree with those of all devices, [N,...], typed as equal on them."""
+  return lax.all_gather(as_varying(x, axis_name), axis_name, to="invarying")
+
+
 def device_index(axis_name: str | None) -> jax.Array | int:
   """Position of this device along the axis; 0 without one."""
   return 0 if axis_name is None else lax.axis_index(axis_name)
@@ -54,6 +59,12 @@ def as_varying(tree: Any, axis_name: str | None) -> Any:
     return tree
   cast = lambda x: x if varies(x, axis_name) else lax.pcast(x, axis_name, to="varying")
   return jax.tree.map(cast, tree)
+
+
+def alike(*arrays: jax.Array, axis_name: str) -> tuple[jax.Array, ...]:
+  """The arrays, typed as different between devices if one of them is: a written gradient has to
+  have the type of what it is of."""
+  return as_varying(arrays, axis_name) if any(varies(x, axis_name) for x in arrays) else arrays
 
 
 def value_and_grad(loss: Callable, params: Any, *args: Any) -> tuple[jax.Array, Any, Any]:

@@ -6,7 +6,7 @@ import jax
 from jax import lax
 
 from semiseg_jax.backend import platform
-from semiseg_jax.collectives import DATA_AXIS, as_varying, varies
+from semiseg_jax.collectives import DATA_AXIS, alike
 
 Pair = tuple[int, int]  # vertical, horizontal
 
@@ -20,11 +20,7 @@ def conv(
   """
   if platform() != "cpu" or kernel.shape[2] != x.shape[-1]:
     return _conv(x, kernel, [(p, p) for p in padding], stride, dilation)
-  # a written gradient has to have the type of what it is of, on all devices equal or not
-  if varies(x, DATA_AXIS):
-    kernel = as_varying(kernel, DATA_AXIS)
-  elif varies(kernel, DATA_AXIS):
-    x = as_varying(x, DATA_AXIS)
+  x, kernel = alike(x, kernel, axis_name=DATA_AXIS)
   return _conv_on_cpu(x, kernel, padding, stride, dilation)
 
 

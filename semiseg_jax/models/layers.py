@@ -14,14 +14,14 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from semiseg_jax.collectives import device_count, pmean
+from semiseg_jax.collectives import device_count
+from semiseg_jax.models.batch_norm import normalise, normalise_batch
 from semiseg_jax.models.convolution import conv, conv_transpose
 from semiseg_jax.models.dilated import dilated_conv
 
 Init = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
 BATCH_NORM_MOMENTUM = 0.1  # the weight of the new batch in the running statistics
-BATCH_NORM_EPSILON = 1e-5
 
 
 def uniform_fan_in(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
@@ -220,22 +220,18 @@ class BatchNorm(nnx.Module):
 
     Raises ValueError for a training batch with a single value per channel, which has no variance.
     """
-    values = x.astype(jnp.float32)
-    mean, var = self.mean[...], self.var[...]
-    if train and self.moves:
-      mean, var = batch_moments(values, self.axis_name)
-      count = x.size // x.shape[-1] * device_count(self.axis_name)
-      if count == 1:
-        raise ValueError(
-          "BatchNorm has one value per channel to train on (a pooled batch of 1 image): "
-          "use at least 2 images per batch"
-        )
-      self.average(mean, var * (count / (count - 1)))
-    return self.normalise(values, mean, var).astype(x.dtype)
-
-  def normalise(self, values: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
-    factor = lax.rsqrt(var + BATCH_NORM_EPSILON) * self.scale[...]
-    return (values - mean) * factor + self.bias[...]
+    scale, bias = self.scale[...], self.bias[...]
+    if not (train and self.moves):
+      return normalise(x, self.mean[...], self.var[...], scale, bias)
+    count = x.size // x.shape[-1] * device_count(self.axis_name)
+    if count == 1:
+      raise ValueError(
+        "BatchNorm has one value per channel to train on (a pooled batch of 1 image): "
+        "use at least 2 images per batch"
+      )
+    y, mean, var = normalise_batch(x, scale, bias, self.mean[...], self.axis_name)
+    self.average(mean, var * (count / (count - 1)))
+    return y
 
   def average(
     self, mean: jax.Array, unbiased_var: jax.Array, moves: jax.Array | bool = True
@@ -248,21 +244,6 @@ class BatchNorm(nnx.Module):
         average = jnp.where(moves, average, old)
       # `running[...] =` would write into numpy's array
       running.set_value(lax.stop_gradient(average))
-
-
-def batch_moments(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
-  """Mean and biased variance [C] of x [...,C] over all devices, each holding equally many values.
-
-  A device's deviations are from its own mean, corrected to the global one afterwards: exact, and
-  the pass over x does not wait for the first reduction.
-  """
-  axes = tuple(range(x.ndim - 1))
-  own_mean = x.mean(axes)
-  own_var = jnp.square(x - own_mean).mean(axes)
-  mean = pmean(own_mean, axis_name)
-  if axis_name is None:
-    return mean, own_var
-  return mean, pmean(own_var + jnp.square(own_mean - mean), axis_name)
 
 
 def freeze_statistics(module: nnx.Module) -> None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from semiseg_jax.collectives import psum
+from semiseg_jax.models.batch_norm import normalise
 from semiseg_jax.models.layers import BatchNorm, Linear, Maker
 
 
@@ -37,12 +38,11 @@ class RowBatchNorm(BatchNorm):
 
   def __call__(self, x: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
     """x [M,C], normalised in float32, returned in its own dtype; mask: [M] bool."""
-    values = x.astype(jnp.float32)
     mean, var = self.mean[...], self.var[...]
     if train:
-      count, mean, var = row_moments(values, mask, self.axis_name)
+      count, mean, var = row_moments(x.astype(jnp.float32), mask, self.axis_name)
       self.average(mean, var * (count / jnp.maximum(count - 1, 1)), moves=count > 1)
-    return self.normalise(values, mean, var).astype(x.dtype)
+    return normalise(x, mean, var, self.scale[...], self.bias[...])
 
 
 def row_moments(

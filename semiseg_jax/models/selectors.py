@@ -13,7 +13,8 @@ from flax import nnx
 from jax import lax
 
 from semiseg_jax.collectives import psum
-from semiseg_jax.models.layers import BATCH_NORM_EPSILON, BatchNorm, Maker, uniform_fan_in
+from semiseg_jax.models.batch_norm import EPSILON
+from semiseg_jax.models.layers import BatchNorm, Maker, uniform_fan_in
 
 _EXACT = lax.Precision.HIGHEST  # float32 where matrix units would round
 
@@ -94,7 +95,7 @@ class ClassBatchNorm(BatchNorm):
       moves = count > 1 if update is None else (count > 1) & update
       unbiased = var * (count / jnp.maximum(count - 1, 1))[:, None]
       self.average(mean, unbiased, moves[:, None])
-    factor = lax.rsqrt(var + BATCH_NORM_EPSILON) * self.scale[...]
+    factor = lax.rsqrt(var + EPSILON) * self.scale[...]
     tables = (mean, factor, self.bias[...])
     mean, factor, bias = (jnp.asarray(table)[classes][:, None] for table in tables)
     return (x - mean) * factor + bias

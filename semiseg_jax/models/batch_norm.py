@@ -1,0 +1,98 @@
+"""Normalisation by a batch's own moments, in two readings of it forward and two of it backward.
+
+What derives from the plain definition reads the activations three to four times each way and keeps
+float32 copies of them; here nothing of their size is kept but the input itself.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from semiseg_jax.backend import platform
+from semiseg_jax.collectives import DATA_AXIS, alike, as_varying, device_count, gather_equal, psum
+
+EPSILON = 1e-5
+_FAR = 8  # distances between two values of a channel
+
+
+def normalise(
+  x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array
+) -> jax.Array:
+  """x [...,C] by moments [C]: computed in float32, returned in its own dtype."""
+  factor = lax.rsqrt(var + EPSILON) * scale
+  return ((x.astype(jnp.float32) - mean) * factor + bias).astype(x.dtype)
+
+
+def normalise_batch(
+  x: jax.Array, scale: jax.Array, bias: jax.Array, near: jax.Array, axis_name: str | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """(x [...,C] normalised by its own moments, their mean [C], biased variance [C]).
+
+  near, axis_name: as for `batch_moments`. The moments that come back have no gradient.
+  """
+  x, scale, bias = alike(x, scale, bias, axis_name=DATA_AXIS)
+  return _normalise_batch(x, scale, bias, near, axis_name)
+
+
+def batch_moments(
+  x: jax.Array, near: jax.Array, axis_name: str | None
+) -> tuple[jax.Array, jax.Array]:
+  """Mean and biased variance [C] of x [...,C] over all devices, each holding equally many values.
+
+  near: [C], about the mean, of which the deviations are taken: one reading of x gives both sums.
+  Where it is far off their squares would cancel, so a value of x takes its place. A device's
+  moments are its own before they are combined (Chan et al. 1979).
+  """
+  one, other = (x[tuple(k * n // 3 for n in x.shape[:-1])].astype(jnp.float32) for k in (1, 2))
+  is_near = jnp.abs(near - one) <= _FAR * jnp.abs(other - one)
+  near = jnp.where(is_near, near, one)
+  deviation = x.astype(jnp.float32) - near
+  count = x.size // x.shape[-1]
+  first, second = (total / count for total in _two_sums(deviation, jnp.square(deviation)))
+  own_mean, own_var = near + first, jnp.maximum(second - jnp.square(first), 0)
+  if axis_name is None:
+    return own_mean, own_var
+  means, variances = gather_equal(jnp.stack([own_mean, own_var]), axis_name).swapaxes(0, 1)
+  mean = means.mean(axis=0)
+  return mean, (variances + jnp.square(means - mean)).mean(axis=0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _normalise_batch(
+  x: jax.Array, scale: jax.Array, bias: jax.Array, near: jax.Array, axis_name: str | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  mean, var = batch_moments(x, near, axis_name)
+  return normalise(x, mean, var, scale, bias), mean, var
+
+
+def _forward(x, scale, bias, near, axis_name):
+  y, mean, var = _normalise_batch(x, scale, bias, near, axis_name)
+  return (y, mean, var), (x, scale, mean, lax.rsqrt(var + EPSILON))
+
+
+def _backward(axis_name, saved, slopes):
+  x, scale, mean, inverse = saved
+  slope, deviation = slopes[0].astype(jnp.float32), x.astype(jnp.float32) - mean
+  own = _two_sums(slope, slope * deviation)
+  count = x.size // x.shape[-1] * device_count(axis_name)
+  by_bias, by_scale = psum(as_varying(own, axis_name), axis_name) / count
+  x_slope = (slope - by_bias - deviation * (jnp.square(inverse) * by_scale)) * (inverse * scale)
+  return x_slope.astype(x.dtype), own[1] * inverse, own[0], None
+
+
+def _two_sums(a: jax.Array, b: jax.Array) -> jax.Array:
+  """Sums [2,C] of a and b [...,C]."""
+  axes = tuple(range(a.ndim - 1))
+  if platform() != "gpu":
+    return jnp.stack([a.sum(axes), b.sum(axes)])
+  # XLA adds long columns in two steps and would give each sum a kernel of its own for the second
+  count = a.size // a.shape[-1]
+  parts = max(k for k in range(1, math.isqrt(count) + 1) if count % k == 0)
+  halves = [x.reshape(parts, -1, x.shape[-1]).sum(axis=1) for x in (a, b)]
+  return jnp.stack(lax.optimization_barrier(halves)).sum(axis=1)
+
+
+_normalise_batch.defvjp(_forward, _backward)

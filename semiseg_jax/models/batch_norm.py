@@ -10,11 +10,13 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from semiseg_jax.backend import platform
 from semiseg_jax.collectives import DATA_AXIS, alike, as_varying, device_count, gather_equal, psum
 
 EPSILON = 1e-5
+MOMENTS = "batch_moments"  # as a policy of `jax.checkpoint` knows them
 _FAR = 8  # distances between two values of a channel
 
 
@@ -64,12 +66,13 @@ def batch_moments(
 def _normalise_batch(
   x: jax.Array, scale: jax.Array, bias: jax.Array, near: jax.Array, axis_name: str | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  mean, var = batch_moments(x, near, axis_name)
-  return normalise(x, mean, var, scale, bias), mean, var
+  return _forward(x, scale, bias, near, axis_name)[0]
 
 
 def _forward(x, scale, bias, near, axis_name):
-  y, mean, var = _normalise_batch(x, scale, bias, near, axis_name)
+  moments = batch_moments(x, near, axis_name)
+  mean, var = (checkpoint_name(moment, MOMENTS) for moment in moments)
+  y = normalise(x, mean, var, scale, bias)
   return (y, mean, var), (x, scale, mean, lax.rsqrt(var + EPSILON))
 
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 from flax import nnx
 
+from semiseg_jax.models.batch_norm import MOMENTS
 from semiseg_jax.models.layers import Init, Maker, he_normal_fan_out
 from semiseg_jax.values import Channels
 
@@ -51,17 +52,22 @@ class Trunk:
     raise NotImplementedError
 
 
-def _is_product(operation: Any, *args: Any, **params: Any) -> bool:
-  """Of a convolution, a linear layer or a GPU's fused attention, but not attention's own."""
+def _is_costly(operation: Any, *args: Any, **params: Any) -> bool:
+  """Of a convolution, a linear layer or a GPU's fused attention, but not attention's own; and of
+  BatchNorm's moments, which are small."""
   dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
   whole = ("conv_general_dilated", "dot_product_attention_fwd_wrapper")
-  return operation.name in whole or dots(operation, *args, **params)
+  return (
+    operation.name in whole
+    or dots(operation, *args, **params)
+    or (operation.name == "name" and params["name"] == MOMENTS)
+  )
 
 
 # What may be kept of a block for the backward pass, by the name of what is recomputed.
 REMAT = {
   "none": None,
-  "elementwise": _is_product,
+  "elementwise": _is_costly,
   "blocks": jax.checkpoint_policies.nothing_saveable,
 }
 

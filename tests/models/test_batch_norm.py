@@ -124,12 +124,20 @@ def test_backward_pass_keeps_nothing_of_the_size_of_its_input_but_that():
   assert kept == [(x.shape, x.dtype)]
 
 
-def test_elementwise_remat_recomputes_batch_norm():
+def test_elementwise_remat_recomputes_batch_norm_from_its_moments():
   make = Maker(np.random.default_rng(0), jnp.bfloat16)
-  block = Bottleneck(16, 4, 1, (1, 1), Style(), make)
-  graph, state = nnx.split(block)
+  graph, state = nnx.split(Bottleneck(16, 4, 1, (1, 1), Style(), make))
   x = jnp.ones((2, 8, 8, 16), jnp.bfloat16)
-  run = lambda state, x: run_block(nnx.merge(graph, state), x, True, "elementwise")
-  _, pull = jax.vjp(run, state, x)
+
+  def run(state, x, remat):
+    return run_block(nnx.merge(graph, state), x, True, remat)
+
+  def sums(remat):  # of batches or gradients, forward and backward
+    loss = lambda *args: run(*args, remat).astype(jnp.float32).sum()
+    gradient = jax.grad(loss, argnums=(0, 1))
+    return str(jax.make_jaxpr(gradient)(state, x)).count("axes=(0, 1, 2)")
+
+  _, pull = jax.vjp(lambda *args: run(*args, "elementwise"), state, x)
   kept = sorted(a.shape[-1] for a in jax.tree.leaves(pull) if a.shape[:-1] == x.shape[:-1])
   assert kept == [4, 4, 16, 16]  # outputs of the convolutions, and the input
+  assert (sums("none"), sums("elementwise"), sums("blocks")) == (12, 12, 18)

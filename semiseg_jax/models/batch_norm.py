@@ -17,7 +17,7 @@ from semiseg_jax.collectives import DATA_AXIS, alike, as_varying, device_count, 
 
 EPSILON = 1e-5
 MOMENTS = "batch_moments"  # as a policy of `jax.checkpoint` knows them
-_FAR = 8  # distances between two values of a channel
+_FAR = 4  # times the distance between two values of a channel
 
 
 def normalise(

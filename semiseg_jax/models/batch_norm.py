@@ -1,7 +1,7 @@
 """Normalisation by a batch's own moments, in two readings of it forward and two of it backward.
 
-What derives from the plain definition reads the activations three to four times each way and keeps
-float32 copies of them; here nothing of their size is kept but the input itself.
+A derived gradient takes more readings, in many more kernels; this one keeps nothing of the size of
+a batch but the batch itself.
 """
 
 import functools
@@ -44,9 +44,9 @@ def batch_moments(
 ) -> tuple[jax.Array, jax.Array]:
   """Mean and biased variance [C] of x [...,C] over all devices, each holding equally many values.
 
-  near: [C], about the mean, of which the deviations are taken: one reading of x gives both sums.
-  Where it is far off their squares would cancel, so a value of x takes its place. A device's
-  moments are its own before they are combined (Chan et al. 1979).
+  near: [C], such as the running mean, of which deviations are taken so that one reading of x gives
+  both sums. Where it is far off their squares would cancel, and a value of x takes its place. Each
+  device has its own moments before they are combined (Chan et al. 1979).
   """
   one, other = (x[tuple(k * n // 3 for n in x.shape[:-1])].astype(jnp.float32) for k in (1, 2))
   is_near = jnp.abs(near - one) <= _FAR * jnp.abs(other - one)

@@ -20,12 +20,15 @@ def conv(
   """
   if platform() != "cpu" or kernel.shape[2] != x.shape[-1]:
     return _conv(x, kernel, [(p, p) for p in padding], stride, dilation)
-  # a written gradient has to have the type of what it is of, on all devices equal or not
-  if varies(x, DATA_AXIS):
-    kernel = as_varying(kernel, DATA_AXIS)
-  elif varies(kernel, DATA_AXIS):
-    x = as_varying(x, DATA_AXIS)
-  return _conv_on_cpu(x, kernel, padding, stride, dilation)
+  return _conv_on_cpu(*alike(x, kernel), padding, stride, dilation)
+
+
+def alike(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Both typed as a device's own if one is: a written gradient has to have the type of what it is
+  of, on all devices equal or not."""
+  if varies(x, DATA_AXIS) or varies(kernel, DATA_AXIS):
+    return as_varying((x, kernel), DATA_AXIS)
+  return x, kernel
 
 
 def conv_transpose(x: jax.Array, kernel: jax.Array, pads: Pair, stride: int) -> jax.Array:

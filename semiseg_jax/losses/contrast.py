@@ -20,7 +20,7 @@ _NO_NEGATIVES = -1e30  # the logarithm of an empty sum, finite so that gradients
 # cache helps (64 queries take half as long again).
 _QUERIES_AT_ONCE = 32
 
-# Keys of one step on an accelerator, were they stored: 2,048 queries at N=512, D=256.
+# _Keys of one step on an accelerator, were they stored: 2,048 queries at N=512, D=256.
 _BYTES_AT_ONCE = 2**30
 
 
@@ -157,6 +157,18 @@ def _queries(
   return psum(jnp.where(is_here[..., None], rows, 0), pool_axis)
 
 
+class _Keys(NamedTuple):
+  """What negatives are taken from: a similarity is scale[p] pixels[p] . query.
+
+  pixels: [P,D]; scale: [P]; lists: of the classes' pixels; lowest: below any similarity.
+  """
+
+  pixels: jax.Array
+  scale: jax.Array
+  lists: PixelLists
+  lowest: float
+
+
 def _negatives(
   queries: jax.Array,
   pixels: jax.Array,
@@ -172,13 +184,13 @@ def _negatives(
   queries: [C,Q,D], of norm 1; pixels: [P,D], constant; contrasted: [C], whether a class's result is
   used.
 
-  Value and gradient come from one pass over the keys, because gathering them is nearly all the work
-  and keeping them would take C*Q*N*D floats. The result is therefore linear in the queries around
+  Value and gradient come together, because gathering the keys is nearly all the work and keeping
+  them would take C*Q*N*D floats. The result is therefore linear in the queries around
   their present value: right to first order, and not meant to be differentiated twice.
   """
   fixed = lax.stop_gradient(queries)
   inverse_norm = lax.rsqrt(jnp.maximum(jnp.square(pixels).sum(axis=-1), _MIN_NORM**2))
-  keys = Keys(pixels, inverse_norm / temperature, valid_lists, -2 / temperature)
+  keys = _Keys(pixels, inverse_norm / temperature, valid_lists, -2 / temperature)
   drawn = fixed, draws.negative_class, draws.negative_index
   if platform() == "cpu":
     largest, total, slope = _class_by_class(keys, *drawn, contrasted, axis_name)
@@ -194,20 +206,8 @@ def _negatives(
   return value + (slope * (queries - fixed)).sum(axis=-1)
 
 
-class Keys(NamedTuple):
-  """What negatives are taken from: a similarity is scale[p] pixels[p] . query.
-
-  pixels: [P,D]; scale: [P]; lists: of the classes' pixels; lowest: below any similarity.
-  """
-
-  pixels: jax.Array
-  scale: jax.Array
-  lists: PixelLists
-  lowest: float
-
-
 def _class_by_class(
-  keys: Keys,
+  keys: _Keys,
   queries: jax.Array,
   key_class: jax.Array,
   key_index: jax.Array,
@@ -242,7 +242,7 @@ def _class_by_class(
 
 
 def _in_large_steps(
-  keys: Keys, queries: jax.Array, key_class: jax.Array, key_index: jax.Array
+  keys: _Keys, queries: jax.Array, key_class: jax.Array, key_index: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """As `_class_by_class`, of all classes: few large kernels, which an accelerator needs.
 

@@ -18,9 +18,8 @@ class PixelLists(NamedTuple):
   """Where the pixels of each class are, over a pool of P pixels of C classes.
 
   pixel: [P] the classes' lists one after the other: indices into this device's flat batch, -1 for a
-  pixel of another device, and after the last list. 4 bytes for each pixel of the pool, on every
-  device. first: [C] where the list of a class begins.
-  total: [C] its length.
+  pixel of another device and after the last list. So a device keeps 4 bytes for each pixel of the
+  pool. first: [C] where the list of a class begins; total: [C] its length.
   """
 
   pixel: jax.Array

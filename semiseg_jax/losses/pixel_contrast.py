@@ -177,7 +177,11 @@ def group_contrast(
   fixed_rows, fixed_columns = lax.stop_gradient((rows, columns))
   place = own_image * anchors.shape[2] + jnp.arange(rows.shape[1])
   is_same = place[:, None] == jnp.arange(columns.shape[1])
-  value_and_slope = jax.value_and_grad(_sum_over_classes, (0, 1) if both_sides else 0)
+  num_classes, num_rows = rows.shape[:2]
+  pair_bytes = 4 * num_classes * num_rows * is_column.size
+  at_once = platform() != "cpu" and pair_bytes <= _BYTES_AT_ONCE
+  sum_over = _sum_over_classes if at_once else _sum_over_rows
+  value_and_slope = jax.value_and_grad(sum_over, (0, 1) if both_sides else 0)
 
   def add_classes(column_slope: jax.Array, some: tuple) -> tuple[jax.Array, tuple]:
     own_class, row, is_row = some
@@ -189,16 +193,12 @@ def group_contrast(
       column_slope += more
     return column_slope, (value, slope)
 
-  num_classes, num_rows = rows.shape[:2]
-  pairs = num_classes * num_rows * is_column.size
-  at_once = 1 if platform() == "cpu" or 4 * pairs > _BYTES_AT_ONCE else num_classes
-  steps = lambda x: x.reshape(-1, at_once, *x.shape[1:])
-  column_slope, (total, row_slope) = lax.scan(
-    add_classes,
-    jnp.zeros_like(columns),
-    jax.tree.map(steps, (jnp.arange(num_classes), fixed_rows, is_row)),
+  every = jnp.arange(num_classes), fixed_rows, is_row
+  start = jnp.zeros_like(columns)
+  column_slope, (total, row_slope) = (
+    add_classes(start, every) if at_once else lax.scan(add_classes, start, every)
   )
-  total = total.sum() + (row_slope.reshape(rows.shape) * (rows - fixed_rows)).sum()
+  total = total.sum() + (row_slope * (rows - fixed_rows)).sum()
   if both_sides:
     total += (column_slope * (columns - fixed_columns)).sum()
   total, count = psum((total, is_row.sum()), axis_name)

@@ -134,7 +134,7 @@ def test_large_steps_see_a_device_s_own_pixels_as_class_by_class_does():
 
 
 @_PLATFORMS
-def test_nothing_is_sorted_and_an_accelerator_has_no_loop(platform):
+def test_nothing_is_sorted_and_a_gpu_has_no_loop(platform):
   """Loops are of many small kernels there, and XLA folds the sort of a constant for seconds."""
   with planned_for(platform):
     program = str(jax.make_jaxpr(jax.value_and_grad(_loss))(*_batch()))

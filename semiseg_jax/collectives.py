@@ -33,11 +33,6 @@ def all_gather(x: Any, axis_name: str | None) -> Any:
   return x if axis_name is None else lax.all_gather(x, axis_name, tiled=True)
 
 
-def gather_equal(x: Any, axis_name: str) -> Any:
-  """Every array [...] of a pytree with those of all devices, [N,...], typed as equal on them."""
-  return lax.all_gather(as_varying(x, axis_name), axis_name, to="invarying")
-
-
 def device_index(axis_name: str | None) -> jax.Array | int:
   """Position of this device along the axis; 0 without one."""
   return 0 if axis_name is None else lax.axis_index(axis_name)

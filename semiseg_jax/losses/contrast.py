@@ -1,9 +1,12 @@
 """Regional contrast: the ReCo loss (Liu, Zhi, Johns and Davison, ICLR 2022, section 3.2)."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from semiseg_jax.backend import platform
 from semiseg_jax.collectives import as_varying, device_count, device_index, psum
 from semiseg_jax.fields import require
 from semiseg_jax.labels import IGNORE
@@ -13,9 +16,12 @@ _EXACT = lax.Precision.HIGHEST  # similarities in full float32 where matrix unit
 _MIN_NORM = 1e-8  # of a vector in a cosine
 _NO_NEGATIVES = -1e30  # the logarithm of an empty sum, finite so that gradients stay so
 
-# Queries whose keys are gathered at once: N*D floats each, 16 MiB at N=512, D=256. Up to there a
-# CPU's cache helps (64 queries take half as long again), and a GPU has enough to do.
+# Queries whose keys a CPU gathers at once: N*D floats each, 16 MiB at N=512, D=256. Up to there its
+# cache helps (64 queries take half as long again).
 _QUERIES_AT_ONCE = 32
+
+# Keys of one step on a GPU, were they stored: 2,048 queries at N=512, D=256.
+_BYTES_AT_ONCE = 2**30
 
 
 def reco_loss(
@@ -119,10 +125,10 @@ def _pixels(
   classes = jnp.where(labels == IGNORE, num_classes, labels).reshape(images, -1)
   of_class = jnp.minimum(classes, num_classes - 1)[..., None]
   prob = jnp.take_along_axis(probs.reshape(images, -1, num_classes), of_class, axis=-1)[..., 0]
-  if pool_axis is None:
-    image_rank = jnp.arange(images) if image_rank is None else jnp.argsort(jnp.argsort(image_rank))
-  elif image_rank is None:
+  if image_rank is None:
     image_rank = device_index(pool_axis) * images + jnp.arange(images)
+  elif pool_axis is None:
+    image_rank = (image_rank[:, None] > image_rank).sum(axis=1)  # among this device's images
   return classes, lax.stop_gradient(prob) < strong_threshold, image_rank
 
 
@@ -151,6 +157,18 @@ def _queries(
   return psum(jnp.where(is_here[..., None], rows, 0), pool_axis)
 
 
+class _Keys(NamedTuple):
+  """What negatives are taken from: a similarity is scale[p] pixels[p] . query.
+
+  pixels: [P,D]; scale: [P]; lists: of the classes' pixels; lowest: below any similarity.
+  """
+
+  pixels: jax.Array
+  scale: jax.Array
+  lists: PixelLists
+  lowest: float
+
+
 def _negatives(
   queries: jax.Array,
   pixels: jax.Array,
@@ -163,47 +181,93 @@ def _negatives(
 ) -> jax.Array:
   """log sum_n exp(cos(query, negative n) / T) of each query, [C,Q]; -1e30 without negatives.
 
-  queries: [C,Q,D], of norm 1; pixels: [P,D], constant; contrasted: [C], whether to look at a
-  class.
+  queries: [C,Q,D], of norm 1; pixels: [P,D], constant; contrasted: [C], whether a class's result is
+  used.
 
-  Value and gradient come from one pass over the keys, because gathering them is nearly all the work
-  and keeping them would take C*Q*N*D floats. The result is therefore linear in the queries around
+  Value and gradient come together, because gathering the keys is nearly all the work and keeping
+  them would take C*Q*N*D floats. The result is therefore linear in the queries around
   their present value: right to first order, and not meant to be differentiated twice.
   """
   fixed = lax.stop_gradient(queries)
   inverse_norm = lax.rsqrt(jnp.maximum(jnp.square(pixels).sum(axis=-1), _MIN_NORM**2))
-  lowest = -2 / temperature  # below any similarity
-
-  def one_query(args):
-    query, key_class, key_index = args
-    pixel, is_here = locate(valid_lists, key_class, key_index)
-    keys, scale = pixels[pixel], inverse_norm[pixel] / temperature
-    similarity = jnp.matmul(keys, query, precision=_EXACT) * scale
-    similarity = jnp.where(is_here, similarity, -jnp.inf)
-    largest = similarity.max(initial=lowest)
-    weight = jnp.exp(similarity - largest)
-    return largest, weight.sum(), jnp.matmul(weight * scale, keys, precision=_EXACT)
-
-  def one_class(args):
-    has_queries, query, *keys = args
-    nothing = (
-      jnp.full(query.shape[:1], lowest),
-      jnp.zeros(query.shape[:1]),
-      jnp.zeros(query.shape),
-    )
-    return lax.cond(
-      has_queries,
-      lambda: lax.map(one_query, (query, *keys), batch_size=_QUERIES_AT_ONCE),
-      lambda: as_varying(nothing, axis_name),
-    )
+  keys = _Keys(pixels, inverse_norm / temperature, valid_lists, -2 / temperature)
+  drawn = fixed, draws.negative_class, draws.negative_index
+  # On a TPU, XLA's estimate of a step doubled with the large ones: not measured, so not taken.
+  if platform() == "gpu":
+    largest, total, slope = _in_large_steps(keys, *drawn)
+  else:
+    largest, total, slope = _class_by_class(keys, *drawn, contrasted, axis_name)
 
   # Each device has seen the keys that it owns; a log-sum-exp and its gradient are put together.
-  largest, total, slope = lax.map(
-    one_class, (contrasted, fixed, draws.negative_class, draws.negative_index)
-  )
   overall = largest if pool_axis is None else lax.pmax(largest, pool_axis)
   share = jnp.exp(largest - overall)
   total, slope = psum((share * total, share[..., None] * slope), pool_axis)
   value = jnp.where(total > 0, jnp.log(total) + overall, _NO_NEGATIVES)
   slope = slope / jnp.where(total > 0, total, 1)[..., None]
   return value + (slope * (queries - fixed)).sum(axis=-1)
+
+
+def _class_by_class(
+  keys: _Keys,
+  queries: jax.Array,
+  key_class: jax.Array,
+  key_index: jax.Array,
+  contrasted: jax.Array,
+  axis_name: str | None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """max_n s [C,Q], sum_n e^(s - max) and sum_n e^(s - max) ds/dquery [C,Q,D] of this device's keys.
+
+  queries: [C,Q,D]; key_class, key_index: [C,Q,N]. Few queries at a time, whose keys stay in a CPU's
+  cache; a class that is not contrasted is passed over.
+  """
+
+  def one_query(args):
+    query, pixel, is_here = args
+    rows, scale = keys.pixels[pixel], keys.scale[pixel]
+    similarity = jnp.matmul(rows, query, precision=_EXACT) * scale
+    similarity = jnp.where(is_here, similarity, -jnp.inf)
+    largest = similarity.max(initial=keys.lowest)
+    weight = jnp.exp(similarity - largest)
+    return largest, weight.sum(), jnp.matmul(weight * scale, rows, precision=_EXACT)
+
+  def one_class(args):
+    is_contrasted, query, *drawn = args
+    look = lambda: lax.map(
+      one_query, (query, *locate(keys.lists, *drawn)), batch_size=_QUERIES_AT_ONCE
+    )
+    count = query.shape[:1]
+    nothing = jnp.full(count, keys.lowest), jnp.zeros(count), jnp.zeros(query.shape)
+    return lax.cond(is_contrasted, look, lambda: as_varying(nothing, axis_name))
+
+  return lax.map(one_class, (contrasted, queries, key_class, key_index))
+
+
+def _in_large_steps(
+  keys: _Keys, queries: jax.Array, key_class: jax.Array, key_index: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """As `_class_by_class`, of all classes: few large kernels, which a GPU needs.
+
+  The keys of a step are one matrix [R*N,D] until they are summed up, which is how XLA reads them
+  from the pixels twice, in the two sums, and does not store them: as [R,N,D] it stores them, and in
+  another layout.
+  """
+  dim, drawn = queries.shape[-1], key_class.shape[-1]
+
+  def some_queries(query, pixel, is_here):
+    pixel = pixel.reshape(-1)
+    rows, scale = keys.pixels[pixel], keys.scale[pixel].reshape(is_here.shape)
+    products = rows * jnp.repeat(query, drawn, axis=0)
+    similarity = products.sum(axis=-1).reshape(is_here.shape) * scale
+    similarity = jnp.where(is_here, similarity, -jnp.inf)
+    largest = similarity.max(axis=1, initial=keys.lowest)
+    weight = jnp.exp(similarity - largest[:, None])
+    slopes = rows * (weight * scale).reshape(-1, 1)
+    return largest, weight.sum(axis=1), slopes.reshape(-1, drawn, dim).sum(axis=1)
+
+  located = locate(keys.lists, key_class, key_index)
+  flat = [x.reshape(-1, x.shape[-1]) for x in (queries, *located)]
+  step = max(1, _BYTES_AT_ONCE // (drawn * dim * keys.pixels.itemsize))
+  starts = range(0, len(flat[0]), step)
+  seen = [some_queries(*(x[start : start + step] for x in flat)) for start in starts]
+  whole = [jnp.concatenate(parts) for parts in zip(*seen, strict=True)]
+  return tuple(x.reshape(*queries.shape[:2], *x.shape[1:]) for x in whole)

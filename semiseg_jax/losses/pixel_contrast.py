@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from semiseg_jax.backend import platform
 from semiseg_jax.collectives import all_gather, device_index, psum
 
 _BASE_TEMPERATURE = 0.1  # the loss is in units of the temperature over this
 _EXACT = lax.Precision.HIGHEST  # similarities in full float32 where matrix units would round
 _MIN_NORM = 1e-12  # by which a vector is divided
 _NO_NEGATIVES = -1e30  # the logarithm of an empty sum, finite so that gradients stay so
+_BYTES_AT_ONCE = 2**30  # of the similarities of all pairs, on an accelerator
 
 
 class Sample(NamedTuple):
@@ -165,19 +167,24 @@ def group_contrast(
   anchors; NaN if one has none to make a pair with, which cannot be if the others are of the same
   pixels.
 
-  One class of anchors is looked at after the other, and value and gradient come from one pass, so
-  that no matrix of all pairs is kept. The result is therefore linear in the vectors around their
-  present values: right to first order, and not meant to be differentiated twice.
+  A CPU looks at one class of anchors after the other, an accelerator at all of them if their pairs
+  fit 1 GiB. Value and gradient come together, so that no matrix of pairs waits for a backward pass.
+  The result is therefore linear in the vectors around their present values: right to first order,
+  and not meant to be differentiated twice.
   """
   rows, is_row = _by_class(anchors, is_anchor)
   columns, is_column = _by_class(others, is_other)
   fixed_rows, fixed_columns = lax.stop_gradient((rows, columns))
   place = own_image * anchors.shape[2] + jnp.arange(rows.shape[1])
   is_same = place[:, None] == jnp.arange(columns.shape[1])
-  value_and_slope = jax.value_and_grad(_sum_over_rows, (0, 1) if both_sides else 0)
+  num_classes, num_rows = rows.shape[:2]
+  pair_bytes = 4 * num_classes * num_rows * is_column.size
+  at_once = platform() != "cpu" and pair_bytes <= _BYTES_AT_ONCE
+  sum_over = _sum_over_classes if at_once else _sum_over_rows
+  value_and_slope = jax.value_and_grad(sum_over, (0, 1) if both_sides else 0)
 
-  def add_class(column_slope: jax.Array, args: tuple) -> tuple[jax.Array, tuple]:
-    own_class, row, is_row = args
+  def add_classes(column_slope: jax.Array, some: tuple) -> tuple[jax.Array, tuple]:
+    own_class, row, is_row = some
     value, slope = value_and_slope(
       row, fixed_columns, own_class, is_row, is_column, is_same, temperature
     )
@@ -186,14 +193,30 @@ def group_contrast(
       column_slope += more
     return column_slope, (value, slope)
 
-  column_slope, (total, row_slope) = lax.scan(
-    add_class, jnp.zeros_like(columns), (jnp.arange(len(rows)), fixed_rows, is_row)
+  every = jnp.arange(num_classes), fixed_rows, is_row
+  start = jnp.zeros_like(columns)
+  column_slope, (total, row_slope) = (
+    add_classes(start, every) if at_once else lax.scan(add_classes, start, every)
   )
   total = total.sum() + (row_slope * (rows - fixed_rows)).sum()
   if both_sides:
     total += (column_slope * (columns - fixed_columns)).sum()
   total, count = psum((total, is_row.sum()), axis_name)
   return temperature / _BASE_TEMPERATURE * total / jnp.maximum(count, 1)
+
+
+def _sum_over_classes(
+  rows: jax.Array,
+  columns: jax.Array,
+  own_class: jax.Array,
+  is_row: jax.Array,
+  is_column: jax.Array,
+  is_same: jax.Array,
+  temperature: float,
+) -> jax.Array:
+  """Sum of `_sum_over_rows` over the classes of rows [A,R,D]; own_class: [A]; is_row: [A,R]."""
+  of_class = jax.vmap(_sum_over_rows, (0, None, 0, 0, None, None, None))
+  return of_class(rows, columns, own_class, is_row, is_column, is_same, temperature).sum()
 
 
 def _sum_over_rows(

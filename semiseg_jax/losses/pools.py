@@ -2,9 +2,10 @@
 
 A pool is the set of pixels that draws are made from: those of the global batch, or of one device.
 A position in a class's list counts the pixels of that class in the pool in row-major order (image,
-row, column). Shapes are static: the lists are sorted arrays with counts, nothing is compacted.
+row, column). Shapes are static.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -14,18 +15,15 @@ from semiseg_jax.collectives import device_count, psum
 
 
 class PixelLists(NamedTuple):
-  """Where the pixels of each class are: B images of this device, M pixels each, C classes.
+  """Where the pixels of each class are, over a pool of P pixels of C classes.
 
-  order: [B*M] this device's pixels (indices into the flat batch), sorted by class in each image.
-  first: [C,B] place in `order` of an image's first pixel of a class.
-  start: [C,B] position of that pixel in the class's list of the whole pool.
-  count: [C,B] pixels of a class in an image. total: [C] pixels of a class in the pool.
+  pixel: [P] the classes' lists one after the other: indices into this device's flat batch, -1 for a
+  pixel of another device and after the last list. So a device keeps 4 bytes for each pixel of the
+  pool. first: [C] where the list of a class begins; total: [C] its length.
   """
 
-  order: jax.Array
+  pixel: jax.Array
   first: jax.Array
-  start: jax.Array
-  count: jax.Array
   total: jax.Array
 
 
@@ -45,20 +43,29 @@ class Draws(NamedTuple):
 def list_pixels(
   classes: jax.Array, num_classes: int, image_rank: jax.Array, axis_name: str | None
 ) -> PixelLists:
-  """Lists the pixels of each class.
+  """Lists the pixels of each class, by counting: no sort.
 
   classes: [B,M] class of each pixel; num_classes where it belongs to no list. image_rank: [B] place
   of each image among those of the pool. With an axis name the pool spans its devices, else it is
   this device's; only the counts [images of the pool, C] travel.
   """
   images, pixels = classes.shape
-  order = jnp.argsort(classes, axis=1, stable=True) + pixels * jnp.arange(images)[:, None]
-  count = (classes[:, None, :] == jnp.arange(num_classes)[:, None]).sum(axis=2)  # [B,C]
-  first = jnp.cumsum(count, axis=1) - count + pixels * jnp.arange(images)[:, None]
   pool_images = images * device_count(axis_name)
+  is_class = classes[:, None, :] == jnp.arange(num_classes)[:, None]  # [B,C,M]
+  count = is_class.sum(axis=2)
   pool_count = psum(jnp.zeros((pool_images, num_classes), int).at[image_rank].set(count), axis_name)
-  start = (jnp.cumsum(pool_count, axis=0) - pool_count)[image_rank]
-  return PixelLists(order.reshape(-1), first.T, start.T, count.T, pool_count.sum(axis=0))
+  total = pool_count.sum(axis=0)
+  first = jnp.cumsum(total) - total
+  start = first + (jnp.cumsum(pool_count, axis=0) - pool_count)[image_rank]  # of an image's, [B,C]
+
+  place = start[..., None] + jnp.cumsum(is_class, axis=2) - 1
+  place = jnp.where(is_class, place, 0).sum(axis=1).reshape(-1)
+  own = jnp.arange(images * pixels)
+  beyond = pool_images * pixels + own  # where nothing is written
+  place = jnp.where(classes.reshape(-1) < num_classes, place, beyond)
+  pixel = jnp.full(pool_images * pixels, -1)
+  pixel = pixel.at[place].set(own, mode="drop", unique_indices=True)
+  return PixelLists(pixel, first, total)
 
 
 def locate(
@@ -69,10 +76,8 @@ def locate(
   classes, positions: int32 of one shape. The pixel is an index into this device's flat batch, and
   some valid index where another device has it.
   """
-  relative = positions[..., None] - lists.start[classes]
-  inside = (relative >= 0) & (relative < lists.count[classes])
-  place = jnp.where(inside, lists.first[classes] + relative, 0).sum(axis=-1)
-  return lists.order[place], inside.any(axis=-1)
+  pixel = lists.pixel[lists.first[classes] + positions]
+  return jnp.maximum(pixel, 0), (pixel >= 0) & (positions < lists.total[classes])
 
 
 def draw_pixels(
@@ -106,7 +111,8 @@ def _draw_classes(key: jax.Array, relation: jax.Array, shape: tuple[int, int, in
   # Rounding could make a sum step up, or down, at a class of probability 0: such a step is removed.
   cumulative = jax.lax.cummax(jnp.where(relation > 0, jnp.cumsum(relation, axis=1), 0), axis=1)
   threshold = jax.random.uniform(key, shape) * cumulative[:, -1, None, None]  # below the last sum
-  drawn = jax.vmap(lambda sums, u: jnp.searchsorted(sums, u, side="right"))(cumulative, threshold)
+  find = functools.partial(jnp.searchsorted, side="right", method="compare_all")
+  drawn = jax.vmap(find)(cumulative, threshold)
   return jnp.minimum(drawn, relation.shape[1] - 1)  # a row of zeros draws nothing
 
 

@@ -13,7 +13,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from semiseg_jax.backend import platform
-from semiseg_jax.collectives import DATA_AXIS, alike, as_varying, device_count, gather_equal, psum
+from semiseg_jax.collectives import DATA_AXIS, alike, as_varying, device_count, pmean, psum
 
 EPSILON = 1e-5
 MOMENTS = "batch_moments"  # as a policy of `jax.checkpoint` knows them
@@ -44,22 +44,23 @@ def batch_moments(
 ) -> tuple[jax.Array, jax.Array]:
   """Mean and biased variance [C] of x [...,C] over all devices, each holding equally many values.
 
-  near: [C], such as the running mean, of which deviations are taken so that one reading of x gives
-  both sums. Where it is far off their squares would cancel, and a value of x takes its place. Each
-  device has its own moments before they are combined (Chan et al. 1979).
+  near: [C], equal on all devices, such as the running mean, of which deviations are taken so that
+  one reading of x gives both sums. Where it is far off their squares would cancel, and a value of x
+  takes its place. Devices' moments are put together around near, so that they travel as one sum:
+  there the variance loses (distance / deviation)^2 float32 epsilons.
   """
   one, other = (x[tuple(k * n // 3 for n in x.shape[:-1])].astype(jnp.float32) for k in (1, 2))
   is_near = jnp.abs(near - one) <= _FAR * jnp.abs(other - one)
-  near = jnp.where(is_near, near, one)
-  deviation = x.astype(jnp.float32) - near
+  shift = jnp.where(is_near, near, one)
+  deviation = x.astype(jnp.float32) - shift
   count = x.size // x.shape[-1]
   first, second = (total / count for total in _two_sums(deviation, jnp.square(deviation)))
-  own_mean, own_var = near + first, jnp.maximum(second - jnp.square(first), 0)
+  own_mean, own_var = shift + first, jnp.maximum(second - jnp.square(first), 0)
   if axis_name is None:
     return own_mean, own_var
-  means, variances = gather_equal(jnp.stack([own_mean, own_var]), axis_name).swapaxes(0, 1)
-  mean = means.mean(axis=0)
-  return mean, (variances + jnp.square(means - mean)).mean(axis=0)
+  offset = own_mean - near
+  first, second = pmean(jnp.stack([offset, own_var + jnp.square(offset)]), axis_name)
+  return near + first, jnp.maximum(second - jnp.square(first), 0)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from semiseg_jax.backend import planned_for
 from semiseg_jax.labels import IGNORE
+from semiseg_jax.losses import contrast
 from semiseg_jax.losses.contrast import class_relation, reco_loss
 from semiseg_jax.losses.pools import draw_pixels
 from tests import golden
@@ -24,8 +26,12 @@ _IMAGES, _CLASSES = 8, 6
 _assert_close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
 
 
+_PLATFORMS = pytest.mark.parametrize("platform", ["cpu", "gpu"])  # whose form of the sums is taken
+
+
+@_PLATFORMS
 @golden.cases("reco/reco_*")
-def test_reco_loss_equals_the_original(case):
+def test_reco_loss_equals_the_original(case, platform):
   probs = golden.nhwc(case["prob"])
   loss = functools.partial(
     reco_loss,
@@ -35,7 +41,8 @@ def test_reco_loss_equals_the_original(case):
     strong_threshold=float(case["strong_threshold"]),
     temperature=float(case["temp"]),
   )
-  value, grad = jax.jit(jax.value_and_grad(loss))(golden.nhwc(case["rep"]))
+  with planned_for(platform):
+    value, grad = jax.jit(jax.value_and_grad(loss))(golden.nhwc(case["rep"]))
   np.testing.assert_allclose(value, case["loss"], **_VALUE)
   np.testing.assert_allclose(grad, golden.nhwc(case["grad_rep"]), **_GRAD)
 
@@ -95,6 +102,44 @@ def _on_one_device() -> tuple[jax.Array, jax.Array]:
   value, grad = _value_and_grad(*_batch())
   assert value > 0.5 and jnp.abs(grad).max() > 1e-2
   return value, grad
+
+
+_SMALL_STEP = 7 * 12 * 7 * 4  # bytes of the keys of 7 queries: 60 are 8 steps and one of 4
+
+
+@pytest.mark.parametrize("bytes_at_once", [_SMALL_STEP, 1, 2**30])
+def test_large_steps_equal_class_by_class(bytes_at_once, monkeypatch):
+  monkeypatch.setattr(contrast, "_BYTES_AT_ONCE", bytes_at_once)
+  with planned_for("gpu"):
+    actual = jax.jit(jax.value_and_grad(_loss))(*_batch())
+  jax.tree.map(_assert_close, actual, _on_one_device())
+
+
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 8])
+def test_large_steps_on_devices_compute_what_one_would(devices, monkeypatch):
+  monkeypatch.setattr(contrast, "_BYTES_AT_ONCE", _SMALL_STEP)
+  with planned_for("gpu"):
+    actual = value_and_grad(functools.partial(_loss, axis_name="data"), devices, *_batch())
+  jax.tree.map(_assert_close, actual, _on_one_device())
+
+
+def test_large_steps_see_a_device_s_own_pixels_as_class_by_class_does():
+  """With four devices, class 0 is on one of them alone."""
+  loss = functools.partial(_loss, axis_name="data", scope="device")
+  expected = value_and_grad(loss, 4, *_batch())
+  with planned_for("gpu"):
+    actual = value_and_grad(loss, 4, *_batch())
+  assert np.abs(expected[1]).max() > 1e-2
+  jax.tree.map(_assert_close, actual, expected)
+
+
+@_PLATFORMS
+def test_nothing_is_sorted_and_a_gpu_has_no_loop(platform):
+  """Loops are of many small kernels there, and XLA folds the sort of a constant for seconds."""
+  with planned_for(platform):
+    program = str(jax.make_jaxpr(jax.value_and_grad(_loss))(*_batch()))
+  assert "sort[" not in program
+  assert ("scan[" in program or "while[" in program) == (platform == "cpu")
 
 
 @pytest.mark.parametrize("devices", DEVICES)

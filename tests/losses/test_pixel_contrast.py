@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from semiseg_jax.backend import planned_for
 from semiseg_jax.labels import IGNORE
 from semiseg_jax.losses.pixel_contrast import (
   draw_priorities,
@@ -211,6 +212,15 @@ def test_the_loss_is_that_of_all_pairs(pair):
 def test_devices_compute_what_one_would(devices, pair):
   loss = functools.partial(_loss, axis_name="data", pair=pair)
   actual = value_and_grad(loss, devices, *_batch())
+  jax.tree.map(_assert_close, actual, _on_one_device(pair))
+
+
+@pytest.mark.parametrize("pair", [False, True])
+@pytest.mark.parametrize("devices", [1, 4])
+def test_all_classes_at_once_equal_one_after_the_other(devices, pair):
+  loss = functools.partial(_loss, axis_name="data", pair=pair)
+  with planned_for("gpu"):
+    actual = value_and_grad(loss, devices, *_batch())
   jax.tree.map(_assert_close, actual, _on_one_device(pair))
 
 

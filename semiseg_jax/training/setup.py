@@ -39,7 +39,7 @@ class Run:
     return self.config.evaluation.network or self.method.scored
 
   def train_step(self) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The jitted step (`make_train_step`), after which the state lies as `initial_state` lays it."""
+    """The jitted step (`make_train_step`); the state comes back laid out as a fresh one."""
     state = jax.eval_shape(self.initial_state)
     laid = forms(state, state_spec(self.method, state), self.mesh)
     accumulate = self.config.training.accumulate

@@ -22,7 +22,7 @@ from semiseg_jax.contract import Tree
 from semiseg_jax.input.pipeline import Stream
 from semiseg_jax.input.sources import Dataset
 from semiseg_jax.planning.traffic import Traffic, traffic
-from semiseg_jax.runtime.mesh import larger_batches, listed, make_mesh
+from semiseg_jax.runtime.mesh import forms, larger_batches, listed, make_mesh
 from semiseg_jax.training.batch import batches_of, scale_batch
 from semiseg_jax.training.setup import Run, build
 from semiseg_jax.training.step import state_spec
@@ -165,13 +165,8 @@ def compiled(run: Run, scale: int, options: dict | None) -> Cost | None:
 def abstract_state(run: Run) -> Tree:
   """The shapes of the state at the start, and how they lie on the mesh."""
   state = jax.eval_shape(run.initial_state)
-
-  def laid(spec: P, part: Tree) -> Tree:
-    sharding = NamedSharding(run.mesh, spec)
-    return jax.tree.map(lambda x: x.update(sharding=sharding), part)
-
-  spec = state_spec(run.method, state)
-  return jax.tree.map(laid, spec, state, is_leaf=lambda x: isinstance(x, P))
+  laid = forms(state, state_spec(run.method, state), run.mesh)
+  return jax.tree.map(lambda x, form: x.update(sharding=form), state, laid)
 
 
 def abstract_batch(run: Run, scale: int = 1) -> Tree:

@@ -123,7 +123,8 @@ class Checkpoints:
     ocp = _orbax()
     on_devices = lambda x: ocp.utils.to_shape_dtype_struct(x) if isinstance(x, jax.Array) else x
     shapes = jax.tree.map(on_devices, like)
-    return self._newest(lambda step: (self._arrays(step, shapes), self._about(step, check)))
+    found = self._newest(lambda step: (self._arrays(step, shapes), self._about(step, check)))
+    return found and (jax.tree.map(_in_form, found[0], like), found[1])
 
   def _steps(self) -> list[int]:
     """Those on disk now, which another process may be writing: a look while one comes and another
@@ -225,6 +226,12 @@ def _literal(directory: pathlib.Path) -> tuple[pathlib.Path, tempfile.TemporaryD
 def _is_whole(step: pathlib.Path) -> bool:
   """On a file system a checkpoint gets its name once it is; in a bucket it is marked then."""
   return not is_bucket(step) or (step / _COMMITTED).exists()
+
+
+def _in_form(x: Any, like: Any) -> Any:
+  """An array as `like` lies in its devices' memory too, which orbax knows nothing of."""
+  same = not isinstance(x, jax.Array) or x.format == like.format
+  return x if same else jax.device_put(x, like.format)
 
 
 def _reason(error: BaseException) -> str:

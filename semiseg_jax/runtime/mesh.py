@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
+from jax.experimental.layout import Format, Layout
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from semiseg_jax.backend import platform
 from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Tree
 
@@ -77,13 +79,33 @@ def replicate(tree: Tree, mesh: Mesh) -> Tree:
 def place(tree: Tree, specs: Tree, mesh: Mesh) -> Tree:
   """Host arrays, equal on all hosts, laid over the mesh; specs: a tree of them, or its start."""
 
-  def put(spec: P, part: Tree) -> Tree:
+  def lay(x: np.ndarray, form: NamedSharding | Format) -> jax.Array:
+    return jax.make_array_from_callback(x.shape, form, lambda index: x[index])
+
+  tree = jax.tree.map(np.asarray, tree)
+  return jax.tree.map(lay, tree, forms(tree, specs, mesh))
+
+
+def forms(tree: Tree, specs: Tree, mesh: Mesh) -> Tree:
+  """How `place` lays arrays, or their shapes, over the mesh and in the devices' memory."""
+
+  def form(spec: P, part: Tree) -> Tree:
     # jit returns what it has of one device without axis names; otherwise it would compile again
     sharding = NamedSharding(mesh, spec if mesh.size > 1 else P())
-    lay = lambda x: jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
-    return jax.tree.map(lambda x: lay(np.asarray(x)), part)
+    return jax.tree.map(lambda x: _in_memory(x, sharding), part)
 
-  return jax.tree.map(put, specs, tree, is_leaf=lambda x: isinstance(x, P))
+  return jax.tree.map(form, specs, tree, is_leaf=lambda x: isinstance(x, P))
+
+
+def _in_memory(x: jax.typing.ArrayLike, sharding: NamedSharding) -> NamedSharding | Format:
+  """On GPUs a convolution's kernel HWIO lies as cuDNN reads and writes it, with O outermost.
+
+  Otherwise each is turned in each pass, and the optimiser, to which gradients come turned, works on
+  turned parameters, momenta and teachers: not in place, so that it copies all of them.
+  """
+  if platform() != "gpu" or x.ndim != 4:
+    return sharding
+  return Format(Layout(major_to_minor=(3, 0, 1, 2)), sharding)
 
 
 def shard_batch(batch: Tree, mesh: Mesh, leading: int = 0) -> Tree:

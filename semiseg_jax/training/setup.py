@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
+import jax
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -11,12 +12,12 @@ from semiseg_jax.contract import Batch, Facts, Method, TrainState
 from semiseg_jax.input.build import train_streams
 from semiseg_jax.input.pipeline import Stream
 from semiseg_jax.input.sources import Dataset
-from semiseg_jax.runtime.mesh import make_mesh, sharing_devices
+from semiseg_jax.runtime.mesh import forms, make_mesh, sharing_devices
 from semiseg_jax.training.check import check, check_size
 from semiseg_jax.training.optimizers import make_optimizer, make_settings
 from semiseg_jax.training.start import Start, make_start
 from semiseg_jax.training.state import make_state
-from semiseg_jax.training.step import Metrics, make_train_step
+from semiseg_jax.training.step import Metrics, make_train_step, state_spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +39,11 @@ class Run:
     return self.config.evaluation.network or self.method.scored
 
   def train_step(self) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The jitted step (`make_train_step`)."""
-    return make_train_step(self.method, self.optimizer, self.mesh, self.config.training.accumulate)
+    """The jitted step (`make_train_step`); the state comes back laid out as a fresh one."""
+    state = jax.eval_shape(self.initial_state)
+    laid = forms(state, state_spec(self.method, state), self.mesh)
+    accumulate = self.config.training.accumulate
+    return make_train_step(self.method, self.optimizer, self.mesh, accumulate, laid)
 
   def learning_rate(self, step: int) -> float:
     """Of a step, counted from 0; what parameter groups make of it is not in it."""

@@ -17,13 +17,17 @@ Metrics = dict[str, jax.Array]
 
 
 def make_train_step(
-  method: Method, optimizer: optax.GradientTransformation, mesh: Mesh, accumulate: int = 1
+  method: Method,
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  accumulate: int = 1,
+  laid: TrainState | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
   """The jitted step over the mesh: (state, global batch) -> (state, metrics); the state is donated.
 
   With accumulate > 1 every leaf of the batch has that many sub-batches as its leading axis; each
   is a batch of its own (statistics, mixing, drawn pixels), their gradients are averaged into one
-  update.
+  update. laid: `forms` of the state, in which it comes back; the default ones of jit without.
   """
   rows = P(DATA_AXIS) if accumulate == 1 else P(None, DATA_AXIS)
   per_device = partial(train_step, method=method, optimizer=optimizer, accumulate=accumulate)
@@ -33,7 +37,7 @@ def make_train_step(
     mapped = jax.shard_map(per_device, mesh=mesh, in_specs=(spec, rows), out_specs=(spec, P()))
     return mapped(state, batch)
 
-  return jax.jit(step, donate_argnums=0)
+  return jax.jit(step, donate_argnums=0, out_shardings=laid and (laid, None))
 
 
 def state_spec(method: Method, state: TrainState) -> TrainState:

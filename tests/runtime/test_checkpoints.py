@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from semiseg_jax.contract import Variables
+from semiseg_jax.runtime import mesh
 from semiseg_jax.runtime.checkpoints import Checkpoints, _reason, _say_unless_closed
 from semiseg_jax.runtime.mesh import make_mesh, replicate
 
@@ -39,6 +40,23 @@ def test_round_trip_on_another_number_of_devices(tmp_path):
   assert about == {"note": "three"}
   assert arrays["x"].sharding == like["x"].sharding
   np.testing.assert_array_equal(arrays["x"], np.arange(6.0))
+
+
+def test_arrays_come_back_as_they_lie_in_memory(tmp_path, monkeypatch):
+  saved = {"net": Variables({"kernel": np.arange(48.0).reshape(2, 2, 3, 4)}, {})}
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(1, replicate(saved, make_mesh()), {})
+    checkpoints.wait()
+    monkeypatch.setattr(mesh, "platform", lambda: "gpu")
+    like = replicate(jax.tree.map(np.zeros_like, saved), make_mesh())
+    arrays, _ = checkpoints.restore(like)
+    found, wanted = arrays["net"].params["kernel"], like["net"].params["kernel"]
+    assert found.format == wanted.format
+    np.testing.assert_array_equal(found, saved["net"].params["kernel"])
+    checkpoints.save(2, arrays, {})
+    checkpoints.wait()
+    arrays, _ = checkpoints.restore(saved)
+  np.testing.assert_array_equal(arrays["net"].params["kernel"], saved["net"].params["kernel"])
 
 
 def test_newest_is_restored_and_only_some_are_kept(tmp_path):

@@ -1,7 +1,9 @@
 """How many devices share out the batches of a run."""
 
 import jax
+import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from semiseg_jax.runtime import mesh
 
@@ -33,3 +35,17 @@ def test_hosts_that_cannot_share(monkeypatch):
   monkeypatch.setattr(jax, "process_count", lambda: 3)
   with pytest.raises(ValueError, match="batches of 4, 2 images can't be shared out among 3 hosts"):
     mesh.sharing_devices([4, 2])
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize(("kind", "order"), [("cpu", (0, 1, 2, 3)), ("gpu", (3, 0, 1, 2))])
+def test_on_gpus_a_kernel_lies_with_its_outputs_outermost(monkeypatch, kind, order, devices):
+  monkeypatch.setattr(mesh, "platform", lambda: kind)
+  host = {"kernel": np.arange(48.0).reshape(2, 2, 3, 4), "bias": np.arange(4.0)}
+  over = mesh.make_mesh(jax.devices()[:devices])
+  placed = mesh.replicate(host, over)
+  assert placed["kernel"].format.layout.major_to_minor == order
+  assert placed["bias"].format.layout.major_to_minor == (0,)
+  jax.tree.map(np.testing.assert_array_equal, placed, host)
+  shapes = jax.eval_shape(lambda: host)
+  assert mesh.forms(shapes, P(), over) == mesh.forms(placed, P(), over)

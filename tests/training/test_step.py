@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from semiseg_jax.methods import make_method
+from semiseg_jax.runtime import mesh
 from semiseg_jax.runtime.mesh import shard_batch
 from semiseg_jax.training.step import gradients, make_train_step, state_spec, train_step
 from tests.compare import assert_same
@@ -69,6 +70,24 @@ def test_same_steps_under_pmap(name):
   expected, _ = run_steps(method, 1, batches)
   assert_same(state.networks, expected.networks, TOLERANCE)
   assert_same(state.method_state, expected.method_state, TOLERANCE)
+
+
+def test_the_state_comes_back_as_it_lies_in_memory(monkeypatch):
+  method = make_method(SMALL["supervised/plain"])
+  batches = batches_of(method, 2)
+  expected, _ = run_steps(method, 1, batches)
+  monkeypatch.setattr(mesh, "platform", lambda: "gpu")  # which turns convolutions' kernels
+  state, devices = tiny_state(method, OPTIMIZER, 1)
+  laid = mesh.forms(state, state_spec(method, state), devices)
+  step = make_train_step(method, OPTIMIZER, devices, laid=laid)
+  kernel = lambda state: state.networks["student"].params["classifier"]["kernel"]
+  for batch in batches:
+    before, (state, _) = state, step(state, mesh.shard_batch(batch, devices))
+    assert kernel(before).is_deleted()
+  assert kernel(state).format.layout.major_to_minor == (3, 0, 1, 2)
+  assert step._cache_size() == 1
+  assert_same(state.networks, expected.networks, TOLERANCE)
+  assert_same(state.opt_state, expected.opt_state, TOLERANCE)
 
 
 def test_accumulated_gradients_are_the_mean_over_batches():

@@ -12,12 +12,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from semiseg_jax.backend import platform
 from semiseg_jax.collectives import DATA_AXIS, alike, as_varying, device_count, pmean, psum
 
 EPSILON = 1e-5
 MOMENTS = "batch_moments"  # as a policy of `jax.checkpoint` knows them
-_FAR = 4  # times the distance between two values of a channel
 
 
 def normalise(
@@ -44,23 +42,25 @@ def batch_moments(
 ) -> tuple[jax.Array, jax.Array]:
   """Mean and biased variance [C] of x [...,C] over all devices, each holding equally many values.
 
-  near: [C], equal on all devices, such as the running mean, of which deviations are taken so that
-  one reading of x gives both sums. Where it is far off their squares would cancel, and a value of x
-  takes its place. Devices' moments are put together around near, so that they travel as one sum:
-  there the variance loses (distance / deviation)^2 float32 epsilons.
+  near: [C], equal on all devices, such as the running mean. Devices' moments are put together
+  around it, so that they travel as one sum: there the variance loses (distance / deviation)^2
+  float32 epsilons.
   """
-  one, other = (x[tuple(k * n // 3 for n in x.shape[:-1])].astype(jnp.float32) for k in (1, 2))
-  is_near = jnp.abs(near - one) <= _FAR * jnp.abs(other - one)
-  shift = jnp.where(is_near, near, one)
-  deviation = x.astype(jnp.float32) - shift
-  count = x.size // x.shape[-1]
-  first, second = (total / count for total in _two_sums(deviation, jnp.square(deviation)))
-  own_mean, own_var = shift + first, jnp.maximum(second - jnp.square(first), 0)
-  if axis_name is None:
-    return own_mean, own_var
-  offset = own_mean - near
-  first, second = pmean(jnp.stack([offset, own_var + jnp.square(offset)]), axis_name)
+  mean, var = _own_moments(x)
+  if device_count(axis_name) == 1:
+    return pmean((mean, var), axis_name)
+  offset = mean - near
+  first, second = pmean(jnp.stack([offset, var + jnp.square(offset)]), axis_name)
   return near + first, jnp.maximum(second - jnp.square(first), 0)
+
+
+def _own_moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Of this device, in one reading: deviations are from the value in the middle of the batch, whose
+  squares do not cancel wherever the mean is."""
+  middle = x[tuple(n // 2 for n in x.shape[:-1])].astype(jnp.float32)
+  deviation = x.astype(jnp.float32) - middle
+  first, second = _two_sums(deviation, jnp.square(deviation)) / (x.size // x.shape[-1])
+  return middle + first, jnp.maximum(second - jnp.square(first), 0)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -88,15 +88,15 @@ def _backward(axis_name, saved, slopes):
 
 
 def _two_sums(a: jax.Array, b: jax.Array) -> jax.Array:
-  """Sums [2,C] of a and b [...,C]."""
-  axes = tuple(range(a.ndim - 1))
-  if platform() != "gpu":
-    return jnp.stack([a.sum(axes), b.sum(axes)])
-  # XLA adds long columns in two steps and would give each sum a kernel of its own for the second
+  """Sums [2,C] of a and b [...,C].
+
+  A GPU adds long columns in two steps. XLA would find them by itself, but give each of two sums a
+  kernel of its own for the second one.
+  """
   count = a.size // a.shape[-1]
   parts = max(k for k in range(1, math.isqrt(count) + 1) if count % k == 0)
-  halves = [x.reshape(parts, -1, x.shape[-1]).sum(axis=1) for x in (a, b)]
-  return jnp.stack(lax.optimization_barrier(halves)).sum(axis=1)
+  sums = [x.reshape(parts, -1, x.shape[-1]).sum(axis=1) for x in (a, b)]
+  return jnp.stack(lax.optimization_barrier(sums)).sum(axis=1)
 
 
 _normalise_batch.defvjp(_forward, _backward)

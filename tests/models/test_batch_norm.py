@@ -5,25 +5,11 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from semiseg_jax.backend import planned_for
 from semiseg_jax.collectives import as_varying
 from semiseg_jax.models.batch_norm import EPSILON, batch_moments, normalise_batch
 from semiseg_jax.models.layers import Maker
 from semiseg_jax.models.resnet import Bottleneck
 from semiseg_jax.models.trunk import Style, run_block
-
-FLOAT32 = 2e-6  # of values of about 1: sums in another order
-PLATFORMS = pytest.mark.parametrize("platform", ["cpu", "gpu"])  # whose form runs here
-
-
-def _traced_for(platform, function):
-  """function compiled in its form for a platform, for none that it was compiled for before."""
-
-  def run(*args):
-    with planned_for(platform):
-      return function(*args)
-
-  return jax.jit(run)
 
 
 def _of_mesh(function, count, in_specs, out_specs):
@@ -59,25 +45,23 @@ def _computed(x, slope, scale, bias, near, axis_name=None):
   return y, moments, pull(slope)
 
 
-@PLATFORMS
 @pytest.mark.parametrize("shape", [(2, 6, 7, 3), (3, 1, 1, 4), (13, 5), (2, 3, 4, 5, 2)])
-def test_values_and_gradients_are_those_of_the_definition(platform, shape):
+def test_values_and_gradients_are_those_of_the_definition(shape):
   arrays = _drawn(shape)
   near = np.linspace(-2, 2, shape[-1], dtype=np.float32)
-  got = _traced_for(platform, _computed)(*arrays, near)
+  got = jax.jit(_computed)(*arrays, near)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), got,
                _defined(*arrays))  # fmt: skip
 
 
-@PLATFORMS
-@pytest.mark.parametrize("near", [0.0, 990.0, 1000.0, 1e6, np.nan])
-def test_variance_does_not_cancel_wherever_the_running_mean_is(platform, near):
-  x = _drawn((4, 16, 16, 8), mean=1000.0)[0]
-  x[..., 0] = 1000.0  # a variance of 0 stays one
-  moments = _traced_for(platform, lambda x, near: batch_moments(x, near, None))
-  mean, var = moments(x, np.full(8, near, np.float32))
+@pytest.mark.parametrize("mean", [0.0, 1e3, -1e5])
+def test_variance_does_not_cancel_wherever_the_mean_is(mean):
+  x = _drawn((4, 16, 16, 8), mean=mean)[0]
+  x[..., 0] = mean  # a variance of 0 stays one
+  x[0, 0, 0, 1] = mean + 10  # an outlier where the first part begins
+  ours, var = jax.jit(lambda x: batch_moments(x, np.zeros(8, np.float32), None))(x)
   exact = np.asarray(x, np.float64)
-  np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=2e-7)
+  np.testing.assert_allclose(ours, exact.mean((0, 1, 2)), rtol=2e-7, atol=1e-6)
   np.testing.assert_allclose(var, exact.var((0, 1, 2)), rtol=2e-5)
   assert (np.asarray(var) >= 0).all()
 
@@ -141,12 +125,12 @@ def test_elementwise_remat_recomputes_batch_norm_from_its_moments():
   def run(state, x, remat):
     return run_block(nnx.merge(graph, state), x, True, remat)
 
-  def sums(remat):  # of batches or gradients, forward and backward
+  def readings(remat):  # of batches and of gradients
     loss = lambda *args: run(*args, remat).astype(jnp.float32).sum()
     gradient = jax.grad(loss, argnums=(0, 1))
-    return str(jax.make_jaxpr(gradient)(state, x)).count("axes=(0, 1, 2)")
+    return str(jax.make_jaxpr(gradient)(state, x)).count("optimization_barrier")
 
   _, pull = jax.vjp(lambda *args: run(*args, "elementwise"), state, x)
   kept = sorted(a.shape[-1] for a in jax.tree.leaves(pull) if a.shape[:-1] == x.shape[:-1])
   assert kept == [4, 4, 16, 16]  # outputs of the convolutions, and the input
-  assert (sums("none"), sums("elementwise"), sums("blocks")) == (12, 12, 18)
+  assert (readings("none"), readings("elementwise"), readings("blocks")) == (6, 6, 9)

@@ -30,7 +30,8 @@ def test_batch_norm_averages_its_own_statistics_like_the_original(case, who):
   for step, images in enumerate(case[f"{who}_input"]):
     _, batch_stats = parts.forward(network, params, batch_stats, np.moveaxis(images, 1, -1), True)
     params, expected = torch_layout.to_trees(part(f"{who}{step}/"))
-    _assert_trees_close(batch_stats, expected, rtol=STATISTIC)
+    # the mean of values of about 1 may itself be next to 0
+    _assert_trees_close(batch_stats, expected, rtol=STATISTIC, atol=1e-7)
 
 
 def test_batch_norm_normalises_with_biased_and_averages_unbiased_variance():

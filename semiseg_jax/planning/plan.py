@@ -21,6 +21,7 @@ from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Tree
 from semiseg_jax.input.pipeline import Stream
 from semiseg_jax.input.sources import Dataset
+from semiseg_jax.planning.program import read
 from semiseg_jax.planning.traffic import Traffic, traffic
 from semiseg_jax.runtime.mesh import larger_batches, listed, make_mesh
 from semiseg_jax.training.batch import batches_of, scale_batch
@@ -157,7 +158,7 @@ def compiled(run: Run, scale: int, options: dict | None) -> Cost | None:
     memory.generated_code_size_in_bytes,
     cost.get("flops", math.nan),
     cost.get("optimal_seconds", -1.0),
-    traffic(program.as_text()),
+    traffic(read(program.as_text())),
     time.monotonic() - start,
   )
 

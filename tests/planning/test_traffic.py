@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
+from semiseg_jax.planning.program import read
 from semiseg_jax.planning.traffic import Collective, total_size, traffic
 from semiseg_jax.runtime.mesh import make_mesh
 
@@ -42,7 +43,7 @@ backend_config={"known_trip_count":{"n":"5"}}
 
 
 def test_loops_choices_and_asynchronous_operations():
-  found = traffic(PROGRAM)
+  found = traffic(read(PROGRAM))
   assert found == {
     "all-reduce": Collective(2, 16 * 4 + 2 * 4 + 20 * 4),
     "collective-permute": Collective(1, 15 * 4),
@@ -55,7 +56,7 @@ def compiled_traffic(function, *shapes):
   mesh = make_mesh(jax.devices()[:4])
   mapped = jax.shard_map(function, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
   arguments = [jnp.zeros(shape) for shape in shapes]
-  return traffic(jax.jit(mapped).lower(*arguments).compile().as_text())
+  return traffic(read(jax.jit(mapped).lower(*arguments).compile().as_text()))
 
 
 def test_what_xla_compiles():

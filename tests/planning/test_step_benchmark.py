@@ -1,0 +1,55 @@
+"""The benchmark of a training step."""
+
+import re
+
+import jax.numpy as jnp
+import pytest
+
+from semiseg_jax.planning import program
+from tests.benchmarks import step
+from tests.benchmarks.made_up import batch_of, config_of, run_of
+from tests.benchmarks.profile import Group
+from tests.benchmarks.step import Measured
+from tests.processes import clean_environment, finish, start
+
+
+def test_made_up_batches_have_what_a_step_wants():
+  changes = ["data.crop=(40, 48)", "model.trunk.width=4", "training.accumulate=2"]
+  run = run_of(config_of("configs/city_unimatch.py", None, [*changes, "model.trunk.name=vit_tiny"]))
+  batch = batch_of(run)
+  image, label = batch["labeled"]["image"], batch["labeled"]["label"]
+  assert image.shape[0] == 2 and image.max() > 200
+  assert set(range(19)) <= set(label.ravel().tolist())
+  assert sorted(batch["labeled"]["position"].ravel().tolist()) == list(range(label.shape[1] * 2))
+
+
+def test_changes_are_typed_as_in_the_config():
+  config = config_of("toy_reco", "labels=4", ["data.crop=(32, 32)", "model.dtype=bfloat16"])
+  assert config.data.crop == (32, 32) and config.model.dtype == "bfloat16"
+  with pytest.raises((AttributeError, KeyError), match="crop"):
+    config_of("toy_reco", None, ["data.corp=(32, 32)"])
+
+
+def test_words_and_figures():
+  text = "ENTRY %main (p: f32[]) -> f32[] {\n  ROOT %a = f32[] sort(%p)\n}\n"
+  groups = {"models/layers.py:3": Group(2, 1.5), "?": Group(1, 0.25)}
+  found = Measured(8, 2, 3, 20.0, 4e9, 2**29, 2**30, program.read(text), groups)
+  described = step.describe(found, speed=1e12, top=1)
+  assert "20.0 ms, 400.0 images/s" in described and ": 20 % of it" in described
+  assert "0.50 GiB by XLA's count, at most 1.00 GiB in use" in described
+  assert "1 in the program: 1 sort" in described and "1.8 ms in 3 kernels" in described
+  assert described.endswith("1.50       2  models/layers.py:3")
+  row = step.row("toy", found, 1e12, jnp.bfloat16)
+  assert row.startswith("| toy | 8 | 20.0 ms | 400.0 | 20 % | 1.00 GiB | 1 | 3 s | cpu, bfloat16 |")
+
+
+@pytest.mark.slow
+def test_a_whole_measurement(tmp_path):
+  changes = ["data.crop=(32,32)", "model.trunk.width=4", "model.decoder_dim=8"]
+  options = ["--config=toy_supervised", "--steps=1", "--top=3", *(f"--set={c}" for c in changes)]
+  process = start(clean_environment(tmp_path), "-m", "tests.benchmarks.step", *options)
+  out, _ = finish(process, seconds=600)
+  assert out.startswith("toy_supervised, data.crop=(32,32)")
+  assert re.search(r"\d ms in [1-9]\d* kernels a step", out) and "models/resnet.py" in out
+  cells = [cell.strip() for cell in out.splitlines()[-1].strip("|").split("|")]
+  assert cells[1] == "8" and int(cells[6]) > 100 and cells[-1].startswith("jax ")

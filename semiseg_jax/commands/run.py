@@ -165,13 +165,15 @@ def plan(
   domain: Dataset | None,
   **options: bool,
 ) -> Plan:
-  """Prints what a step will take on a TPU slice; needs neither the slice nor the data.
+  """Prints what a step will take on TPUs or GPUs; needs neither them nor the data.
 
   dataset, domain: stand in for those of the config, which are opened where None. options: search
   and full_effort of `make_plan`.
   """
   if not topology:
-    raise ValueError("--mode=plan needs --topology=NAME, a TPU slice such as v5e:2x4")
+    raise ValueError(
+      "--mode=plan needs --topology=NAME, TPUs such as v5e:2x4 or GPUs such as h100:8"
+    )
   made = make_plan(config, dataset or open_data(config), topology, domain=domain, **options)
   print(describe(made))
   return made

@@ -55,4 +55,4 @@ def kind(instruction: Instruction) -> str:
     return match[1] if (match := _TARGET.search(instruction.rest)) else "custom-call"
   if match := instruction.opcode == "fusion" and _FUSION.search(instruction.rest):
     return f"fusion {match[1]}"
-  return instruction.opcode
+  return instruction.opcode.removesuffix("-start")

@@ -41,10 +41,22 @@ def size(instruction: Instruction) -> int:
   kind = instruction.opcode.removesuffix("-start")
   if kind not in _KINDS:
     return 0
-  sizes = [_bytes(*shape) for shape in _SHAPE.findall(instruction.shape)]
-  if instruction.opcode != kind and kind in ("all-gather", "collective-permute"):
-    sizes = sizes[1:2]  # of (operand, result, ...)
-  return sum(sizes)
+  shape = instruction.shape
+  if instruction.opcode != kind != "all-reduce":
+    shape = _elements(shape)[1]  # of (operands, results, ...)
+  return sum(_bytes(*part) for part in _SHAPE.findall(shape))
+
+
+def _elements(shape: str) -> list[str]:
+  """The elements of a tuple's shape, which may be tuples themselves."""
+  elements, depth = [""], 0
+  for character in shape[1:-1]:
+    depth += (character in "([{") - (character in ")]}")
+    if character == "," and not depth:
+      elements.append("")
+    else:
+      elements[-1] += character
+  return elements
 
 
 def _bytes(name: str, bits: str, dimensions: str) -> int:

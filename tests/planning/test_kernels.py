@@ -96,7 +96,7 @@ def test_loops_choices_and_what_takes_no_kernel():
     "fusion Input": 1,  # of the larger branch
     "__cudnn$convForward": 1,
     "reduce-scatter": 1,
-    "all-reduce-start": 1,
+    "all-reduce": 1,
   }
   assert found.total == 22
 

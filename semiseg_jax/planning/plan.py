@@ -129,18 +129,20 @@ def compiled(run: Run, scale: int, options: dict | None) -> Cost | None:
     if _OUT_OF_MEMORY.search(str(error)):
       return None
     raise
-  memory, cost = program.memory_analysis(), program.cost_analysis() or {}
+  memory, counted = program.memory_analysis(), program.cost_analysis() or {}
   text = read(program.as_text())
-  return Cost(
+  cost = Cost(
     memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
     memory.temp_size_in_bytes,
     memory.generated_code_size_in_bytes,
-    cost.get("flops", math.nan),
-    cost.get("optimal_seconds", -1.0),
+    counted.get("flops", math.nan),
+    counted.get("optimal_seconds", -1.0),
     traffic(text),
     kernels(text),
     time.monotonic() - start,
   )
+  there, _ = _KINDS.get(run.mesh.devices.flat[0].device_kind, (math.inf, math.nan))
+  return cost if cost.memory <= there * 2**30 else None  # of which GPUs' compiler says nothing
 
 
 def abstract_state(run: Run) -> Tree:

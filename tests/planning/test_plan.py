@@ -78,7 +78,7 @@ def test_abstract_state_and_batch_are_those_of_a_run(tiny_config, accumulate):
 
 
 @pytest.mark.slow
-def test_cost_is_what_xla_counts(tiny_config):
+def test_cost_is_what_xla_counts(tiny_config, monkeypatch):
   made = tiny_run(tiny_config)
   cost = plan.compiled(made, 1, None)
   state, batch = plan.abstract_state(made), plan.abstract_batch(made)
@@ -93,6 +93,8 @@ def test_cost_is_what_xla_counts(tiny_config):
   assert cost.flops > 0
   twice = plan.compiled(made, 2, None)
   assert twice.temporary > cost.temporary
+  monkeypatch.setattr(plan, "_KINDS", {"cpu": (0.5 * (cost.memory + twice.memory) / 2**30, 1)})
+  assert plan.compiled(made, 1, None) and plan.compiled(made, 2, None) is None
 
 
 def test_batches_are_raised_to_what_devices_can_share():

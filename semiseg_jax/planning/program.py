@@ -95,7 +95,7 @@ def executed(
       total[instruction] += 1
       inner = map(of, instruction.called if enters(instruction) else [])
       if instruction.opcode == "conditional":
-        inner = [max(inner, key=weigh)]
+        inner = [max(inner, key=weigh, default=Counter())]
       for counts in inner:
         for each, times in counts.items():
           total[each] += times * instruction.turns

@@ -30,7 +30,10 @@ def keep_programs(where: str) -> None:
       return
     folder = cache_folder() / "programs"
   elif where not in NONE:
-    folder = local_path(where)
+    try:
+      folder = local_path(where)
+    except ValueError as error:
+      raise ValueError(f"config.training.compile_cache: {error}") from error
   if where in NONE or not _is_writable(folder):
     jax.config.update("jax_enable_compilation_cache", False)
   else:

@@ -33,7 +33,7 @@ def profiled(function: Callable[[], object], calls: int, program: Program) -> di
     with jax.profiler.trace(folder):
       jax.block_until_ready([function() for _ in range(calls)])
     (file,) = pathlib.Path(folder).rglob("*.xplane.pb")
-    for name, nanoseconds in _events(ProfileData.from_file(str(file)), program.name):
+    for name, nanoseconds in events(ProfileData.from_file(str(file)), program.name):
       instruction = instructions.get(name)
       if instruction is None or takes_kernel(instruction):  # a loop's time is that of its body
         place = program.place(instruction) if instruction else "?"
@@ -43,7 +43,7 @@ def profiled(function: Callable[[], object], calls: int, program: Program) -> di
   return dict(sorted(total.items(), key=lambda item: -item[1].milliseconds))
 
 
-def _events(profile: ProfileData, module: str) -> Iterator[tuple[str, float]]:
+def events(profile: ProfileData, module: str) -> Iterator[tuple[str, float]]:
   """(instruction, nanoseconds) of every kernel that no other module is known to have started.
 
   A GPU has a line for each of its streams, and others that tell the same again; a TPU has one for
@@ -59,4 +59,5 @@ def _events(profile: ProfileData, module: str) -> Iterator[tuple[str, float]]:
         stats = dict(event.stats)
         name = stats.get("hlo_op")
         if (name or devices) and stats.get("hlo_module", module).startswith(module):
-          yield _NAME.match(name or event.name)[1], event.duration_ns
+          match = _NAME.match(name or event.name)
+          yield match[1] if match else "", event.duration_ns

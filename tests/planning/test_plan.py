@@ -203,8 +203,7 @@ def test_without_the_cuda_plugin(tiny_config):
 
 @pytest.mark.skipif(not HAS_GPU_COMPILER, reason="needs the CUDA plugin")
 def test_plan_for_gpus(tiny_config, capsys):
-  config = toy_memory_bank.get_config()
-  config.data.crop, config.model.trunk.width = (32, 32), 8
+  config = tiny_config("supervised")
   made = run.plan(config, "h100:2x2", *blank(config))
   assert made.kind == "NVIDIA H100 80GB HBM3" and (made.devices, made.hosts) == (4, 2)
   assert made.cost.memory < 2**30 and made.cost.kernels.total > 300

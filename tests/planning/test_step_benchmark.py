@@ -1,6 +1,7 @@
 """The benchmark of a training step."""
 
 import re
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from semiseg_jax.planning import program
 from tests.benchmarks import step
 from tests.benchmarks.made_up import batch_of, config_of, run_of
-from tests.benchmarks.profile import Group
+from tests.benchmarks.profile import Group, events
 from tests.benchmarks.step import Measured
 from tests.processes import clean_environment, finish, start
 
@@ -41,6 +42,28 @@ def test_words_and_figures():
   assert described.endswith("1.50       2  models/layers.py:3")
   row = step.row("toy", found, 1e12, jnp.bfloat16)
   assert row.startswith("| toy | 8 | 20.0 ms | 400.0 | 20 % | 1.00 GiB | 1 | 3 s | cpu, bfloat16 |")
+
+
+def event(name, nanoseconds, **stats):
+  return SimpleNamespace(name=name, duration_ns=nanoseconds, stats=list(stats.items()))
+
+
+def plane(name, **lines):
+  lines = [SimpleNamespace(name=line, events=events) for line, events in lines.items()]
+  return SimpleNamespace(name=name, lines=lines)
+
+
+def test_kernels_of_a_gpu_and_operations_of_a_tpu_are_found_once():
+  host = plane("/host:CPU", python=[event("PjitFunction", 9), event("add", 9, hlo_op="add")])
+  kernel = event("void cutlass", 5, hlo_op="fusion.1", hlo_module="jit_step")
+  others = [event("<?>", 3), event("sort", 2, hlo_op="sort", hlo_module="jit_other")]
+  told_again = [event("fusion.1", 5, hlo_op="fusion.1", hlo_module="jit_step")]
+  lines = {"Stream #7(Kernel)": [kernel, *others], "XLA Ops": told_again, "Steps": told_again}
+  gpu = SimpleNamespace(planes=[host, plane("/device:GPU:0", **lines)])
+  assert list(events(gpu, "jit_step")) == [("fusion.1", 5), ("", 3)]
+  lines = {"XLA Ops": [event("%copy.2 = f32[2] copy(%a)", 4)], "Steps": [event("1", 9)]}
+  tpu = SimpleNamespace(planes=[host, plane("/device:TPU:0", **lines)])
+  assert list(events(tpu, "jit_step")) == [("copy.2", 4)]
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from semiseg_jax.input.sources import Dataset
 from semiseg_jax.paths import local_path, user_path
 from semiseg_jax.planning.plan import Plan, describe, make_plan
 from semiseg_jax.runtime import processes
+from semiseg_jax.runtime.compile_cache import keep_programs
 from semiseg_jax.runtime.errors import INTERRUPTED, in_one_line, naming
 from semiseg_jax.runtime.report import print_scores
 from semiseg_jax.runtime.signals import second_interrupt_ends
@@ -78,6 +79,7 @@ def _launch(
       files = Files(**{key: getattr(values, key) for key in keys})
       options = {"inference": values.inference, "files": files, "skip_bad": values.skip_bad}
       with naming(values.out or workdir), named(workdir):
+        keep_programs(config.training.compile_cache if config is not None else "auto")
         predict(config, workdir, values.images, values.out, **options)
     elif values.mode == "plan":
       datasets = (known(d.name, d.variant, config.data.crop) for d in domains(config))
@@ -92,6 +94,7 @@ def _launch(
       together = processes.joined(*address, timeout=values.peer_timeout)
       with naming(workdir), named(workdir), together:
         reached(workdir)
+        keep_programs(config.training.compile_cache)
         for domain in domains(config):
           if domain.name and domain.name != "folder":
             ensure(domain.name, domain.variant, config.data.data_dir)
@@ -165,13 +168,15 @@ def plan(
   domain: Dataset | None,
   **options: bool,
 ) -> Plan:
-  """Prints what a step will take on a TPU slice; needs neither the slice nor the data.
+  """Prints what a step will take on TPUs or GPUs; needs neither them nor the data.
 
   dataset, domain: stand in for those of the config, which are opened where None. options: search
   and full_effort of `make_plan`.
   """
   if not topology:
-    raise ValueError("--mode=plan needs --topology=NAME, a TPU slice such as v5e:2x4")
+    raise ValueError(
+      "--mode=plan needs --topology=NAME, TPUs such as v5e:2x4 or GPUs such as h100:8"
+    )
   made = make_plan(config, dataset or open_data(config), topology, domain=domain, **options)
   print(describe(made))
   return made

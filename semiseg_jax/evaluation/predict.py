@@ -1,12 +1,14 @@
 """Label maps for pictures on disk: one, a folder, or those of a pattern."""
 
+import collections
 import dataclasses
 import functools
 import itertools
 import logging
 import pathlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +27,9 @@ from semiseg_jax.models.network import Network, Size, Variables
 _LEGEND, _LEGEND_WIDTH = "_legend.png", 480
 _STRIP = 512  # rows of a picture that are drawn at a time
 _WAITING = 4  # batches' worth of pictures that may wait for others of their size
+_THREADS = 4  # that decode and write, while the device computes
+_AHEAD = 2  # pictures, or one batch of them, that are decoded, and as many that are written, at
+# once: they may be huge
 
 T = TypeVar("T")
 
@@ -95,24 +100,48 @@ def predict_pictures(
   write_label = label_writer(files.format, class_names, palette)
   skipped = []
   bad = skipped if skip_bad else None
-  pictures = [picture for picture, _ in _good(pictures, check_readable, bad)]
+  checked = ((picture, functools.partial(check_readable, picture.path)) for picture in pictures)
+  pictures = [picture for picture, _ in _good(checked, bad)]
   every = jnp.float16 if files.probabilities else None
   decide = functools.partial(_checked_maps, len(class_names), files.confidence, every)
   predictor = Predictor(network, settings, decide)
-  variables = jax.device_put(variables)
-  decoded = _good(track(pictures, description="predicting"), _decode, bad)
-  groups = grouped(decoded, predictor.group, predictor.at_once)
-  found = ((group, predictor(variables, [image for _, image in group])) for group in groups)
-  written = []
-  # each when the next is made: the device computes while the next picture is read
-  for (group, every), _ in itertools.pairwise(itertools.chain(found, [None])):
-    for row, (picture, image) in enumerate(group):
-      own = of_picture(every, row, image.shape[:2])
-      written.append(write_files(out / picture.name, image, own, files, write_label, palette))
+  write = lambda picture, image, found: write_files(
+    out / picture.name, image, found, files, write_label, palette
+  )
+  shown = track(pictures, description="predicting")
+  written = predict_each(predictor, jax.device_put(variables), shown, write, bad)
   if files.overlays:
     out.mkdir(parents=True, exist_ok=True)
     Image.fromarray(legend(palette, class_names, _LEGEND_WIDTH)).save(out / _LEGEND)
   return Predictions(sorted(written), skipped)
+
+
+def predict_each(
+  predictor: Predictor,
+  variables: Variables,
+  pictures: Iterable[Picture],
+  write: Callable[[Picture, np.ndarray, Any], T],
+  skipped: list[pathlib.Path] | None = None,
+) -> list[T]:
+  """What write(picture, uint8 [H,W,3], its arrays) returns for every picture that decodes.
+
+  Threads decode and write, so that the device waits for the host as little as it can. skipped: gets
+  those that don't decode, which without it raise DataError.
+  """
+  most = max(_AHEAD, predictor.at_once)
+  with ThreadPoolExecutor(_THREADS) as pool:
+    decode = lambda picture: (picture, pool.submit(_decode, picture.path))
+    decoded = ((picture, future.result) for picture, future in ahead(map(decode, pictures), most))
+    groups = grouped(_good(decoded, skipped), predictor.group, predictor.at_once)
+    found = ((group, predictor(variables, [image for _, image in group])) for group in groups)
+    # each when the next has been given to the device
+    own = (
+      (picture, image, of_picture(every, row, image.shape[:2]))
+      for (group, every), _ in itertools.pairwise(itertools.chain(found, [None]))
+      for row, (picture, image) in enumerate(group)
+    )
+    writing = (pool.submit(write, *of) for of in own)
+    return [future.result() for future in ahead(writing, most)]
 
 
 def _checked_maps(
@@ -124,21 +153,31 @@ def _checked_maps(
   return maps(logits, confidence=confidence, probabilities=probabilities)
 
 
+def ahead(started: Iterable[T], count: int) -> Iterator[T]:
+  """The same things, each once so many that come after it have been started, too."""
+  waiting: collections.deque[T] = collections.deque()
+  for thing in started:
+    waiting.append(thing)
+    if len(waiting) > count:
+      yield waiting.popleft()
+  yield from waiting
+
+
 def _good(
-  pictures: Iterable[Picture],
-  read: Callable[[pathlib.Path], T],
-  skipped: list[pathlib.Path] | None,
+  pictures: Iterable[tuple[Picture, Callable[[], T]]], skipped: list[pathlib.Path] | None
 ) -> Iterator[tuple[Picture, T]]:
-  """Pictures and what `read` has of them; the others go into skipped or, without it, raise
-  DataError."""
-  for picture in pictures:
+  """Pictures and what a call of what reads them returns; those that can't be read go into skipped
+  or, without it, raise DataError."""
+  for picture, read in pictures:
     try:
-      yield picture, read(picture.path)
+      found = read()
     except DataError as error:
       if skipped is None:
         raise
       logging.warning("skipped: %s", error)
       skipped.append(picture.path)
+    else:
+      yield picture, found
 
 
 def _decode(path: pathlib.Path) -> np.ndarray:

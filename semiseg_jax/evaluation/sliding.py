@@ -101,16 +101,16 @@ class Sliding:
       windows = jax.ShapeDtypeStruct((self._batch, *grid.window, 3), jnp.float32)
       self._classes = jax.eval_shape(self._see, variables, windows).shape[-1]
     sums = jnp.zeros((height, width, self._classes), jnp.float32)
-    out = None
+    out, decided = None, []
     for top in grid.rows:
       sums = self._row(variables, sums, image[top : top + height], grid)
+      out = _put(out, size, decided)  # of the windows above, while the device sees these
+      decided = []
       # rows above the next windows are done; below the last windows' start, all are
       for start in range(top, top + (height if top == grid.rows[-1] else step), step):
-        sums, done = self._take(sums, down[start : start + step], across)
-        if out is None:
-          out = jax.tree.map(lambda x: np.empty((*size, *x.shape[2:]), x.dtype), done)
-        jax.tree.map(functools.partial(_put, start), out, done)
-    return out
+        sums, rows = self._take(sums, down[start : start + step], across)
+        decided.append((start, rows))
+    return _put(out, size, decided)
 
   def _row(self, variables: Variables, sums: jax.Array, band: np.ndarray, grid: Grid) -> jax.Array:
     """The sums with all windows of one row added; band: their part of the picture."""
@@ -160,6 +160,15 @@ def _take(
   return jnp.concatenate([sums[step:], jnp.zeros_like(sums[:step])]), decide(mean)
 
 
-def _put(top: int, out: np.ndarray, rows: jax.Array) -> None:
-  room = out[top : top + len(rows)]
-  room[:] = np.asarray(rows)[: len(room), : out.shape[1]]
+def _put(out: Any, size: Size, decided: list[tuple[int, Any]]) -> Any:
+  """out, made where there is none, with rows [h,w,...] put to where each begins."""
+
+  def put(top: int, whole: np.ndarray, rows: jax.Array) -> None:
+    room = whole[top : top + len(rows)]
+    room[:] = np.asarray(rows)[: len(room), : size[1]]
+
+  for top, rows in decided:
+    if out is None:
+      out = jax.tree.map(lambda x: np.empty((*size, *x.shape[2:]), x.dtype), rows)
+    jax.tree.map(functools.partial(put, top), out, rows)
+  return out

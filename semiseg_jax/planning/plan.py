@@ -1,9 +1,7 @@
-"""What a run will take on a TPU slice that is not there: its real step, compiled for that slice."""
+"""What a run will take on TPUs or GPUs that are not there: its real step, compiled for them."""
 
 import copy
-import importlib.util
 import math
-import os
 import re
 import time
 from collections.abc import Callable
@@ -11,7 +9,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jax.experimental import topologies
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
@@ -21,22 +18,16 @@ from semiseg_jax.collectives import DATA_AXIS
 from semiseg_jax.contract import Tree
 from semiseg_jax.input.pipeline import Stream
 from semiseg_jax.input.sources import Dataset
+from semiseg_jax.planning import gpus, tpus
+from semiseg_jax.planning.kernels import Kernels, kernels
+from semiseg_jax.planning.program import read
 from semiseg_jax.planning.traffic import Traffic, traffic
 from semiseg_jax.runtime.mesh import forms, larger_batches, listed, make_mesh
 from semiseg_jax.training.batch import batches_of, scale_batch
 from semiseg_jax.training.setup import Run, build
 from semiseg_jax.training.step import state_spec
 
-# Device kind -> (GiB of memory, peak bfloat16 TFLOP/s) of what JAX calls a device: a chip, but for
-# v2 and v3 half a chip. From the vendor's pages on each generation.
-_DEVICES = {
-  "TPU v2": (8, 23),
-  "TPU v3": (16, 61.5),
-  "TPU v4": (32, 275),
-  "TPU v5 lite": (16, 197),
-  "TPU v5": (95, 459),
-  "TPU v6 lite": (32, 918),
-}
+_KINDS = tpus.KINDS | gpus.KINDS
 _QUICK = {"exec_time_optimization_effort": -1.0, "memory_fitting_effort": -1.0}
 _OUT_OF_MEMORY = re.compile(r"RESOURCE_EXHAUSTED|[Rr]an out of memory|Exceeded hbm capacity")
 
@@ -44,8 +35,9 @@ _OUT_OF_MEMORY = re.compile(r"RESOURCE_EXHAUSTED|[Rr]an out of memory|Exceeded h
 class Cost(NamedTuple):
   """Of one step on one device: bytes of memory, floating-point operations, seconds.
 
-  resident: the state and the batch; temporary: all else at its height; program: its code.
-  estimate: XLA's own of the step's time, which for some programs is negative, that is, none.
+  resident: the state and the batch; temporary: all else at its height; program: its code. flops,
+  estimate: XLA's own of the arithmetic (NaN for GPUs, of which it tells none) and of the step's
+  time, which for some programs is negative, that is, none.
   """
 
   resident: int
@@ -54,6 +46,7 @@ class Cost(NamedTuple):
   flops: float
   estimate: float
   traffic: Traffic
+  kernels: Kernels
   compile_seconds: float
 
   @property
@@ -84,19 +77,20 @@ def make_plan(
   full_effort: bool = False,
   note: Callable[[str], None] = print,
 ) -> Plan:
-  """Compiles the train step of a config for a topology such as "v5e:2x4" or "v4:2x2x4".
+  """Compiles the train step of a config for a topology such as "v5e:2x4", "h100" or "h100:2x8".
 
   dataset, domain: only their classes, lists and image types are looked at. search: also for the
-  largest batch. full_effort: compile as a real run would, which takes several times as long.
-  Raises ValueError if libtpu is missing or does not know the topology, or as `build` does.
+  largest batch. full_effort: compile for TPUs as a real run would, which takes several times as
+  long. Raises ValueError as `tpus.tpus`, `gpus.gpus` and `build` do.
   """
-  devices = tpu_devices(topology)
+  devices = devices_of(topology)
   config = copy.deepcopy(config)
   config.model.init_from = None  # weights change no shape
   share_out(config, len(devices), note)
   mesh = make_mesh(devices)
-  options, largest = None if full_effort else _QUICK, None
-  with planned_for(devices[0].platform):
+  platform, largest = devices[0].platform, None
+  options = gpus.OPTIONS if platform == "gpu" else None if full_effort else _QUICK
+  with planned_for(platform):
     run = build(config, dataset, domain, mesh)
     cost = compiled(run, 1, options)
     if cost:
@@ -120,24 +114,9 @@ def share_out(config: ConfigDict, devices: int, note: Callable[[str], None]) -> 
     scale_batch(config, larger["labeled"])
 
 
-def tpu_devices(topology: str) -> list[jax.Device]:
-  """The devices of a slice that is not there."""
-  if importlib.util.find_spec("libtpu") is None:
-    raise ValueError('--mode=plan needs libtpu, the TPU compiler: pip install -e ".[tpu]"')
-  jax.config.update("jax_platforms", "cpu")
-  # or libtpu asks a machine that is no TPU VM who it is, and lets one process at a time load it
-  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-  os.environ.setdefault("TPU_ACCELERATOR_TYPE", topology.partition(":")[0])
-  os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-  try:
-    description = topologies.get_topology_desc(platform="tpu", topology_name=topology)
-  except Exception as error:
-    text = str(error).splitlines()[0]
-    raise ValueError(
-      f"--topology={topology}: {text}; give a name such as v5e:2x4 or v4:2x2x4"
-    ) from error
-  return list(description.devices)
+def devices_of(topology: str) -> list[jax.Device]:
+  """Those of a TPU slice or of GPUs, which are not there."""
+  return gpus.gpus(topology) if gpus.is_gpu(topology) else tpus.tpus(topology)
 
 
 def compiled(run: Run, scale: int, options: dict | None) -> Cost | None:
@@ -150,16 +129,20 @@ def compiled(run: Run, scale: int, options: dict | None) -> Cost | None:
     if _OUT_OF_MEMORY.search(str(error)):
       return None
     raise
-  memory, cost = program.memory_analysis(), program.cost_analysis()
-  return Cost(
+  memory, counted = program.memory_analysis(), program.cost_analysis() or {}
+  text = read(program.as_text())
+  cost = Cost(
     memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
     memory.temp_size_in_bytes,
     memory.generated_code_size_in_bytes,
-    cost.get("flops", math.nan),
-    cost.get("optimal_seconds", -1.0),
-    traffic(program.as_text()),
+    counted.get("flops", math.nan),
+    counted.get("optimal_seconds", -1.0),
+    traffic(text),
+    kernels(text),
     time.monotonic() - start,
   )
+  there, _ = _KINDS.get(run.mesh.devices.flat[0].device_kind, (math.inf, math.nan))
+  return cost if cost.memory <= there * 2**30 else None  # of which GPUs' compiler says nothing
 
 
 def abstract_state(run: Run) -> Tree:
@@ -202,7 +185,7 @@ def largest_scale(cost_of: Callable[[int], Cost | None], note: Callable[[str], N
 def describe(plan: Plan) -> str:
   """The plan in words and figures."""
   labeled, unlabeled = plan.batch
-  memory, peak = _DEVICES.get(plan.kind, (math.nan, math.nan))
+  memory, peak = _KINDS.get(plan.kind, (math.nan, math.nan))
   lines = [
     f"{plan.topology}: {plan.devices} x {plan.kind} on {plan.hosts} hosts, {labeled} labelled"
     + (f" and {unlabeled} unlabelled" if unlabeled else "")
@@ -214,7 +197,7 @@ def describe(plan: Plan) -> str:
       "config.model.remat, config.training.accumulate, or more devices"
     )
   else:
-    lines += _cost_lines(plan.cost, memory, peak)
+    lines += _cost_lines(plan.cost, memory, peak, plan.kind in gpus.KINDS)
   if plan.largest:
     lines.append(
       f"largest      {plan.largest[0]} labelled and {plan.largest[1]} unlabelled images a step fit"
@@ -222,7 +205,7 @@ def describe(plan: Plan) -> str:
   return "\n".join(lines)
 
 
-def _cost_lines(cost: Cost, memory: float, peak: float) -> list[str]:
+def _cost_lines(cost: Cost, memory: float, peak: float, is_gpu: bool) -> list[str]:
   gib = lambda size: f"{size / 2**30:.2f}"
   share = f" ({100 * cost.memory / 2**30 / memory:.0f} %)" if memory == memory else ""
   seconds = cost.flops / (peak * 1e12)
@@ -232,9 +215,15 @@ def _cost_lines(cost: Cost, memory: float, peak: float) -> list[str]:
   lines = [
     f"memory       {gib(cost.memory)} of {memory} GiB a device{share}: state and batch "
     f"{gib(cost.resident)}, temporary {gib(cost.temporary)}, program {gib(cost.program)}",
-    f"arithmetic   {cost.flops / 1e12:.3f} TFLOP a device and step",
-    f"time         {estimate}; at the peak of {peak} TFLOP/s {1000 * seconds:.1f} ms",
   ]
+  if is_gpu:
+    most = ", ".join(f"{place} {number}" for place, number in cost.kernels.places.most_common(5))
+    lines.append(f"kernels      {cost.kernels.total} a step; most at {most}")
+  else:
+    lines += [
+      f"arithmetic   {cost.flops / 1e12:.3f} TFLOP a device and step",
+      f"time         {estimate}; at the peak of {peak} TFLOP/s {1000 * seconds:.1f} ms",
+    ]
   for kind, (count, size) in sorted(cost.traffic.items()):
     lines.append(f"{kind:<20} {count} a step, {size / 2**20:.1f} MiB")
   return lines

@@ -26,6 +26,7 @@ _FREE = ("training", "evaluation", "inference")  # sections that may change when
 # What may too, since the result is the same, or data.json compares what comes of it.
 _SAME_RESULT = re.compile(
   r"data\.(data_dir|root|threads|workers|buffer|class_names|ignore_index|palette)|model\.remat"
+  r"|training\.compile_cache"
 )
 _PATHS = ("model.init_from", "data.pseudo_labels", "rounds.start")
 _SHOWN = 5  # differences in a message
@@ -55,6 +56,11 @@ def compare(workdir: pathlib.Path, config: ConfigDict, data: Mapping[str, Any]) 
   if changed and jax.process_index() == 0:
     logging.warning("going on with a changed config: %s", "; ".join(changed))
   return changed
+
+
+def matters(changed: str) -> bool:
+  """Whether what a line of `compare` tells of may change the result."""
+  return not _SAME_RESULT.fullmatch(changed.partition(":")[0])
 
 
 def record(workdir: pathlib.Path, config: ConfigDict, data: Mapping[str, Any]) -> None:

@@ -12,11 +12,12 @@ from semiseg_jax.input.identity import identity
 from semiseg_jax.input.pipeline import train_batches
 from semiseg_jax.models.network import Variables
 from semiseg_jax.runtime.checkpoints import Checkpoints
+from semiseg_jax.runtime.compile_cache import folder_in_use
 from semiseg_jax.runtime.lock import held
 from semiseg_jax.runtime.mesh import idle_devices, replicate, shard_batch
 from semiseg_jax.runtime.report import Reporter, jsonable
 from semiseg_jax.runtime.signals import StopSignal
-from semiseg_jax.runtime.workdir import compare, read_result, record
+from semiseg_jax.runtime.workdir import compare, matters, read_result, record
 from semiseg_jax.training.evaluator import Evaluation, Evaluator
 from semiseg_jax.training.labels import check_labels
 from semiseg_jax.training.outcome import already_done, best_in_words, is_done
@@ -45,7 +46,7 @@ def train(run: Run, workdir: pathlib.Path) -> dict[str, Any]:
   with held(workdir):
     changed = compare(workdir, run.config, data)
     result = read_result(workdir)
-    if is_done(result, run.config, changed):
+    if is_done(result, run.config, list(filter(matters, changed))):
       if jax.process_index() == 0:
         print(already_done(result, workdir))
       return result
@@ -98,6 +99,7 @@ class _Training:
     domain = f", {counts['domain']} of {run.config.data.domain.name}" if "domain" in counts else ""
     idle = idle_devices(run.mesh, {name: stream.batch for name, stream in run.streams.items()})
     idle = idle and f"{idle}\n"
+    kept = f", or comes from the cache in {folder}" if (folder := folder_in_use()) else ""
     begin = run.start.note
     if self.first_step:
       begin = f"resuming at step {self.first_step} from {self.checkpoints.directory}"
@@ -108,7 +110,7 @@ class _Training:
       f"{run.config.method.name}, {model['name']} on {model['trunk']['name']}, "
       f"{weights / 1e6:.2f} M weights, {compute_dtype(run.config.model.dtype)}, "
       f"{run.mesh.size} x {jax.devices()[0].device_kind}\n"
-      f"{idle}{begin}; the first step compiles"
+      f"{idle}{begin}; the first step compiles{kept}"
     )
 
   def start(self) -> TrainState:

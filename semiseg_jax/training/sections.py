@@ -101,6 +101,8 @@ class Training:
   log_every: Count = 50
   checkpoint_every: Steps = 1_000
   keep: Count = 2  # newest checkpoints that are kept, beside the best
+  compile_cache: str = "auto"  # the folder for compiled programs, from which the next start takes
+  # them; auto: the user's cache folder on accelerators, none on the CPU; "none": nowhere
 
 
 @dataclasses.dataclass(frozen=True)

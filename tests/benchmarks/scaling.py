@@ -33,6 +33,7 @@ def measured(name: str, devices: int, runs: bool) -> dict[str, Any]:
   import optax
 
   from semiseg_jax.methods import make_method
+  from semiseg_jax.planning.program import read
   from semiseg_jax.planning.traffic import traffic
   from semiseg_jax.runtime.mesh import make_mesh, shard_batch
   from semiseg_jax.training.state import make_state
@@ -46,7 +47,7 @@ def measured(name: str, devices: int, runs: bool) -> dict[str, Any]:
   state = make_state(tiny_start(method), method, optimizer, facts, 0, mesh)
   batch = shard_batch(random_batch(devices, streams=method.streams), mesh)
   step = make_train_step(method, optimizer, mesh).lower(state, batch).compile()
-  found = {"variant": name, "devices": devices, "traffic": traffic(step.as_text())}
+  found = {"variant": name, "devices": devices, "traffic": traffic(read(step.as_text()))}
   if runs:
     state, metrics = step(state, batch)
     found |= {"step": int(state.step), "loss": float(metrics["loss"])}

@@ -2,24 +2,19 @@
 
 `python -m tests.benchmarks.step_memory --config toy_reco`: XLA's count of temporary memory on one
 device, and the median time of a step. `--steps 0` compiles alone, for full-size configs such as
-`--config city_memory_bank --arg model=v3`, of which neither files nor weights are needed.
+`--config city_memory_bank --arg model=v3`. Neither files nor weights are needed.
 """
 
 import argparse
 import copy
-import importlib
-import statistics
-import time
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
-from data.blank import blank_dataset
 from semiseg_jax.planning.plan import compiled
-from semiseg_jax.runtime.mesh import make_mesh, shard_batch
-from semiseg_jax.training.setup import Run, build
-from semiseg_jax.training.streams import TrainStream
+from semiseg_jax.training.setup import Run
+from tests.benchmarks.made_up import batch_of, config_of, run_of
+from tests.benchmarks.timing import milliseconds
 
 FORMS = {
   "as it is": {},
@@ -42,19 +37,17 @@ def in_form(config: ConfigDict, changes: dict[str, Any]) -> ConfigDict | None:
   return config
 
 
-def step_seconds(run: Run, steps: int) -> float:
-  """The median of so many steps after the first."""
-  config, seconds = run.config, []
-  state, step = run.initial_state(run.mesh), run.train_step()
-  stream = TrainStream(config, run.streams)
-  for _ in range(steps + 1):
-    batch = shard_batch(stream.next(), run.mesh, leading=int(config.training.accumulate > 1))
-    start = time.perf_counter()
+def step_milliseconds(run: Run, steps: int) -> float:
+  """The median of so many steps after the first, on one batch."""
+  state, step, batch = run.initial_state(run.mesh), run.train_step(), batch_of(run)
+
+  def update():
+    nonlocal state
     state, metrics = step(state, batch)
-    jax.block_until_ready(metrics)
-    seconds.append(time.perf_counter() - start)
-  stream.close()
-  return statistics.median(seconds[1:])
+    return metrics
+
+  update()
+  return milliseconds(update, calls=1, rounds=steps)
 
 
 def main() -> None:
@@ -63,20 +56,16 @@ def main() -> None:
   parser.add_argument("--arg", help="behind the config's colon")
   parser.add_argument("--steps", type=int, default=20)
   args = parser.parse_args()
-  base = importlib.import_module(f"configs.{args.config}").get_config(args.arg)
-  base.evaluation.batch = 1
-  height, width = base.data.crop
-  known = lambda part: part.name and blank_dataset(part.name, part.variant, (2 * height, 2 * width))
+  base = config_of(args.config, args.arg)
   for name, changes in FORMS.items():
     config = in_form(base, changes)
     if config is None:
       continue
-    mesh = make_mesh(jax.devices()[:1])
-    run = build(config, known(config.data), known(config.data.domain), mesh)
+    run = run_of(config)
     cost = compiled(run, 1, None)
     text = f"{name:>28}: {cost.temporary / 2**20:8.0f} MiB temporary"
     if args.steps:
-      text += f", {1000 * step_seconds(run, args.steps):8.1f} ms a step"
+      text += f", {step_milliseconds(run, args.steps):8.1f} ms a step"
     print(text, flush=True)
 
 

@@ -6,10 +6,7 @@ the toy configs; the median over several rounds; compilation apart.
 """
 
 import argparse
-import importlib
-import statistics
 import time
-from collections.abc import Callable
 
 import jax
 
@@ -18,18 +15,8 @@ from semiseg_jax.input.build import open_data
 from semiseg_jax.runtime.mesh import shard_batch
 from semiseg_jax.training.setup import build
 from semiseg_jax.training.streams import TrainStream
-
-
-def milliseconds(function: Callable[[], object], steps: int, rounds: int = 5) -> float:
-  """Median over rounds of the time of one of `steps` calls; waits for the device at the end."""
-  seconds = []
-  for _ in range(rounds):
-    start = time.perf_counter()
-    for _ in range(steps):
-      result = function()
-    jax.block_until_ready(result)
-    seconds.append(time.perf_counter() - start)
-  return 1000 * statistics.median(seconds) / steps
+from tests.benchmarks.made_up import config_of
+from tests.benchmarks.timing import milliseconds
 
 
 def main() -> None:
@@ -37,7 +24,7 @@ def main() -> None:
   parser.add_argument("--method", default="reco", choices=["supervised", "mean_teacher", "reco"])
   parser.add_argument("--steps", type=int, default=20, help="of a round")
   args = parser.parse_args()
-  config = importlib.import_module(f"configs.toy_{args.method}").get_config()
+  config = config_of(f"toy_{args.method}", None)
   prepare.ensure(config.data.name)
   run = build(config, open_data(config))
   state = run.initial_state(run.mesh)

@@ -195,6 +195,14 @@ def check_predictions(tmp_path, capsys):
       "choose from 'max'",
     ),
     ("configs/toy_reco.py", ["--mode=evaluate", "--split=test"], "has no such set with masks"),
+    *(
+      (
+        "configs/toy_reco.py",
+        [f"--mode={mode}", "--config.training.compile_cache=gs://b/programs"],
+        "config.training.compile_cache: gs://b/programs must be on this machine",
+      )
+      for mode in ("train", "evaluate", "predict")
+    ),
   ],
 )
 def test_what_is_wrong_in_one_line(config, args, message, data_dir, tmp_path, capsys, monkeypatch):

@@ -1,5 +1,8 @@
 """Prediction of pictures on disk: of odd sizes and kinds, and what can't be used."""
 
+import itertools
+import threading
+
 import cv2
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +10,8 @@ import pytest
 from PIL import Image
 
 from semiseg_jax.contract import Variables
-from semiseg_jax.evaluation.predict import Files, grouped, predict_pictures
+from semiseg_jax.evaluation import predict as predict_module
+from semiseg_jax.evaluation.predict import Files, ahead, grouped, predict_pictures
 from semiseg_jax.evaluation.predictor import Inference, read_inference
 from tests.input.files import claiming, tiff
 from tests.tiny import Given
@@ -289,3 +293,39 @@ def test_pictures_that_wait_for_others_of_their_size_are_few(folder, tmp_path):
     longest = max(longest, len(waiting) - len(seen))
     seen += [number for number, _ in group]
   assert sorted(seen) == list(range(40)) and longest <= 4 * most + 1
+
+
+def test_some_are_started_ahead_and_no_more():
+  started = []
+  start = lambda number: started.append(number) or number
+  given = []
+  for number in ahead(map(start, range(6)), 2):
+    given.append(number)
+    assert len(started) == min(len(given) + 2, 6)
+  assert given == list(range(6))
+
+
+@pytest.mark.parametrize("part", ["_decode", "write_files"])
+def test_pictures_are_decoded_and_written_while_others_are(folder, tmp_path, monkeypatch, part):
+  for name in "abc":
+    Image.fromarray(picture(32, 32)[0]).save(folder / f"{name}.png")
+  both = threading.Barrier(2, timeout=20)  # which two threads pass that are there at once
+  first_two, real = itertools.count(), getattr(predict_module, part)
+
+  def met(*args):
+    if next(first_two) < 2:
+      both.wait()
+    return real(*args)
+
+  monkeypatch.setattr(predict_module, part, met)
+  assert len(predict(folder, tmp_path / "out").written) == 3
+
+
+def test_what_cannot_be_written_is_an_error(folder, tmp_path, monkeypatch):
+  def full(path, *_):
+    raise OSError(28, "No space left on device", str(path))
+
+  Image.fromarray(picture(32, 32)[0]).save(folder / "a.png")
+  monkeypatch.setattr(predict_module, "write_files", full)
+  with pytest.raises(OSError, match="No space left"):
+    predict(folder, tmp_path / "out")

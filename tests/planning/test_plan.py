@@ -1,7 +1,8 @@
-"""Plans on this machine's own devices; on a TPU slice where libtpu is installed."""
+"""Plans on this machine's own devices; on TPUs and GPUs where their compilers are installed."""
 
 import importlib.util
 import math
+from collections import Counter
 
 import jax
 import pytest
@@ -10,7 +11,8 @@ from jax.sharding import PartitionSpec as P
 from configs import city_reco, gta5_city_memory_bank, pascal_memory_bank, toy_memory_bank
 from data.blank import blank_dataset
 from semiseg_jax.commands import run
-from semiseg_jax.planning import plan
+from semiseg_jax.planning import gpus, plan
+from semiseg_jax.planning.kernels import Kernels
 from semiseg_jax.planning.traffic import Collective
 from semiseg_jax.runtime.mesh import make_mesh
 from semiseg_jax.training.setup import build
@@ -18,6 +20,7 @@ from semiseg_jax.training.step import make_train_step
 from semiseg_jax.training.streams import TrainStream
 
 HAS_TPU_COMPILER = importlib.util.find_spec("libtpu") is not None
+HAS_GPU_COMPILER = any(map(importlib.util.find_spec, gpus._PLUGINS))
 
 
 def blank(config) -> list:
@@ -75,7 +78,7 @@ def test_abstract_state_and_batch_are_those_of_a_run(tiny_config, accumulate):
 
 
 @pytest.mark.slow
-def test_cost_is_what_xla_counts(tiny_config):
+def test_cost_is_what_xla_counts(tiny_config, monkeypatch):
   made = tiny_run(tiny_config)
   cost = plan.compiled(made, 1, None)
   state, batch = plan.abstract_state(made), plan.abstract_batch(made)
@@ -90,6 +93,8 @@ def test_cost_is_what_xla_counts(tiny_config):
   assert cost.flops > 0
   twice = plan.compiled(made, 2, None)
   assert twice.temporary > cost.temporary
+  monkeypatch.setattr(plan, "_KINDS", {"cpu": (0.5 * (cost.memory + twice.memory) / 2**30, 1)})
+  assert plan.compiled(made, 1, None) and plan.compiled(made, 2, None) is None
 
 
 def test_batches_are_raised_to_what_devices_can_share():
@@ -116,7 +121,7 @@ def test_no_largest_batch_is_looked_for_where_the_batch_itself_does_not_fit(
   tiny_config, monkeypatch
 ):
   scales = []
-  monkeypatch.setattr(plan, "tpu_devices", lambda topology: jax.devices())
+  monkeypatch.setattr(plan, "devices_of", lambda topology: jax.devices())
   monkeypatch.setattr(plan, "compiled", lambda run, scale, options: scales.append(scale))
   config = tiny_config("supervised")
   made = plan.make_plan(config, blank(config)[0], "v5e:2x4", search=True, note=lambda _: None)
@@ -127,12 +132,16 @@ def test_no_largest_batch_is_looked_for_where_the_batch_itself_does_not_fit(
 
 def test_words_and_figures():
   traffic = {"all-reduce": Collective(3, 2**21)}
-  cost = plan.Cost(2**30, 3 * 2**30, 2**29, 1.97e12, 0.02, traffic, 60.0)
+  started = Kernels(Counter({"fusion Loop": 9}), Counter({"models/layers.py:3": 9}))
+  cost = plan.Cost(2**30, 3 * 2**30, 2**29, 1.97e12, 0.02, traffic, started, 60.0)
   made = plan.Plan("v5e:2x4", 8, 1, "TPU v5 lite", (8, 16), cost, (32, 64))
   text = plan.describe(made)
   assert "4.50 of 16 GiB a device (28 %)" in text and "20.0 ms by XLA's own estimate" in text
   assert "at the peak of 197 TFLOP/s 10.0 ms" in text and "3 a step, 2.0 MiB" in text
   assert "32 labelled and 64 unlabelled images a step fit" in text
+  on_gpus = plan.describe(made._replace(kind="NVIDIA H100 80GB HBM3"))
+  assert "4.50 of 79.11 GiB a device (6 %)" in on_gpus and "TFLOP" not in on_gpus
+  assert "kernels      9 a step; most at models/layers.py:3 9\n" in on_gpus
   none = plan.describe(made._replace(cost=cost._replace(estimate=-5.0)))
   assert "XLA gives none (optimal_seconds=-5)" in none
   assert "does not fit into 16 GiB" in plan.describe(made._replace(cost=None))
@@ -159,3 +168,45 @@ def test_plan_for_a_slice(tiny_config, capsys):
   assert "v5e:2x2: 4 x TPU v5 lite" in capsys.readouterr().out
   with pytest.raises(ValueError, match="give a name such as"):
     run.plan(config, "v5e:7x9", *blank(config))
+
+
+@pytest.mark.parametrize(
+  ("topology", "devices"),
+  [("h100", ("h100", 1, 1)), ("h200:8", ("h200", 1, 8)), ("a100:16x4", ("a100", 16, 4))],
+)
+def test_gpus_by_name(topology, devices):
+  assert gpus.is_gpu(topology) and gpus.read_topology(topology) == devices
+
+
+@pytest.mark.parametrize("topology", ["h100:", "h100:0", "h100:2x", "h100:2x0", "h100:2x2x2"])
+def test_gpus_that_are_none(topology, tiny_config):
+  config = tiny_config("supervised")
+  with pytest.raises(ValueError, match=f"--topology={topology} should be like h100, h100:8"):
+    run.plan(config, topology, *blank(config))
+
+
+def test_a_card_as_xla_is_told_of_it():
+  text = gpus.target(gpus.CARDS["h100"])
+  for line in (  # as CUDA tells of one
+    "core_count: 132", "shared_memory_per_core: 233472", "shared_memory_per_block_optin: 232448",
+    "l2_cache_size: 52428800", "cuda_compute_capability { major: 9 minor: 0 }",
+  ):  # fmt: skip
+    assert f"  {line}\n" in text
+
+
+@pytest.mark.skipif(HAS_GPU_COMPILER, reason="the CUDA plugin is installed")
+def test_without_the_cuda_plugin(tiny_config):
+  config = tiny_config("supervised")
+  with pytest.raises(ValueError, match=r'needs JAX.s CUDA plugin.*: pip install -e "\.\[cuda\]"'):
+    run.plan(config, "h100:8", *blank(config))
+
+
+@pytest.mark.skipif(not HAS_GPU_COMPILER, reason="needs the CUDA plugin")
+def test_plan_for_gpus(tiny_config, capsys):
+  config = tiny_config("supervised")
+  made = run.plan(config, "h100:2x2", *blank(config))
+  assert made.kind == "NVIDIA H100 80GB HBM3" and (made.devices, made.hosts) == (4, 2)
+  assert made.cost.memory < 2**30 and made.cost.kernels.total > 300
+  assert made.cost.traffic["all-reduce"].size > 0
+  out = capsys.readouterr().out
+  assert "h100:2x2: 4 x NVIDIA H100 80GB HBM3 on 2 hosts" in out and "\nkernels " in out

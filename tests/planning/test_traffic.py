@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
+from semiseg_jax.planning.program import read
 from semiseg_jax.planning.traffic import Collective, total_size, traffic
 from semiseg_jax.runtime.mesh import make_mesh
 
@@ -33,6 +34,8 @@ ENTRY %main.3 () -> f32[] {
   %both = (f32[16]{0}, s32[2]{0}) all-reduce(%a, %b), replica_groups={}, to_apply=%add.1
   %start = (f32[3,5]{1,0}, f32[3,5]{1,0}, u32[], u32[]) collective-permute-start(%c)
   %done = f32[3,5]{1,0} collective-permute-done(%start)
+  %gathered = ((f32[2]{0}, s8[4]{0}), (f32[16]{0}, s8[32]{0})) all-gather-start(%e, %f)
+  %scattered = ((f32[8,4]{1,0}), f32[1,4]{1,0}) reduce-scatter-start(%e), to_apply=%add.1
   %w = (s32[], bf16[4,8]) while(%z), condition=%c.1, body=%body.2, \
 backend_config={"known_trip_count":{"n":"5"}}
   %o = f32[2]{0} conditional(%i, %d, %d), branch_computations={%little, %much}
@@ -42,20 +45,21 @@ backend_config={"known_trip_count":{"n":"5"}}
 
 
 def test_loops_choices_and_asynchronous_operations():
-  found = traffic(PROGRAM)
+  found = traffic(read(PROGRAM))
   assert found == {
     "all-reduce": Collective(2, 16 * 4 + 2 * 4 + 20 * 4),
     "collective-permute": Collective(1, 15 * 4),
-    "all-gather": Collective(5, 5 * 32 * 2),
+    "all-gather": Collective(5 + 1, 5 * 32 * 2 + 16 * 4 + 32),
+    "reduce-scatter": Collective(1, 4 * 4),
   }
-  assert total_size(found) == 152 + 60 + 320
+  assert total_size(found) == 152 + 60 + 320 + 96 + 16
 
 
 def compiled_traffic(function, *shapes):
   mesh = make_mesh(jax.devices()[:4])
   mapped = jax.shard_map(function, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
   arguments = [jnp.zeros(shape) for shape in shapes]
-  return traffic(jax.jit(mapped).lower(*arguments).compile().as_text())
+  return traffic(read(jax.jit(mapped).lower(*arguments).compile().as_text()))
 
 
 def test_what_xla_compiles():

@@ -5,7 +5,7 @@ import json
 import pytest
 from ml_collections import ConfigDict
 
-from semiseg_jax.runtime.workdir import compare, read_result, record
+from semiseg_jax.runtime.workdir import compare, matters, read_result, record
 
 
 def config(**sections):
@@ -25,6 +25,7 @@ def test_runs_from_before_there_was_inference_go_on(tmp_path):
 
 
 PLACES = {"root": "here/good", "data_dir": None, "threads": 2, "workers": 0, "buffer": 4}
+TRAINING = {"steps": 8, "compile_cache": "auto"}
 MODEL = {"remat": "none", "init_from": "/old/resnet50.pth"}
 DATA = {"class_names": ["sky", "road"], "labeled": {"images": 2, "ids": "ab", "masks": "255"}}
 
@@ -35,14 +36,22 @@ DATA = {"class_names": ["sky", "road"], "labeled": {"images": 2, "ids": "ab", "m
     ("data", {"root": "/elsewhere"}, True),
     ("data", {"threads": 8, "workers": 2, "buffer": 1, "data_dir": "/data"}, True),
     ("model", {"remat": "blocks"}, True),
+    ("training", {"compile_cache": "/scratch/programs"}, True),
     ("model", {"init_from": "/new/resnet50.pth"}, False),
   ],
 )
 def test_a_moved_run_goes_on(tmp_path, section, now, is_told):
-  there = {"data": PLACES, "model": MODEL}
+  there = {"data": PLACES, "model": MODEL, "training": TRAINING}
   record(tmp_path, config(**there), DATA)
   there[section] = there[section] | now
-  assert bool(compare(tmp_path, config(**there), DATA)) == is_told
+  told = compare(tmp_path, config(**there), DATA)
+  assert bool(told) == is_told and not any(map(matters, told))  # so that one that is done stays so
+
+
+def test_more_steps_may_change_the_result(tmp_path):
+  record(tmp_path, config(training=TRAINING), DATA)
+  told = compare(tmp_path, config(training=TRAINING | {"steps": 9}), DATA)
+  assert list(map(matters, told)) == [True]
 
 
 def test_other_weights_are_another_run(tmp_path):

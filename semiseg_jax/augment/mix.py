@@ -167,7 +167,8 @@ def roll_partner(x: Any, axis_name: str | None = None) -> Any:
   image travels to the device before. Without, of the device's own batch.
   """
   first = jax.tree.map(lambda leaf: leaf[:1], x)
-  if (count := device_count(axis_name)) > 1:
+  if axis_name is not None:
+    count = device_count(axis_name)
     first = lax.ppermute(first, axis_name, [((i + 1) % count, i) for i in range(count)])
   return jax.tree.map(lambda leaf, after: jnp.concatenate([leaf[1:], after]), x, first)
 
@@ -177,7 +178,8 @@ def reversed_partner(x: Any, axis_name: str | None = None) -> Any:
 
   With axis_name, of the batch over all devices; without, of the device's own.
   """
-  if last := device_count(axis_name) - 1:
+  if axis_name is not None:
+    last = device_count(axis_name) - 1
     x = lax.ppermute(x, axis_name, [(i, last - i) for i in range(last + 1)])
   return jax.tree.map(lambda leaf: leaf[::-1], x)
 

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from semiseg_jax.backend import platform
 from semiseg_jax.collectives import DATA_AXIS, alike, as_varying, device_count, pmean, psum
 
 EPSILON = 1e-5
@@ -89,12 +88,11 @@ def _backward(axis_name, saved, slopes):
 
 
 def _two_sums(a: jax.Array, b: jax.Array) -> jax.Array:
-  """Sums [2,C] of a and b [...,C]."""
-  axes = tuple(range(a.ndim - 1))
-  if platform() != "gpu":
-    return jnp.stack([a.sum(axes), b.sum(axes)])
-  # a GPU adds long columns in two steps, and XLA would give each sum a kernel of its own for the
-  # second one
+  """Sums [2,C] of a and b [...,C].
+
+  A GPU adds long columns in two steps. XLA would find them by itself, but give each of two sums a
+  kernel of its own for the second one.
+  """
   count = a.size // a.shape[-1]
   parts = max(k for k in range(1, math.isqrt(count) + 1) if count % k == 0)
   sums = [x.reshape(parts, -1, x.shape[-1]).sum(axis=1) for x in (a, b)]

@@ -137,3 +137,15 @@ def test_any_method_on_a_vit():
   common.choose(config, "model.trunk", "vit_tiny", width=4, depth=4)
   model = networks.make({key: config.model[key] for key in ("name", "trunk", "decoder_dim")})
   assert model.trunk.taps == (0, 1, 2, 3)
+
+
+def test_the_toy_baseline_differs_in_its_method_alone():
+  """docs/results.md compares the two: one network, optimiser, length, labelled batch and views."""
+  config, baseline = get("toy_unimatch"), get("toy_unimatch", "method=supervised")
+  assert (config.method.name, baseline.method.name) == ("unimatch_v2", "supervised")
+  assert not baseline.method.augment  # as UniMatch V2's labelled images
+  height, width = config.data.crop
+  assert height >= 96 and width >= 128 // 14 * 14  # places mean the same as in whole images
+  baseline.method = config.method
+  baseline.evaluation.every_network = config.evaluation.every_network
+  assert baseline.to_dict() == config.to_dict()

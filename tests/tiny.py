@@ -134,10 +134,13 @@ def random_batch(
 
 
 def batches_of(method: Method, count: int = 2, domain: bool = False) -> list[dict]:
-  """A random batch for each of so many steps, with the streams that the method wants."""
+  """A random batch for each of so many steps, with the streams that the method wants.
+
+  With seeds under which no ReLU is at 0 to within rounding: it would change a gradient by 1e-5.
+  """
   streams = (*method.streams, *(["domain"] if domain else []))
   sparse = getattr(method, "partial", False)
-  return [random_batch(seed=seed, sparse=sparse, streams=streams) for seed in range(count)]
+  return [random_batch(seed=seed, sparse=sparse, streams=streams) for seed in range(10, 10 + count)]
 
 
 def run_steps(

@@ -15,10 +15,16 @@ def toy_config(arg: str | None) -> ConfigDict:
   config.data.update(name="toy_scenes", min_classes=3, crop=(96, 96))
   config.data.update(labeled_batch=4, unlabeled_batch=4)
   config.data.labeled_transform.scale_range = SCALE_RANGE
-  common.choose(config, "model.trunk", "resnet18", width=16)
-  config.model.decoder_dim = 64
+  use_resnet(config)
   config.optimizer.learning_rate = 0.05
   config.optimizer.schedule.steps_per_epoch = 50
   config.training.update(steps=1_500, checkpoint_every=500)
   config.evaluation.update(every=250, batch=10, size=(96, 128))
   return config
+
+
+def use_resnet(config: ConfigDict) -> None:
+  """DeepLabV3+ on a narrow ResNet-18."""
+  common.choose(config, "model", "deeplabv3p")
+  common.choose(config, "model.trunk", "resnet18", width=16)
+  config.model.decoder_dim = 64

@@ -139,9 +139,12 @@ def test_any_method_on_a_vit():
   assert model.trunk.taps == (0, 1, 2, 3)
 
 
-def test_the_toy_baseline_differs_in_its_method_alone():
+@pytest.mark.parametrize("model", ["dpt", "deeplabv3p"])
+def test_the_toy_baseline_differs_in_its_method_alone(model):
   """docs/results.md compares the two: one network, optimiser, length, labelled batch and views."""
-  config, baseline = get("toy_unimatch"), get("toy_unimatch", "method=supervised")
+  config = get("toy_unimatch", f"model={model}")
+  baseline = get("toy_unimatch", f"model={model},method=supervised")
+  assert config.model.name == model
   assert (config.method.name, baseline.method.name) == ("unimatch_v2", "supervised")
   assert not baseline.method.augment  # as UniMatch V2's labelled images
   height, width = config.data.crop
@@ -149,3 +152,8 @@ def test_the_toy_baseline_differs_in_its_method_alone():
   baseline.method = config.method
   baseline.evaluation.every_network = config.evaluation.every_network
   assert baseline.to_dict() == config.to_dict()
+
+
+def test_the_toy_refuses_other_networks():
+  with pytest.raises(ValueError, match="model='unet': choose from 'dpt', 'deeplabv3p'"):
+    get("toy_unimatch", "model=unet")

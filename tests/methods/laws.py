@@ -12,7 +12,7 @@ from tests.compare import assert_same, assert_same_bits
 from tests.tiny import OPTIMIZER, batches_of, compiled_step, run_steps, tiny_state
 
 STEPS = 4
-TOLERANCE = 2e-5  # float32 sums in another order, amplified over STEPS steps
+TOLERANCE = 2e-5  # float32 sums in another order, grown over STEPS steps
 
 
 def assert_same_on(devices: int, method: Method, domain: bool = False, tolerance=TOLERANCE) -> None:
